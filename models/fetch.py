@@ -8,7 +8,7 @@ every file comes from, by package, version, path inside the package and SHA-256:
         version: 3.10.0
         member: rapidocr/models/some.onnx   # path inside the wheel or sdist; `*` takes several files
         sha256: 0123...                     # of that file; of several: see `digest`
-        as: model.onnx                      # optional: name below build/ (of several: a folder), default: last part of member
+        as: model.onnx                      # optional: name below build/ (several: a folder); default: as in the package
         archive_sha256: 4567...             # optional: of the wheel or sdist itself
     prepare_requires: [torch==2.13.0]       # optional: prepare.py runs in models/.venv-torch, which gets these
 
@@ -103,8 +103,8 @@ def _archive(package: str, version: str, archive_sha256: str | None, cache: Path
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 raise FetchError(
-                    f"pip could not download {package}=={version} ({last}): check the network and the package index that "
-                    f"pip is set up for, or put its wheel or sdist into {folder} by hand."
+                    f"pip could not download {package}=={version} ({last}): check the network and the package index "
+                    f"that pip is set up for, or put its wheel or sdist into {folder} by hand."
                 )
             found = [path.replace(folder / path.name) for path in Path(fresh).iterdir()]
     if archive_sha256 is not None:
@@ -128,7 +128,7 @@ def fetch(
     archive_sha256: str | None = None,
     cache: Path = CACHE,
 ) -> Path:
-    """Bring one file (or, with ``*`` in ``member``, several) out of a package into the folder ``into``; returns its path.
+    """Bring one file (with ``*`` in ``member``: several) out of a package into the folder ``into``; returns its path.
 
     With ``*`` the files go into the folder ``into / rename``, flat, and that folder is returned. Does nothing, and does
     not download, when the right content is there already. Raises FetchError.
@@ -228,8 +228,8 @@ def _python_with(requirements: Sequence[str], venv: Path = VENV) -> Path:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise FetchError(
-            f"pip could not install {', '.join(missing)} ({last}): check the network and the package index, or make the "
-            f"virtualenv {venv} by hand and list what it has in {stamp}, one requirement a line."
+            f"pip could not install {', '.join(missing)} ({last}): check the network and the package index, or make "
+            f"the virtualenv {venv} by hand and list what it has in {stamp}, one requirement a line."
         )
     stamp.write_text("\n".join(sorted(installed | set(requirements))))
     return python
