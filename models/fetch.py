@@ -8,7 +8,7 @@ every file comes from, by package, version, path inside the package and SHA-256:
         version: 3.10.0
         member: rapidocr/models/some.onnx   # path inside the wheel or sdist; `*` takes several files
         sha256: 0123...                     # of that file; of several: see `digest`
-        as: model.onnx                      # optional: name below build/ (several: a folder); default: as in the package
+        as: model.onnx                      # optional: name below build/ (several: a folder)
         archive_sha256: 4567...             # optional: of the wheel or sdist itself
     prepare_requires: [torch==2.13.0]       # optional: prepare.py runs in models/.venv-torch, which gets these
 

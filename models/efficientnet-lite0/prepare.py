@@ -1,7 +1,7 @@
 """Make ``build/model.onnx`` and the labelled pictures of EfficientNet-Lite0 out of the fetched packages.
 
-Needs torch and Pillow (see ``prepare_requires`` in model.yaml). Leaves alone what is there already; delete ``build/`` to
-start afresh. Everything random comes from one seed per picture, so two runs on one machine make the same pixels.
+Needs torch and Pillow (see ``prepare_requires`` in model.yaml). Leaves alone what is there already; delete ``build/``
+to start afresh. Everything random comes from one seed per picture, so two runs on one machine make the same pixels.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def write_folder(folder: Path, views: list[tuple[str, int, Image.Image]]) -> Non
 
 
 def make_data() -> None:
-    """Write ``calib`` (256 views of 5 pictures), ``eval`` (1,050 of the other 15) and ``clean`` (those 15 undistorted)."""
+    """Write ``calib`` (256 views of 5 pictures), ``eval`` (1,050 of the other 15), ``clean`` (those 15 undistorted)."""
     calibration: list[tuple[str, int, Image.Image]] = []
     evaluation: list[tuple[str, int, Image.Image]] = []
     clean: list[tuple[str, int, Image.Image]] = []

@@ -1,0 +1,99 @@
+"""The plan: which use of which tensor gets which encoding, and why each op is int8 or float. A value; it edits nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxq.encoding import FLOAT, Affine, Encoding, PerChannel
+
+GraphPath = tuple[str, ...]
+
+
+@dataclass(frozen=True, order=True)
+class Use:
+    """One input slot of one node: `path` is () in the main graph, `slot` counts from 0."""
+
+    path: GraphPath
+    node: str
+    slot: int
+
+
+@dataclass(frozen=True, order=True)
+class Value:
+    """A tensor where it is produced (a node output, a graph input or a constant)."""
+
+    path: GraphPath
+    tensor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What becomes of one op.
+
+    Attributes:
+        op: operator type.
+        integer: True if the plan puts it into integer kernels.
+        reason: why it stays float; empty for integer ops.
+        heavy: it has multiply-accumulates (Conv, ConvTranspose, Gemm, MatMul, recurrent ops).
+    """
+
+    op: str
+    integer: bool
+    reason: str = ""
+    heavy: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Encodings by use and by produced value, decisions by node.
+
+    A use that is not in `uses` is float. A value in `values` gets one Q right behind its producer; uses of it whose encoding is equal read that
+    Q's DQ. A use whose encoding differs from that of the value gets its own conversion. Constants have no entry in `values`: each use quantizes them.
+
+    Attributes:
+        values: encoding of produced values (activations).
+        uses: encoding of each quantized use.
+        decisions: node name -> decision, all nodes of all graphs.
+        notes: sentences for the report (repairs made, reduced range and the like).
+    """
+
+    values: Mapping[Value, Affine]
+    uses: Mapping[Use, Affine]
+    decisions: Mapping[str, Decision]
+    notes: tuple[str, ...] = field(default=())
+
+    def use(self, path: GraphPath, node: str, slot: int) -> Encoding:
+        """The encoding of one use."""
+        return self.uses.get(Use(path, node, slot), FLOAT)
+
+    def to_json(self) -> str:
+        """Readable, diffable, deterministic form."""
+        return json.dumps(
+            {
+                "version": 1,
+                "values": [{"path": list(v.path), "tensor": v.tensor, **_affine(e)} for v, e in sorted(self.values.items())],
+                "uses": [
+                    {"path": list(u.path), "node": u.node, "slot": u.slot, **_affine(e)}
+                    for u, e in sorted(self.uses.items())
+                ],
+                "decisions": {
+                    n: {"op": d.op, "integer": d.integer, "reason": d.reason, "heavy": d.heavy}
+                    for n, d in sorted(self.decisions.items())
+                },
+                "notes": list(self.notes),
+            },
+            indent=1,
+        )
+
+
+def _affine(encoding: Affine) -> dict[str, Any]:
+    axis = encoding.granularity.axis if isinstance(encoding.granularity, PerChannel) else None
+    # repr of a float32 read back as float32 is exact
+    scale = [float(s) for s in np.atleast_1d(encoding.scale)]
+    zero = [int(z) for z in np.atleast_1d(encoding.zero_point)]
+    return {"type": encoding.type, "axis": axis, "scale": scale, "zero_point": zero}
