@@ -5,8 +5,8 @@ Why: the whole data set (30 MB) is a Debian package; tests and the demo need a p
 * ``calib.npz``: ``image`` float32 [256, 1, 28, 28] in [0, 1], from the TRAIN split;
 * ``eval.npz``: ``image`` float32 [2000, 1, 28, 28] in [0, 1] and ``label`` int64 [2000], from the TEST split.
 
-Both are stratified by class (counts differ by one at most) and drawn with a fixed seed. No picture is in both: Fashion-MNIST
-has a few pictures that occur in both splits, so that is checked on the pixels, not assumed. Needs numpy only:
+Both are stratified by class (counts differ by one at most) and drawn with a fixed seed. No picture is in both:
+the two splits of Fashion-MNIST might share one, so that is checked on the pixels, not assumed. Needs numpy only:
 
     python models/fashion-mnist/make_data.py
 """
@@ -32,7 +32,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def read_idx(path: Path) -> Pixels:
-    """Return the uint8 array of a gzipped IDX file: magic 00 00 08 <rank>, then rank big-endian int32 sizes, then the data."""
+    """Return the uint8 array of a gzipped IDX file: magic 00 00 08 <rank>, <rank> big-endian int32 sizes, the data."""
     raw = gzip.decompress(path.read_bytes())
     zero, kind, rank = struct.unpack(">HBB", raw[:4])
     if zero != 0 or kind != 8:

@@ -66,7 +66,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 or 5x5 depthwise conv, optional squeeze-excite, linear 1x1 projection; Add where shapes agree."""
+    """1x1 expansion, 3x3 or 5x5 depthwise conv, squeeze-excite if late, linear 1x1 projection; Add if shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, *, expand: int, stride: int, kernel: int = 3, late: bool) -> None:
         super().__init__()
