@@ -1,0 +1,287 @@
+"""Both models over the same samples, once: how far apart are the outputs, and what does the labelled score lose?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.data.sample import Dataset, Sample
+from onnxq.errors import DataError, MetricError, ModelError
+from onnxq.progress import Progress, Silent
+from onnxq.runtime.session import Level, Session
+from onnxq.validate.metrics.base import Metric, is_label_free
+from onnxq.validate.metrics.fidelity import decibels
+from onnxq.validate.outputs import OutputAccuracy, OutputSums, as_array
+from onnxq.validate.statistics import Interval, mcnemar, paired_bootstrap
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricResult:
+    """The labelled score of both models on the same samples.
+
+    Attributes:
+        name: as the user wrote it.
+        reference, candidate: scores, unit of the metric.
+        drop: how much worse the candidate is (positive: worse), unit of the metric.
+        interval: 95 % interval of the drop, paired bootstrap over samples.
+        mcnemar_p: for right/wrong metrics: p that both are equally often right.
+        only_reference, only_candidate: samples that only one of the two gets right (right/wrong metrics).
+    """
+
+    name: str
+    higher_is_better: bool
+    samples: int
+    reference: float
+    candidate: float
+    drop: float
+    interval: Interval
+    resamples: int
+    mcnemar_p: float | None = None
+    only_reference: int | None = None
+    only_candidate: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionCheck:
+    """The candidate as ORT fuses it against the same file with optimizations off, which is what Q/DQ mean literally.
+
+    Attributes:
+        samples: how many were run.
+        max_abs: largest difference over the float outputs.
+        sqnr_db: literal against fused, dB.
+        literal_sqnr_db: float model against literal, dB, for comparison.
+        suspicious: fusion moved the outputs more than quantization did.
+    """
+
+    samples: int
+    max_abs: float
+    sqnr_db: float
+    literal_sqnr_db: float
+    suspicious: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """What `compare` found. `notes` are sentences for the user."""
+
+    samples: int
+    data: str
+    outputs: tuple[OutputAccuracy, ...]
+    metric: MetricResult | None = None
+    fusion: FusionCheck | None = None
+    notes: tuple[str, ...] = ()
+
+
+def compare(
+    reference: Path | bytes,
+    candidate: Path | bytes,
+    data: Dataset,
+    metric: Metric | None = None,
+    *,
+    metric_name: str = "",
+    threads: int | None = None,
+    limit: int | None = None,
+    literal_samples: int = 4,
+    resamples: int = 2000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Accuracy:
+    """Run both models as they are deployed (ORT at level ALL) over the samples, one at a time.
+
+    Args:
+        reference: the float model.
+        candidate: the quantized model; same inputs and outputs by name.
+        data: samples; needs labels if `metric` does.
+        metric: the score to compare; None: outputs only.
+        metric_name: for reports; by default the class.
+        threads: intra-op threads; None is ORT's default.
+        limit: use only the first so many samples.
+        literal_samples: run the candidate on so many samples with optimizations off, too; 0 leaves that check out.
+        resamples: draws of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ModelError: a model does not load or run, or an input or output is missing in the candidate.
+        DataError: there is no sample.
+        MetricError: the metric fails on a sample, or labels are missing.
+    """
+    name = metric_name or (type(metric).__name__ if metric is not None else "")
+    if metric is not None and not is_label_free(metric) and not data.labelled:
+        raise MetricError(
+            f'metric "{name}" needs labels and {data.description} has none: add labels or leave the metric out'
+        )
+    first, second = Session(reference, threads=threads), Session(candidate, threads=threads)
+    _check_interfaces(first, second)
+    literal = Session(candidate, threads=threads, level=Level.OFF) if literal_samples else None
+    sums = {o: OutputSums() for o in first.outputs}
+    rows: tuple[list[list[float]], list[list[float]]] = ([], [])
+    fused = _Fusion()
+    count = 0
+    total = len(data) if limit is None else min(limit, len(data))
+    with (progress or Silent()).task("validating", total) as step:
+        for sample in itertools.islice(iter(data), limit):
+            x = first.run(sample.inputs)
+            y = second.run(sample.inputs, first.outputs)
+            batch = _batch(sample.inputs)
+            for output, one in sums.items():
+                one.add(x[output], y[output], sample.name, batch)
+            if metric is not None:
+                label = x if is_label_free(metric) else sample.label
+                rows[0].append(_record(metric, name, x, label, sample))
+                rows[1].append(_record(metric, name, y, label, sample))
+            if literal is not None and count < literal_samples:
+                fused.add(x, literal.run(sample.inputs, first.outputs), y)
+            count += 1
+            step(1)
+    if not count:
+        raise DataError(f"{data.description} holds no sample to validate with: name another folder")
+    outputs = tuple(one.result(output) for output, one in sums.items())
+    check = fused.result()
+    return Accuracy(
+        samples=count,
+        data=data.description,
+        outputs=outputs,
+        metric=_score(metric, name, rows, resamples, seed) if metric is not None else None,
+        fusion=check,
+        notes=(*_notes(outputs), *_fusion_notes(check), *data.skipped),
+    )
+
+
+@dataclass
+class _Fusion:
+    """Sums for FusionCheck over all float outputs."""
+
+    samples: int = 0
+    max_abs: float = 0.0
+    literal: float = 0.0
+    fused_noise: float = 0.0
+    signal: float = 0.0
+    literal_noise: float = 0.0
+
+    def add(self, reference: Mapping[str, Any], literal: Mapping[str, Any], fused: Mapping[str, Any]) -> None:
+        self.samples += 1
+        for name in reference:
+            x, y, z = (as_array(v[name]) for v in (reference, literal, fused))
+            if x.dtype.kind != "f" or not x.shape == y.shape == z.shape:
+                continue
+            a, b, c = (v.astype(np.float64).ravel() for v in (x, y, z))
+            finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(c)
+            a, b, c = a[finite], b[finite], c[finite]
+            if not a.size:
+                continue
+            self.max_abs = max(self.max_abs, float(np.abs(b - c).max()))
+            self.literal += float(b @ b)
+            self.fused_noise += float((b - c) @ (b - c))
+            self.signal += float(a @ a)
+            self.literal_noise += float((a - b) @ (a - b))
+
+    def result(self) -> FusionCheck | None:
+        if not self.samples:
+            return None
+        return FusionCheck(
+            samples=self.samples,
+            max_abs=self.max_abs,
+            sqnr_db=decibels(self.literal, self.fused_noise),
+            literal_sqnr_db=decibels(self.signal, self.literal_noise),
+            # below 60 dB apart from rounding: a fusion that only reorders float sums stays above that
+            suspicious=self.fused_noise > self.literal_noise and decibels(self.literal, self.fused_noise) < 60.0,
+        )
+
+
+def _score(
+    metric: Metric, name: str, rows: tuple[list[list[float]], list[list[float]]], resamples: int, seed: int
+) -> MetricResult:
+    widths = {len(r) for side in rows for r in side}
+    if len(widths) != 1:
+        raise MetricError(
+            f'metric "{name}" gave rows of different lengths ({sorted(widths)}): record must give one fixed length'
+        )
+    one, two = np.array(rows[0], dtype=np.float64), np.array(rows[1], dtype=np.float64)
+    try:
+        reference, candidate = float(metric.score(one)), float(metric.score(two))
+        better = metric.higher_is_better
+        interval = paired_bootstrap(metric, one, two, resamples=resamples, seed=seed)
+    except Exception as error:  # the metric may be anybody's code
+        raise MetricError(
+            f'metric "{name}" cannot score its {len(one)} records: {str(error) or type(error).__name__}'
+        ) from error
+    drop = 0.0 if reference == candidate else reference - candidate
+    right_wrong = (
+        one.shape[1] == 1
+        and not is_label_free(metric)
+        and bool(np.isin(one, (0, 1)).all() and np.isin(two, (0, 1)).all())
+    )
+    a, b = one[:, 0].astype(bool), two[:, 0].astype(bool)
+    return MetricResult(
+        name=name,
+        higher_is_better=better,
+        samples=len(one),
+        reference=reference,
+        candidate=candidate,
+        drop=drop if better else 0.0 - drop,
+        interval=interval
+        if better
+        else Interval(low=0.0 - interval.high, high=0.0 - interval.low, level=interval.level),
+        resamples=resamples,
+        mcnemar_p=mcnemar(a, b) if right_wrong else None,
+        only_reference=int((a & ~b).sum()) if right_wrong else None,
+        only_candidate=int((b & ~a).sum()) if right_wrong else None,
+    )
+
+
+def _record(metric: Metric, name: str, outputs: Mapping[str, Any], label: Any, sample: Sample) -> list[float]:
+    try:
+        return [float(v) for v in metric.record(outputs, label)]
+    except Exception as error:  # the metric may be anybody's code
+        raise MetricError(
+            f'metric "{name}" fails on sample {sample.name}: {str(error) or type(error).__name__}'
+        ) from error
+
+
+def _check_interfaces(reference: Session, candidate: Session) -> None:
+    for kind, wanted, found in (
+        ("output", reference.outputs, candidate.outputs),
+        ("input", [i.name for i in candidate.inputs], [i.name for i in reference.inputs]),
+    ):
+        missing = [n for n in wanted if n not in found]
+        if missing:
+            side, other = ("quantized", "float") if kind == "output" else ("float", "quantized")
+            raise ModelError(
+                f'the {side} model has no {kind} "{missing[0]}" as the {other} one has: compare two forms of one model'
+            )
+
+
+def _notes(outputs: tuple[OutputAccuracy, ...]) -> list[str]:
+    notes = []
+    for o in outputs:
+        if o.nonfinite:
+            notes.append(
+                f'output "{o.name}": {o.nonfinite} elements are NaN or infinite in one of the two models; '
+                "SQNR and cosine leave them out"
+            )
+        if o.mismatched:
+            notes.append(
+                f'output "{o.name}": its shape differs between the models on {o.mismatched} samples, '
+                "which could not be compared"
+            )
+    return notes
+
+
+def _fusion_notes(check: FusionCheck | None) -> list[str]:
+    if check is None or not check.suspicious:
+        return []
+    return [
+        f"ONNX Runtime's fusions change the result more ({check.sqnr_db:.1f} dB) than quantization itself "
+        f"({check.literal_sqnr_db:.1f} dB): a fused kernel does not compute what the Q/DQ in the file say"
+    ]
+
+
+def _batch(inputs: Mapping[str, NDArray[Any]]) -> int | None:
+    first = next(iter(inputs.values()), None)
+    return int(first.shape[0]) if first is not None and np.ndim(first) else None
