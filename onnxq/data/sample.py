@@ -45,6 +45,11 @@ class Dataset(Protocol):
         ...
 
     @property
+    def preprocess_summary(self) -> str:
+        """One phrase for reports: `224x224 RGB, NCHW, scale 1/255, mean 0.485 0.456 0.406`, `arrays as stored`."""
+        ...
+
+    @property
     def labelled(self) -> bool:
         """True if every sample has a label."""
         ...

@@ -1,0 +1,140 @@
+"""Samples out of Python: `module:function`, `file.py:function`, or a name that a package registered for onnxq.data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from onnxq.data.fit import fit_all
+from onnxq.data.sample import InputSpec, Sample
+from onnxq.errors import DataError, OnnxqError, UsageError
+
+
+class FunctionDataset:
+    """What a function (called again for every iteration) or a re-iterable object yields, as the model takes it.
+
+    An element is a mapping of input names to arrays, a pair (mapping, label), or, for a model of one input, an array or
+    a pair (array, label). Its length is `len()` of what is returned if that has one; else it is counted, once, in a
+    pass of its own, if someone asks before the first complete iteration.
+
+    Args:
+        source: the function or the iterable.
+        name: what the user named.
+        specs: the model's inputs.
+        limit: only the first so many elements.
+
+    Raises:
+        DataError: an iterator, which can be read only once.
+        UsageError: neither a function nor an iterable; a limit below 1.
+    """
+
+    preprocess_summary = "as the function gives it"
+
+    def __init__(self, source: Any, name: str, specs: Sequence[InputSpec], *, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise UsageError(f"limit must be at least 1, not {limit}")
+        if isinstance(source, Iterator):
+            raise DataError(f"{name} is an iterator, which can be read only once: name the function that makes it")
+        if not callable(source) and not isinstance(source, Iterable):
+            raise UsageError(f"{name} is a {type(source).__name__}: name a function that yields samples")
+        self._source = source
+        self._name = name
+        self._specs = list(specs)
+        self._limit = limit
+        self._length: int | None = None
+        self._labelled: bool | None = None
+
+    @property
+    def description(self) -> str:
+        return f"{len(self)} samples of {self._name}"
+
+    @property
+    def labelled(self) -> bool:
+        if self._labelled is None:
+            next(iter(self), None)
+        return bool(self._labelled)
+
+    @property
+    def skipped(self) -> list[str]:
+        return []
+
+    def __len__(self) -> int:
+        if self._length is None:
+            made = self._make()
+            count = len(made) if isinstance(made, Sized) else self._count(made)
+            self._length = count if self._limit is None else min(count, self._limit)
+        return self._length
+
+    def __iter__(self) -> Iterator[Sample]:
+        count = 0
+        for index, element in enumerate(self._elements(self._make())):
+            where = f"sample {index} of {self._name}"
+            value, label = self._take_apart(element, where)
+            if self._labelled is None:
+                self._labelled = label is not None
+            elif self._labelled != (label is not None):
+                state = "has a label" if label is not None else "has no label"
+                raise DataError(f"{where} {state}, unlike the first one: label all samples or none")
+            inputs = fit_all({k: self._array(v, where) for k, v in value.items()}, self._specs, where)
+            yield Sample(index=index, name=f"{self._name}[{index}]", inputs=inputs, label=label)
+            count += 1
+        if count == 0:
+            raise DataError(f"{self._name} yields no sample: it must yield at least one")
+        self._length = count
+
+    def _make(self) -> Iterable[Any]:
+        if not callable(self._source):
+            iterable: Iterable[Any] = self._source
+            return iterable
+        try:
+            made = self._source()
+        except OnnxqError:
+            raise
+        # the user's own code may raise anything; the cause travels along
+        except Exception as error:
+            raise self._failed(error) from error
+        if not isinstance(made, Iterable):
+            raise DataError(f"{self._name} returns a {type(made).__name__}: it must yield samples")
+        return made
+
+    def _elements(self, made: Iterable[Any]) -> Iterator[Any]:
+        iterator = iter(made) if self._limit is None else islice(made, self._limit)
+        while True:
+            try:
+                element = next(iterator)
+            except StopIteration:
+                return
+            except OnnxqError:
+                raise
+            except Exception as error:
+                raise self._failed(error) from error
+            yield element
+
+    def _count(self, made: Iterable[Any]) -> int:
+        return sum(1 for _ in self._elements(made))
+
+    def _failed(self, error: Exception) -> DataError:
+        return DataError(f"{self._name} failed with {type(error).__name__} ({error}): mend the function")
+
+    def _take_apart(self, element: Any, where: str) -> tuple[Mapping[str, Any], Any]:
+        """(inputs by name, label or None)."""
+        value, label = element if isinstance(element, tuple) and len(element) == 2 else (element, None)
+        if isinstance(value, Mapping):
+            return value, label
+        if len(self._specs) != 1:
+            raise DataError(
+                f"{where} is a {type(value).__name__}, but the model has {len(self._specs)} inputs "
+                f"({', '.join(s.name for s in self._specs)}): yield a dict of arrays by name"
+            )
+        return {self._specs[0].name: value}, label
+
+    def _array(self, value: Any, where: str) -> np.ndarray[Any, Any]:
+        try:
+            return np.asarray(value)
+        except Exception as error:
+            raise DataError(
+                f"{where} holds a {type(value).__name__} that is no array ({error}): yield arrays"
+            ) from error
