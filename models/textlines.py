@@ -1,16 +1,18 @@
 """Seeded pictures of known text, for the text and letter models: what is drawn, and where, is the label.
 
-Everything here takes a ``numpy.random.Generator`` and fonts from files, so one seed gives one data set (with one version
-of Pillow, whose FreeType draws the glyphs). The words for calibration and for evaluation are disjoint.
+Everything here takes a ``numpy.random.Generator`` and fonts from files, so one seed gives one data set (with
+one version of Pillow, whose FreeType draws the glyphs). The words for calibration and for evaluation are disjoint.
 Pictures are uint8 arrays ``[height, width, 3]`` in RGB order; boxes are ``(left, top, right, bottom)`` in pixels.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import PIL
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
@@ -18,34 +20,37 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 Picture = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
-CALIB_WORDS = tuple(
-    """apple anchor basket bridge button candle carpet castle cheese cloud copper corner desert dinner dragon eagle engine
-    fabric falcon finger forest garden guitar hammer harbour island jacket jungle kitchen ladder lantern letter lizard
-    magnet marble meadow mirror needle number orange oyster paddle pepper pillow planet pocket quartz rabbit ribbon river
-    saddle shadow silver spider sugar table thunder tiger turtle valley velvet violet walnut window winter yellow zebra"""
-    .split()
-)
-EVAL_WORDS = tuple(
-    """account address airport amount answer archive article artist august autumn balance battery between bicycle board
-    bottle branch bright budget cabinet camera capital captain carbon careful century chapter charge circle client coffee
-    college comfort common compass concert control cotton council country courage credit crystal culture customer daily
-    decade deliver density deposit detail digital doctor dollar double driver early economy effect eleven energy enough
-    entry equal escape evening example expert export express factory family famous feature february field figure final
-    flight flower fortune freight future gallery general giant glass global golden grade gravity ground growth guide
-    healthy height history holiday honest hospital hotel hundred image import income index inside invoice january journey
-    justice keyboard kingdom knowledge labour language leader liquid local logic luggage machine manager market master
-    material measure medical member memory merchant metal method middle minute model modern monday morning motor mountain
-    museum music nation nature network night north notice object ocean october office open option order origin output
-    package painter paper partner pattern payment people percent period phone picture place plastic platform poetry point
-    policy popular postal power present price printer private product profit public quality quarter quick radio railway
-    receipt record region release report result return round sample saturday school science screen season second secret
-    section senior service seven shipping signal simple sister smooth social source south special speed spring station
-    steel storage street strong student subject summer sunday supply support surface system target taxes teacher telephone
-    temple thirty thousand ticket timber today total tower traffic transport travel triangle trouble tuesday twelve union
-    unique update useful vacation value vehicle version victory village visit voice volume waiter warning water weather
-    wednesday weekly weight welcome wheel white wonder worker world writer yesterday young"""
-    .split()
-)
+_CALIB_WORDS = """
+    apple anchor basket bridge button candle carpet castle cheese cloud copper corner desert dinner dragon eagle
+    engine fabric falcon finger forest garden guitar hammer harbour island jacket jungle kitchen ladder lantern
+    letter lizard magnet marble meadow mirror needle number orange oyster paddle pepper pillow planet pocket
+    quartz rabbit ribbon river saddle shadow silver spider sugar table thunder tiger turtle valley velvet violet
+    walnut window winter yellow zebra
+"""
+CALIB_WORDS = tuple(_CALIB_WORDS.split())
+_EVAL_WORDS = """
+    account address airport amount answer archive article artist august autumn balance battery between bicycle
+    board bottle branch bright budget cabinet camera capital captain carbon careful century chapter charge
+    circle client coffee college comfort common compass concert control cotton council country courage credit
+    crystal culture customer daily decade deliver density deposit detail digital doctor dollar double driver
+    early economy effect eleven energy enough entry equal escape evening example expert export express factory
+    family famous feature february field figure final flight flower fortune freight future gallery general giant
+    glass global golden grade gravity ground growth guide healthy height history holiday honest hospital hotel
+    hundred image import income index inside invoice january journey justice keyboard kingdom knowledge labour
+    language leader liquid local logic luggage machine manager market master material measure medical member
+    memory merchant metal method middle minute model modern monday morning motor mountain museum music nation
+    nature network night north notice object ocean october office open option order origin output package
+    painter paper partner pattern payment people percent period phone picture place plastic platform poetry
+    point policy popular postal power present price printer private product profit public quality quarter quick
+    radio railway receipt record region release report result return round sample saturday school science screen
+    season second secret section senior service seven shipping signal simple sister smooth social source south
+    special speed spring station steel storage street strong student subject summer sunday supply support
+    surface system target taxes teacher telephone temple thirty thousand ticket timber today total tower traffic
+    transport travel triangle trouble tuesday twelve union unique update useful vacation value vehicle version
+    victory village visit voice volume waiter warning water weather wednesday weekly weight welcome wheel white
+    wonder worker world writer yesterday young
+"""
+EVAL_WORDS = tuple(_EVAL_WORDS.split())
 
 
 def line_text(rng: Generator, words: Sequence[str]) -> str:
@@ -83,10 +88,11 @@ def ink(rng: Generator, ground: Picture, least: float) -> NDArray[np.float64]:
     room_below, room_above = max(mean - least, 0.0), max(255 - mean - least, 0.0)
     dark = rng.uniform(0, room_below + room_above) < room_below
     level = rng.uniform(0, room_below) if dark else rng.uniform(mean + least, 255)
-    return np.clip(level + rng.uniform(-30, 30, size=3), 0, 255)
+    colour: NDArray[np.float64] = np.clip(level + rng.uniform(-30, 30, size=3), 0, 255)
+    return colour
 
 
-def glyphs(rng: Generator, text: str, font: Path, size: int, angle: float) -> Image.Image:
+def glyphs(text: str, font: Path, size: int, angle: float) -> Image.Image:
     """The text's coverage mask (mode L), turned by ``angle`` degrees and cropped to its ink."""
     face = ImageFont.truetype(str(font), size)
     left, top, right, bottom = (int(v) for v in face.getbbox(text))
@@ -94,7 +100,7 @@ def glyphs(rng: Generator, text: str, font: Path, size: int, angle: float) -> Im
     ImageDraw.Draw(mask).text((4 - left, 4 - top), text, fill=255, font=face)
     turned = mask.rotate(angle, Image.Resampling.BICUBIC, expand=True)
     # Antialiasing leaves a nearly invisible rim that would make the box too large.
-    box = turned.point(lambda v: 255 if v > 40 else 0).getbbox()
+    box = turned.point([0] * 41 + [255] * 215).getbbox()
     assert box is not None, f"the font {font.name} draws nothing for {text!r}"
     return turned.crop(box)
 
@@ -109,17 +115,17 @@ def paint(ground: Picture, mask: Image.Image, at: tuple[int, int], colour: NDArr
 
 
 def spoil(rng: Generator, picture: Picture, blur: float, noise: float) -> Picture:
-    """The picture out of focus (Gaussian radius up to ``blur`` pixels) and with sensor noise (sigma up to ``noise``)."""
+    """The picture out of focus (Gaussian radius up to ``blur`` pixels) and with grain (sigma up to ``noise``)."""
     soft = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(rng.uniform(0, blur)))
     grain = rng.normal(0, rng.uniform(0, noise) + 1e-9, size=picture.shape)
     return np.clip(np.rint(np.asarray(soft) + grain), 0, 255).astype(np.uint8)
 
 
-def line(rng: Generator, text: str, fonts: Sequence[Path], *, contrast: float = 45, noise: float = 22) -> Picture:
+def line(rng: Generator, text: str, fonts: Sequence[Path], *, contrast: float = 60, noise: float = 14) -> Picture:
     """One rendered line, cropped with a small margin as a text detector would crop it; 14 to 40 pixels of font size."""
     size = int(rng.integers(14, 41))
-    mask = glyphs(rng, text, fonts[int(rng.integers(len(fonts)))], size, rng.uniform(-2.0, 2.0))
-    margin = [max(1, int(round(size * rng.uniform(0.05, 0.25)))) for _ in range(4)]
+    mask = glyphs(text, fonts[int(rng.integers(len(fonts)))], size, rng.uniform(-2.0, 2.0))
+    margin = [max(1, round(size * rng.uniform(0.05, 0.25))) for _ in range(4)]
     width, height = mask.width + margin[0] + margin[1], mask.height + margin[2] + margin[3]
     ground = background(rng, width, height, rng.uniform(0.0, 0.35)).copy()
     paint(ground, mask, (margin[0], margin[2]), ink(rng, ground, contrast))
@@ -158,3 +164,19 @@ def fonts_in(build: Path) -> list[Path]:
     if not found:
         raise SystemExit(f"There are no fonts in {build / 'fonts'}: run `python models/fetch.py` first.")
     return found
+
+
+def is_sealed(build: Path, script: Path) -> bool:
+    """Whether `seal` was called on ``build`` for this very script, this file and this Pillow: nothing to make again."""
+    seal_file = build / "sealed.txt"
+    return seal_file.is_file() and seal_file.read_text() == _seal(script)
+
+
+def seal(build: Path, script: Path) -> None:
+    """Say that ``build`` is complete; call it last."""
+    (build / "sealed.txt").write_text(_seal(script))
+
+
+def _seal(script: Path) -> str:
+    content = Path(__file__).read_bytes() + script.read_bytes()
+    return f"{hashlib.sha256(content).hexdigest()} Pillow {PIL.__version__} numpy {np.__version__}"

@@ -1,0 +1,112 @@
+"""Are the letters found? Boxes from the raw head of YOLOX (arXiv 2107.08430) with non-maximum suppression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float64]
+"""Boxes [n, 4]: left, top, right, bottom in pixels."""
+
+
+def parse(label: object) -> Boxes:
+    """``"left,top,right,bottom left,top,right,bottom ..."`` as an array [n, 4].
+
+    >>> parse("1,2,3,4 5,6,7,8").tolist()
+    [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]
+    """
+    return np.array([[float(v) for v in box.split(",")] for box in str(label).split()]).reshape(-1, 4)
+
+
+def overlaps(first: Boxes, second: Boxes) -> NDArray[np.float64]:
+    """Intersection over union [n, m] of boxes [n, 4] and [m, 4]; 0 for boxes without area."""
+    corner = np.maximum(first[:, None, :2], second[None, :, :2])
+    other = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.prod(np.clip(other - corner, 0, None), axis=2)
+    areas = [np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1) for b in (first, second)]
+    union = areas[0][:, None] + areas[1][None, :] - common
+    table: NDArray[np.float64] = common / np.maximum(union, 1e-9)
+    return table
+
+
+def matches(found: Boxes, wanted: Boxes, least: float) -> int:
+    """How many pairs a one-to-one matching has, best overlap first, down to the overlap ``least``."""
+    table = overlaps(found, wanted)
+    pairs = 0
+    while table.size and table.max() >= least:
+        i, j = np.unravel_index(table.argmax(), table.shape)
+        table[i, :] = table[:, j] = -1.0
+        pairs += 1
+    return pairs
+
+
+STRIDES = (8, 16, 32)
+
+
+def decode(head: NDArray[Any], side: int = 416) -> tuple[Boxes, NDArray[np.float64]]:
+    """Boxes [n, 4] and scores [n] in 0..1 from the head [n, 6] of one picture of ``side`` x ``side`` pixels.
+
+    A row belongs to a cell of the grids of stride 8, 16 and 32, one after the other, row by row: the centre is
+    (cell + first two numbers) * stride, the size exp(next two) * stride, the score objectness * best class.
+    """
+    raw = np.asarray(head, dtype=np.float64)
+    cells, strides = [], []
+    for stride in STRIDES:
+        count = side // stride
+        y, x = np.mgrid[:count, :count]
+        cells.append(np.stack([x.ravel(), y.ravel()], axis=1))
+        strides.append(np.full((count * count, 1), stride))
+    step = np.concatenate(strides)
+    centre = (raw[:, :2] + np.concatenate(cells)) * step
+    # A badly quantized model may give any number here: exp(10) * 8 is far outside the picture already.
+    size = np.exp(np.minimum(raw[:, 2:4], 10.0)) * step
+    return np.concatenate([centre - size / 2, centre + size / 2], axis=1), raw[:, 4] * raw[:, 5:].max(axis=1)
+
+
+def suppress(boxes: Boxes, scores: NDArray[np.float64], most: float) -> Boxes:
+    """The boxes [k, 4], best score first, that overlap no better one by more than ``most``."""
+    left = boxes[np.argsort(-scores, kind="stable")]
+    kept: list[NDArray[np.float64]] = []
+    while len(left):
+        kept.append(left[0])
+        left = left[1:][overlaps(left[:1], left[1:])[0] <= most]
+    return np.array(kept).reshape(-1, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LetterF1:
+    """F1 of the letters' boxes at an intersection over union of ``overlap``.
+
+    The other settings are ddddocr's: boxes of a score above ``least_score``; of two that overlap by more than
+    ``suppression`` the better one stays.
+    """
+
+    higher_is_better: ClassVar[bool] = True
+
+    overlap: float = 0.5
+    least_score: float = 0.1
+    suppression: float = 0.45
+    side: int = 416
+
+    def record(self, outputs: Mapping[str, NDArray[Any]], label: object) -> Sequence[float]:
+        """``[true positives, false positives, false negatives]`` of one picture."""
+        (head,) = outputs.values()
+        found, wanted = self.boxes(np.asarray(head)[0]), parse(label)
+        hits = matches(found, wanted, self.overlap)
+        return [float(hits), float(len(found) - hits), float(len(wanted) - hits)]
+
+    def score(self, records: NDArray[np.float64]) -> float:
+        """``2 tp / (2 tp + fp + fn)`` of the sums over the rows [n, 3]; 0 where there is neither letter nor box."""
+        hits, false, missed = records.sum(axis=0).tolist()
+        total = 2 * hits + false + missed
+        return float(2 * hits / total) if total else 0.0
+
+    def boxes(self, head: NDArray[Any]) -> Boxes:
+        """The boxes [n, 4] that the head [3549, 6] of one picture says, cut at the picture's border."""
+        boxes, scores = decode(head, self.side)
+        sure = scores > self.least_score
+        return np.clip(suppress(boxes[sure], scores[sure], self.suppression), 0, self.side)
