@@ -1,0 +1,1 @@
+"""Targets as data, and the CPU they may be chosen by."""

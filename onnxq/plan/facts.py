@@ -1,0 +1,97 @@
+"""A read-only view of the graph with what the planner asks all the time: who makes a tensor, who uses it, is it constant, how large is it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.ir import walk
+from onnxq.plan.plan import GraphPath
+
+Shape = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One use of a tensor: `node` is None for a graph output, whose index is `slot`."""
+
+    path: GraphPath
+    node: gs.Node | None
+    slot: int
+
+
+class Facts:
+    """Built once per plan, linear in the number of nodes.
+
+    Args:
+        graph: normalised graph: unique node and tensor names.
+        shapes: observed shapes of float tensors, by name (may be partial).
+    """
+
+    def __init__(self, graph: gs.Graph, shapes: Mapping[str, Shape]) -> None:
+        self.graph = graph
+        self.shapes = shapes
+        self.inner: list[tuple[GraphPath, gs.Node]] = []
+        self.producer: dict[str, gs.Node] = {}
+        self.consumers: dict[str, list[Consumer]] = defaultdict(list)
+        self.by_name: dict[str, gs.Node] = {}
+        for path, inner in walk.graphs(graph):
+            for node in inner.nodes:
+                if path:
+                    self.inner.append((path, node))
+                for slot, tensor in enumerate(node.inputs):
+                    if tensor.name:
+                        self.consumers[tensor.name].append(Consumer(path, node, slot))
+            for slot, tensor in enumerate(inner.outputs):
+                self.consumers[tensor.name].append(Consumer(path, None, slot))
+        for node in graph.nodes:
+            self.by_name[node.name] = node
+            for tensor in node.outputs:
+                self.producer[tensor.name] = node
+
+    def constant(self, tensor: Any) -> NDArray[Any] | None:
+        """The values of a constant tensor, else None."""
+        return tensor.values if isinstance(tensor, gs.Constant) else None
+
+    def shape(self, tensor: Any) -> Shape | None:
+        """The shape as far as it is known: observed, else as the graph declares it."""
+        if isinstance(tensor, gs.Constant):
+            return tuple(tensor.shape)
+        observed = self.shapes.get(tensor.name)
+        if observed is not None:
+            return observed
+        return tuple(tensor.shape) if tensor.shape is not None else None
+
+    def size(self, tensor: Any) -> int | None:
+        """Number of elements, symbolic dimensions counted as 1; None if unknown."""
+        shape = self.shape(tensor)
+        return None if shape is None else prod(d for d in shape if isinstance(d, int))
+
+    def is_float(self, tensor: Any) -> bool:
+        """False only if the tensor is known to hold something else than float32."""
+        if tensor.dtype is not None:
+            try:
+                return bool(np.dtype(tensor.dtype) == np.float32)
+            except TypeError:
+                return False
+        return True
+
+    def graph_node(self, name: str) -> gs.Node:
+        """A node of the main graph by its name."""
+        return self.by_name[name]
+
+    def sole_consumer(self, tensor: Any) -> gs.Node | None:
+        """The only node that uses a tensor, if it is in the main graph and the tensor is no graph output."""
+        uses = self.consumers.get(tensor.name, [])
+        return uses[0].node if len(uses) == 1 and not uses[0].path else None
+
+    def declared_float(self, node: gs.Node) -> bool:
+        """True if the node computes on floats: at least one input and one output may be float32."""
+        return any(self.is_float(t) for t in node.outputs) and any(self.is_float(t) for t in node.inputs if t.name)

@@ -1,0 +1,358 @@
+"""From a selection and ranges to encodings: the Plan.
+
+Formulas of the integer kernels: acc = sum((qx - zx) * qw) in int32, bias in int32 with scale sx * sw[c], so that
+y = acc * sx * sw[c] (Jacob et al. 2018, arXiv 1712.05877, equations 7 and 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.encoding import LEVELS, Affine, PerChannel, PerTensor, Scheme
+from onnxq.errors import CalibrationError
+from onnxq.numerics import TINY, affine, dequantize, quantize
+from onnxq.optable import HEAVY, OP_TABLE, data_slots, weight_granularity
+from onnxq.plan.facts import Facts, Shape
+from onnxq.plan.plan import Decision, Plan, Use, Value
+from onnxq.plan.select import Selection, clip_bounds, select
+from onnxq.targets.target import Target
+
+OUTPUT = ""
+"""Node name of the use that a graph output is; its slot is the output's index."""
+
+
+class Ranges(Protocol):
+    """What the planner asks of calibration."""
+
+    def range(self, tensor: str, scheme: Scheme) -> tuple[float, float] | None:
+        """The range of an activation; None if no sample reached it."""
+        ...
+
+    def weight_range(self, weight: NDArray[Any], scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Ranges of a constant by its scheme's granularity: shape () or [C]."""
+        ...
+
+
+def wanted(graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_float: Sequence[str] = ()) -> list[str]:
+    """Activations whose range a plan may ask for, in graph order. A superset of what the final plan uses."""
+    facts = Facts(graph, shapes)
+    values = select(facts, target, keep_float).values
+    order = {t.name: i for i, t in enumerate(graph.inputs)}
+    for node in graph.nodes:
+        for tensor in node.outputs:
+            order.setdefault(tensor.name, len(order))
+    return sorted(values, key=lambda name: order.get(name, -1))
+
+
+def make_plan(
+    graph: gs.Graph,
+    target: Target,
+    ranges: Ranges,
+    shapes: Mapping[str, Shape],
+    keep_float: Sequence[str] = (),
+) -> Plan:
+    """Decide everything. Edits nothing; same inputs, same plan.
+
+    Raises:
+        CalibrationError: a range that is not finite.
+    """
+    facts = Facts(graph, shapes)
+    veto: dict[str, str] = {}
+    while True:  # each round vetoes at least one more op
+        chosen = select(facts, target, keep_float, veto)
+        more = _vetoes(facts, target, ranges, chosen)
+        if not more:
+            break
+        veto.update(more)
+    return _Planner(facts, target, ranges, chosen, keep_float).plan()
+
+
+def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> dict[str, str]:
+    """Ops that the ranges speak against."""
+    out: dict[str, str] = {}
+    for node in facts.graph.nodes:
+        if node.name not in chosen.integer or node.name in chosen.absorbed:
+            continue
+        kernel = target.kernels[node.op]
+        operands = [node.inputs[s] for s in data_slots(node) if node.inputs[s].name]
+        spans: list[tuple[float, str]] = []
+        for tensor in [*operands, *node.outputs]:
+            constant = facts.constant(tensor)
+            if constant is None and tensor.name in chosen.values:
+                bounds = ranges.range(tensor.name, target.activation)
+                if bounds is None:
+                    out[node.name] = f"no sample reached {tensor.name}, so its range is unknown"
+                    break
+                if tensor in operands:
+                    spans.append((max(abs(bounds[0]), abs(bounds[1])), tensor.name))
+            elif constant is not None and kernel.kind == "compute":
+                if constant.size == 0 or not np.isfinite(constant).all():
+                    out[node.name] = f"its constant {tensor.name} is empty or not finite"
+                    break
+                loss = _sqnr(constant, _constant_encoding(constant, target))
+                if loss < target.min_constant_sqnr:
+                    out[node.name] = f"its constant {tensor.name} keeps only {loss:.0f} dB in 8 bits"
+                    break
+        if node.name in out or kernel.max_range_ratio is None or not spans:
+            continue
+        (least, small), (most, wide) = min(spans), max(spans)
+        if most > kernel.max_range_ratio * least:
+            out[node.name] = (
+                f"{wide} has a range of {most:.3g} and {small} one of {least:.3g}: in one 8-bit scale the narrow one would lose "
+                f"{np.log2(most / max(least, TINY)):.0f} of its 8 bits"
+            )
+    return out
+
+
+def _constant_encoding(values: NDArray[Any], target: Target) -> Affine:
+    return affine(values.min(), values.max(), target.activation)
+
+
+def _sqnr(values: NDArray[Any], encoding: Affine) -> float:
+    error = values.astype(np.float64) - dequantize(quantize(values, encoding), encoding)
+    noise, signal = float((error**2).sum()), float((values.astype(np.float64) ** 2).sum())
+    return float("inf") if noise == 0 else (10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf"))
+
+
+class _Planner:
+    def __init__(
+        self, facts: Facts, target: Target, ranges: Ranges, chosen: Selection, keep_float: Sequence[str]
+    ) -> None:
+        self.facts = facts
+        self.target = target
+        self.ranges = ranges
+        self.chosen = chosen
+        self.keep_float = keep_float
+        self.values: dict[str, Affine] = {}
+        self.uses: dict[Use, Affine] = {}
+        self.notes: list[str] = [target.note] if target.note else []
+        self.weights: dict[tuple[int, Scheme], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self.bounds = {
+            facts.graph_node(activation).outputs[0].name: bounds
+            for activation in chosen.absorbed
+            if (bounds := self._absorbed_bounds(facts.graph_node(activation))) is not None
+        }
+
+    def plan(self) -> Plan:
+        self._encode_values()
+        for node in self.facts.graph.nodes:
+            if node.name in self.chosen.integer and node.name not in self.chosen.absorbed:
+                self._integer_uses(node)
+        for name, slot in self.chosen.residual:
+            tensor = self.facts.graph_node(name).inputs[slot]
+            self.uses[Use((), name, slot)] = self.values[tensor.name]
+        if self.target.outputs:
+            self._float_uses()
+        return Plan(
+            values={Value((), t): e for t, e in self.values.items()},
+            uses=self.uses,
+            decisions=self._decisions(),
+            notes=tuple(self.notes),
+        )
+
+    # encodings of activations
+
+    def _encode_values(self) -> None:
+        root: dict[str, str] = {}
+        for node in self.facts.graph.nodes:
+            kernel = self.target.kernels.get(node.op)
+            if node.name in self.chosen.integer and kernel is not None and kernel.kind == "movement":
+                for tensor in node.outputs:
+                    source = node.inputs[0].name
+                    root[tensor.name] = root.get(source, source)
+        for tensor in sorted(self.chosen.values):
+            source = root.get(tensor, tensor)
+            if source not in self.values:
+                self.values[source] = self._activation(source)
+            self.values[tensor] = self.values[source]
+
+    def _activation(self, tensor: str) -> Affine:
+        bounds = self.ranges.range(tensor, self.target.activation)
+        if bounds is None:
+            raise CalibrationError(f"no sample reached {tensor}: give samples that do, or keep it float with --keep-float")
+        low, high = bounds
+        inside = self.bounds.get(tensor)
+        if inside is not None:
+            low, high = max(low, inside[0]), min(high, inside[1])
+            low = min(low, high)
+        encoding = affine(low, high, self.target.activation)
+        return encoding if inside is None else _within(encoding, inside)
+
+    def _absorbed_bounds(self, activation: gs.Node) -> tuple[float, float] | None:
+        return (0.0, float("inf")) if activation.op == "Relu" else clip_bounds(self.facts, activation)
+
+    # uses by integer ops
+
+    def _integer_uses(self, node: gs.Node) -> None:
+        row = OP_TABLE[node.op]
+        for slot in data_slots(node):
+            tensor = node.inputs[slot]
+            if not tensor.name:
+                continue
+            constant = self.facts.constant(tensor)
+            encoding = self.values[tensor.name] if constant is None else _constant_encoding(constant, self.target)
+            self.uses[Use((), node.name, slot)] = encoding
+        if row.weight is None:
+            return
+        data = self.uses[Use((), node.name, 0)]
+        weight = node.inputs[row.weight]
+        values = self.facts.constant(weight)
+        assert values is not None
+        granularity = weight_granularity(node, values.ndim)
+        scheme = Scheme(
+            type=self.target.weight.type,
+            symmetric=self.target.weight.symmetric,
+            granularity=granularity,
+            reduce_range=self.target.weight.reduce_range,
+        )
+        key = (id(weight), scheme)
+        if key not in self.weights:
+            self.weights[key] = self.ranges.weight_range(values, scheme)
+        encoding = affine(*self.weights[key], scheme)
+        bias_use, bias = self._bias(node)
+        if bias is not None:
+            encoding = self._widen(node, encoding, data, bias, values)
+        self.uses[Use((), node.name, row.weight)] = encoding
+        if bias_use is not None and bias is not None and self.target.bias == "int32":
+            axis = bias.ndim - 1
+            scale = (data.scale * encoding.scale).astype(np.float32)
+            if scale.ndim == 0:
+                kind: PerTensor | PerChannel = PerTensor()
+            else:
+                kind = PerChannel(axis)
+            self.uses[bias_use] = Affine(
+                type="int32", granularity=kind, scale=scale, zero_point=np.zeros(scale.shape, dtype=np.int32)
+            )
+
+    def _bias(self, node: gs.Node) -> tuple[Use | None, NDArray[Any] | None]:
+        """The bias of a weighted op: its own input, or the constant that an Add puts on a MatMul with float output."""
+        slot = OP_TABLE[node.op].bias
+        if slot is not None:
+            if slot < len(node.inputs) and node.inputs[slot].name:
+                return Use((), node.name, slot), self.facts.constant(node.inputs[slot])
+            return None, None
+        if node.op != "MatMul" or node.outputs[0].name in self.values:
+            return None, None
+        add = self.facts.sole_consumer(node.outputs[0])
+        if add is None or add.op != "Add" or add.name in self.chosen.integer or self._kept(add):
+            return None, None
+        other = 1 if add.inputs[0] is node.outputs[0] else 0
+        bias = self.facts.constant(add.inputs[other])
+        weight = self.facts.constant(node.inputs[1])
+        channels = () if weight is None else weight.shape[-1:]
+        if bias is None or bias.shape[-1:] != channels or bias.size != channels[0]:
+            return None, None
+        return Use((), add.name, other), bias
+
+    def _kept(self, node: gs.Node) -> bool:
+        return "pattern" in self.chosen.reasons.get(node.name, "")
+
+    def _widen(
+        self, node: gs.Node, weight: Affine, data: Affine, bias: NDArray[Any], values: NDArray[Any]
+    ) -> Affine:
+        """Widen weight scales where bias / (sx * sw) would leave int32.
+
+        The limit leaves room for the products that are added to the bias: K terms of at most 255 * 128.
+        ONNX Runtime quantizes a float bias on load with the same scale and wraps silently, so float biases need it, too.
+        """
+        channels = max(weight.scale.size, 1)
+        terms = values.size // channels if weight.scale.ndim else values.size // max(bias.size, 1)
+        limit = max(LEVELS["int32"][1] - terms * 255 * 128, 2**30)
+        magnitude = np.abs(bias.astype(np.float64)).reshape(-1)
+        if weight.scale.ndim == 0:
+            magnitude = magnitude.max(initial=0.0)
+        least = magnitude / (float(data.scale) * limit)
+        if np.all(weight.scale >= least):
+            return weight
+        wide = np.maximum(weight.scale.astype(np.float64), least).astype(np.float32)
+        wide = np.where(wide < least, np.nextafter(wide, np.float32(np.inf)), wide).astype(np.float32)
+        count = int(np.sum(wide > weight.scale))
+        self.notes.append(f"{node.name}: widened the weight scale of {count} channels, their bias would overflow int32")
+        return Affine(type=weight.type, granularity=weight.granularity, scale=wide, zero_point=weight.zero_point)
+
+    # uses by float ops and graph outputs
+
+    def _float_uses(self) -> None:
+        """A tensor made by an integer op exists in 8 bits only: every other use reads its dequantized form."""
+        for tensor, encoding in self.values.items():
+            producer = self.facts.producer.get(tensor)
+            if producer is None or producer.name not in self.chosen.integer:
+                continue
+            for use in self.facts.consumers[tensor]:
+                key = Use(use.path, use.node.name if use.node is not None else OUTPUT, use.slot)
+                if key not in self.uses:
+                    self.uses[key] = self._protected(use.node, use.slot, encoding)
+
+    def _protected(self, node: gs.Node | None, slot: int, encoding: Affine) -> Affine:
+        """The encoding for a float use.
+
+        ONNX Runtime quantizes the float weights of a Conv, ConvTranspose or Gemm between a scalar DQ and a Q per tensor, behind our back (its
+        WeightBiasQuantization). A per-axis DQ with equal scales has the same values and is left alone.
+        """
+        if not self.target.protect_float_weights or node is None or slot != 0 or node.name in self.chosen.integer:
+            return encoding
+        if node.op not in ("Conv", "ConvTranspose", "Gemm") or not self._requantized(node):
+            return encoding
+        weight = self.facts.constant(node.inputs[1])
+        if weight is None:
+            return encoding
+        if node.op == "Gemm":
+            axis = 0 if node.attrs.get("transA", 0) else 1
+            channels = weight.shape[1 if node.attrs.get("transB", 0) else 0]
+        else:
+            axis = 1
+            channels = weight.shape[1] * int(node.attrs.get("group", 1)) if node.op == "Conv" else weight.shape[0]
+        return Affine(
+            type=encoding.type,
+            granularity=PerChannel(axis),
+            scale=np.full(channels, encoding.scale, dtype=np.float32),
+            zero_point=np.full(channels, encoding.zero_point),
+        )
+
+    def _requantized(self, node: gs.Node) -> bool:
+        tensor = node.outputs[0]
+        while tensor.name not in self.values:
+            after = self.facts.sole_consumer(tensor)
+            if after is None or after.op not in ("Relu", "Clip"):
+                return False
+            tensor = after.outputs[0]
+        return True
+
+    # why
+
+    def _decisions(self) -> dict[str, Decision]:
+        out: dict[str, Decision] = {}
+        for node in self.facts.graph.nodes:
+            integer = node.name in self.chosen.integer
+            if not integer and not self.facts.declared_float(node):
+                continue
+            reason = "" if integer else self.chosen.reasons[node.name]
+            out[node.name] = Decision(op=node.op, integer=integer, reason=reason, heavy=node.op in HEAVY)
+        for path, node in self.facts.inner:
+            if self.facts.declared_float(node) and (node.op in HEAVY or node.op in self.target.kernels):
+                owner = path[-1].rpartition("/")[0]
+                reason = f"it stands in the body of {owner}, and bodies are not calibrated"
+                out[node.name] = Decision(op=node.op, integer=False, reason=reason, heavy=node.op in HEAVY)
+        return out
+
+
+def _within(encoding: Affine, bounds: tuple[float, float]) -> Affine:
+    """Shrink the scale until the real range lies inside the bounds of the activation that is to vanish (by at most one step)."""
+    low, high = LEVELS[encoding.type]
+    zero = int(encoding.zero_point)
+    scale = float(encoding.scale)
+    if np.isfinite(bounds[1]) and high > zero:
+        scale = min(scale, bounds[1] / (high - zero))
+    if np.isfinite(bounds[0]) and zero > low and bounds[0] < 0:
+        scale = min(scale, bounds[0] / (low - zero))
+    return Affine(
+        type=encoding.type,
+        granularity=encoding.granularity,
+        scale=np.asarray(max(scale, TINY), dtype=np.float32),
+        zero_point=encoding.zero_point,
+    )

@@ -1,0 +1,130 @@
+"""A target as data: which ops have integer kernels there, in which form. Planner, passes and reports read it; none knows a backend."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from onnxq import registry
+from onnxq.encoding import Scheme
+from onnxq.errors import ConfigError, did_you_mean
+from onnxq.targets.hardware import Cpu, detect
+
+Kind = Literal["weighted", "compute", "movement"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """One op with an integer kernel.
+
+    Attributes:
+        kind: weighted (constant weight), compute (every operand quantized, own output encoding) or movement (one encoding through).
+        output: `required` if the kernel exists only with a quantized output, else `optional`.
+        after: kernels exist, but are slower than float unless an integer op of these types feeds them.
+        max_range_ratio: greatest ratio of the widest to the narrowest operand range that may be joined in one encoding.
+        small_operands: a float operand this many times smaller than the largest may be quantized for the op's sake.
+    """
+
+    kind: Kind
+    output: Literal["required", "optional"] = "required"
+    after: tuple[str, ...] = ()
+    max_range_ratio: float | None = None
+    small_operands: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Everything that is decided by where the model will run.
+
+    Attributes:
+        name: registered name.
+        opset, ir_version: what is written.
+        activation, weight: schemes of activations and constant weights.
+        bias: `int32` (DequantizeLinear of int32 with scale sx*sw) or `float`.
+        outputs: quantize outputs, too (an integer kernel needs it); False places Q on the inputs of weighted ops only.
+        residual: quantize the shortcut operand of a residual Add (only with outputs=False).
+        absorb: activations that vanish into the output Q when its range makes them redundant.
+        kernels: op -> kernel.
+        no_kernel: op -> why there is none, where there is more to say than "no integer kernel".
+        min_constant_sqnr: least SQNR (dB) that a constant operand of a compute op must keep in 8 bits.
+        protect_float_weights: keep the runtime from quantizing the float weights of an op between DQ and Q by itself.
+        reduce_range: weights use 7 bits.
+        note: sentence about a choice made for this machine.
+    """
+
+    name: str
+    opset: int
+    ir_version: int
+    activation: Scheme
+    weight: Scheme
+    bias: Literal["int32", "float"]
+    outputs: bool
+    residual: bool
+    absorb: tuple[str, ...]
+    kernels: Mapping[str, Kernel]
+    no_kernel: Mapping[str, str] = field(default_factory=dict)
+    min_constant_sqnr: float = 30.0
+    protect_float_weights: bool = False
+    reduce_range: bool = False
+    note: str = ""
+
+
+def load_target(name: str, *, reduce_range: bool | None = None, cpu: Cpu | None = None) -> Target:
+    """A registered target.
+
+    Args:
+        name: `cpu`, `tensorrt` or one of a plugin.
+        reduce_range: force 7-bit (True) or 8-bit (False) weights; None decides by the CPU, for targets that say `auto`.
+        cpu: the CPU to decide by; default this machine's.
+
+    Raises:
+        UnknownNameError: nobody registered it.
+        ConfigError: its file does not follow the schema.
+    """
+    path = registry.resource(registry.TARGETS, name)
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = {f.name for f in dataclasses.fields(Target)}
+    for key in raw:
+        if key not in known:
+            raise ConfigError(f'{path}: unknown key "{key}": {did_you_mean(key, known)}')
+    wish = raw.pop("reduce_range", False)
+    if reduce_range is None:
+        note = ""
+        if wish == "auto":
+            machine = cpu or detect()
+            reduced = machine.saturates
+            if reduced:
+                note = f"weights use 7 bits: {machine.reason}"
+        else:
+            reduced = bool(wish)
+    else:
+        reduced = reduce_range
+        note = "weights use 7 bits, as asked" if reduce_range else ""
+    try:
+        weight = Scheme(**raw.pop("weight"), reduce_range=reduced)
+        kernels = {op: _kernel(op, body, path) for op, body in raw.pop("kernels").items()}
+        return Target(
+            activation=Scheme(**raw.pop("activation")),
+            weight=weight,
+            kernels=kernels,
+            absorb=tuple(raw.pop("absorb", ())),
+            reduce_range=reduced,
+            note=note,
+            **raw,
+        )
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: the target {name} does not follow the schema: {error}") from error
+
+
+def _kernel(op: str, body: Mapping[str, Any], path: Path) -> Kernel:
+    known = {f.name for f in dataclasses.fields(Kernel)}
+    for key in body:
+        if key not in known:
+            raise ConfigError(f'{path}: kernel {op}: unknown key "{key}": {did_you_mean(key, known)}')
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
+    return Kernel(**values)
