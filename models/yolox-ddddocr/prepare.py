@@ -21,7 +21,7 @@ BUILD = HERE / "build"
 CALIB_PICTURES, EVAL_PICTURES = 64, 350
 # The two sets share no letter: each draws from its own half.
 CALIB_LETTERS, EVAL_LETTERS = "ACEGKMQSUWY24679", "BDFHJLNPRTVXZ358"
-# The boxes that the network was trained on leave this many pixels round the letter; the outline fits in.
+# The boxes that the network draws leave some air round the letter; the outline fits in it.
 AIR = 3
 
 
