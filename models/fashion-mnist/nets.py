@@ -87,9 +87,9 @@ class MobileNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*conv_bn(1, 24, 3), nn.ReLU6())
+        self.stem = nn.Sequential(*conv_bn(1, 16, 3), nn.ReLU6())
         self.blocks = nn.Sequential(
-            InvertedResidual(24, 32, expand=3, stride=2, late=False),
+            InvertedResidual(16, 32, expand=3, stride=2, late=False),
             InvertedResidual(32, 32, expand=3, stride=1, late=False),
             InvertedResidual(32, 32, expand=3, stride=1, late=False),
             InvertedResidual(32, 64, expand=4, stride=2, late=False),

@@ -76,7 +76,7 @@ RECIPES = {
     "mobilenet": Recipe(
         net=MobileNet,
         exercises="inverted residuals: depthwise convs, ReLU6 as Clip, hard-swish, squeeze-excite, residual Adds",
-        epochs=10,
+        epochs=7,
         rate=0.2,
         sgd=True,
         half=False,
@@ -88,7 +88,7 @@ RECIPES = {
     "vit": Recipe(
         net=ViT,
         exercises="transformer: MatMul, Softmax, LayerNorm and GELU, whole (model.onnx) and decomposed (model-ts.onnx)",
-        epochs=14,
+        epochs=12,
         rate=0.002,
         sgd=False,
         half=True,
