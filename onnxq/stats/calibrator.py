@@ -1,0 +1,40 @@
+"""What a calibrator is: statistics of one tensor and the scheme it will be quantized with in, a range of real numbers
+out.
+
+    @dataclass(frozen=True, kw_only=True)
+    class MinMax:
+        '''The whole range that was seen. ...'''
+        observers: ClassVar[tuple[str, ...]] = ("minmax",)
+
+        def range(self, statistics: TensorStatistics, scheme: Scheme) -> tuple[float, float]:
+            return statistics.min, statistics.max
+
+Registered as an entry point of the group `onnxq.calibrators`; its name there is the name for `--method`. Its fields
+are its settings.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+from onnxq.encoding import Scheme
+from onnxq.stats.statistics import TensorStatistics
+
+
+@runtime_checkable
+class Calibrator(Protocol):
+    """A frozen, keyword-only dataclass with these two members."""
+
+    observers: ClassVar[tuple[str, ...]]
+    """Names of the observers it reads, known before the one run over the data."""
+
+    def range(self, statistics: TensorStatistics, scheme: Scheme) -> tuple[float, float]:
+        """The least and the greatest real number that quantization should keep, low <= high, both finite.
+
+        The range need not contain 0: the encoding made of it does (`onnxq.numerics.affine`).
+
+        Args:
+            statistics: of a tensor with at least one element, holding `observers`.
+            scheme: type, symmetry and granularity of the encoding.
+        """
+        ...
