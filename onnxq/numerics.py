@@ -73,7 +73,8 @@ def quantize(x: NDArray[np.floating], encoding: Affine) -> NDArray[np.generic]:
     scale = _expand(encoding.scale, encoding, x.shape)
     zero = _expand(encoding.zero_point, encoding, x.shape)
     # int32 levels do not fit float32: widen before the clip, after the float32 division
-    steps = np.rint((np.asarray(x, dtype=np.float32) / scale).astype(np.float64)) + zero.astype(np.float64)
+    with np.errstate(over="ignore"):  # a quotient beyond float32 saturates like any other
+        steps = np.rint((np.asarray(x, dtype=np.float32) / scale).astype(np.float64)) + zero.astype(np.float64)
     return np.clip(steps, qmin, qmax).astype(encoding.type)
 
 

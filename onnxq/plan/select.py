@@ -155,7 +155,8 @@ class _Selector:
             self.out.values.add(node.inputs[0].name)
         if self.target.outputs:
             for node in self.nodes:
-                if node.name in self.out.integer and self.kernel[node.name].output == "required":
+                kernel = self.kernel.get(node.name)  # None: an activation that was just absorbed
+                if kernel is not None and node.name in self.out.integer and kernel.output == "required":
                     self._give(node)
 
     # rule 2

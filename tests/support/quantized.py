@@ -1,0 +1,93 @@
+"""Quantize a small model given as text, with ranges measured on seeded random samples by ONNX Runtime: no mocks, no data wing."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxq.encoding import Scheme
+from onnxq.ir import save
+from onnxq.ir.text import parse
+from onnxq.pipeline.base import Context
+from onnxq.plan.plan import Plan
+from onnxq.plan.planner import make_plan
+from onnxq.runtime.session import Level, Session, optimized
+from onnxq.stats.taps import with_outputs
+from onnxq.stats.weights import weight_range
+from onnxq.targets.target import load_target
+from onnxq_passes.insert_qdq import InsertQdq
+
+
+@dataclass
+class Result:
+    plan: Plan
+    file: bytes
+    original: bytes
+    inputs: dict[str, NDArray[Any]]
+
+    def kernels(self) -> collections.Counter[str]:
+        """Op types in ORT's own optimized graph."""
+        graph = onnx.load_from_string(optimized(self.file)).graph
+        return collections.Counter(n.op_type for n in graph.node)
+
+    def run(self, level: Level = Level.OFF, *, original: bool = False) -> dict[str, NDArray[Any]]:
+        return Session(self.original if original else self.file, level=level, threads=1).run(self.inputs)
+
+
+def fill(model: Any, constants: Mapping[str, NDArray[Any]]) -> None:
+    for node in model.graph.nodes:
+        for tensor in node.inputs:
+            if tensor.name in constants:
+                tensor.values = constants[tensor.name]
+
+
+def quantize_text(
+    source: str,
+    *,
+    target: str = "cpu",
+    keep_float: Sequence[str] = (),
+    seed: int = 0,
+    inputs: Mapping[str, NDArray[Any]] | None = None,
+    unreached: Sequence[str] = (),
+    reduce_range: bool | None = False,
+    constants: Mapping[str, NDArray[Any]] | None = None,
+) -> Result:
+    """Parse, measure ranges on one random sample (normal, seed), plan, insert."""
+    model = parse(source)
+    for index, node in enumerate(model.graph.nodes):
+        node.name = node.name or f"{node.op}_{index}"
+    fill(model, constants or {})
+    original = save.to_bytes(model)
+    rng = np.random.default_rng(seed)
+    chosen = load_target(target, reduce_range=reduce_range)
+    feeds = dict(inputs or {})
+    for spec in Session(original, threads=1).inputs:
+        if spec.name not in feeds:
+            shape = [d if isinstance(d, int) else 2 for d in spec.shape]
+            feeds[spec.name] = rng.normal(size=shape).astype(spec.dtype)
+    names = [t.name for n in model.graph.nodes for t in n.outputs if t.name]
+    tapped = Session(save.to_bytes(with_outputs(model, names)), level=Level.OFF, threads=1)
+    seen = {**tapped.run(feeds), **feeds}
+
+    class Measured:
+        def range(self, tensor: str, scheme: Scheme) -> tuple[float, float] | None:
+            if tensor in unreached or seen[tensor].dtype != np.float32:
+                return None
+            return float(seen[tensor].min()), float(seen[tensor].max())
+
+        def weight_range(self, weight: NDArray[Any], scheme: Scheme) -> tuple[NDArray[Any], NDArray[Any]]:
+            return weight_range(weight, scheme)
+
+    shapes = {k: tuple(v.shape) for k, v in seen.items() if isinstance(v, np.ndarray)}
+    plan = make_plan(model.graph, chosen, Measured(), shapes, keep_float)
+    report = InsertQdq().run(model.graph, Context(target=chosen, plan=plan))
+    file = save.to_bytes(model)
+    onnx.checker.check_model(onnx.load_from_string(file), full_check=True)
+    assert (report.rewrites > 0) == bool(plan.uses)
+    return Result(plan=plan, file=file, original=original, inputs=feeds)
