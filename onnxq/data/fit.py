@@ -108,7 +108,8 @@ def fit_all(arrays: Mapping[str, NDArray[Any]], specs: Sequence[InputSpec], wher
         label = f'{where}, array "{spec.name}",' if len(specs) > 1 else where
         array = result[spec.name] = fit(arrays[spec.name], spec, label)
         for size, dim in zip(array.shape, spec.shape, strict=False):
-            if not isinstance(dim, str):
+            # "?" is what Paddle's exporter writes for any unknown size, height and width alike: no common symbol.
+            if not isinstance(dim, str) or dim == "?":
                 continue
             before, owner = symbols.setdefault(dim, (size, spec.name))
             if before != size:
