@@ -22,8 +22,8 @@ _SMALL = 64
 
 
 def structural(graph: gs.Graph) -> str:
-    """A hash over ops, names, attributes, connections and small constants; a large constant counts by identity, type and
-    shape. Compare it only within one process, before and after a pass."""
+    """A hash over ops, names, attributes, connections and small constants; a large constant counts by identity, type
+    and shape. Compare it only within one process, before and after a pass."""
     state = hashlib.blake2b(digest_size=16)
     _graph(graph, state, _cheap)
     return state.hexdigest()

@@ -1,23 +1,23 @@
 """File -> Model.
 
-Weights leave the protobuf first (into read-only arrays or memory maps); what follows, inlining of local functions included,
-works on the small rest.
+Weights leave the protobuf first (into read-only arrays or memory maps); what follows, inlining of local functions
+included, works on the small rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, SparseTensorProto, TensorProto, inliner
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, TensorProto, inliner
 
 from onnxq.errors import ModelError
 from onnxq.ir import tensors, walk
 from onnxq.ir.model import Meta, Model
-from onnxq.ir.protobuf import import_graph, paused_gc
+from onnxq.ir.protobuf import ReadTensor, import_graph, paused_gc
 
 OPSETS = range(7, 27)
 """Versions of ai.onnx that can be read (what ONNX Runtime 1.31 runs)."""
@@ -35,8 +35,8 @@ def load(path: Path | str, *, keep_overridable: bool = False) -> Model:
 
     Args:
         path: the .onnx file; external data is looked up beside it and mapped, not read.
-        keep_overridable: initializers that are also graph inputs stay inputs when the model is saved; otherwise they become
-            constants, and a note says so.
+        keep_overridable: initializers that are also graph inputs stay inputs when the model is saved; otherwise they
+            become constants, and a note says so.
 
     Raises:
         ModelError: the file is missing, empty, truncated, no ONNX file, or of a version out of range.
@@ -114,12 +114,7 @@ def from_proto(
     if proto.configuration:
         notes.append("Multi-device configurations were left out.")
 
-    def read(tensor: TensorProto | SparseTensorProto) -> NDArray[Any]:
-        if isinstance(tensor, SparseTensorProto):
-            tensor = tensor.values
-        mark = _mark_of(tensor)
-        return store[mark] if mark is not None else tensors.to_array(tensor, folder, where)
-
+    read = store_reader(store)
     with paused_gc():
         graph = import_graph(inlined.graph, read, opset)
         sorted_ok = walk.toposort(graph)
@@ -143,6 +138,16 @@ def from_proto(
                 "--keep-overridable keeps them."
             )
     return Model(graph=graph, opset=opset, ir_version=proto.ir_version, meta=meta, source=source, notes=notes)
+
+
+def store_reader(store: Sequence[NDArray[Any]]) -> ReadTensor:
+    """Reads tensors that are inside of the protobuf, or marked as `onnxq:<index in store>`."""
+
+    def read(tensor: TensorProto) -> NDArray[Any]:
+        mark = _mark_of(tensor)
+        return store[mark] if mark is not None else tensors.to_array(tensor, None)
+
+    return read
 
 
 def _constants(graph: gs.Graph) -> dict[str, gs.Constant]:

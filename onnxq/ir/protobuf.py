@@ -1,7 +1,7 @@
 """The bridge between GraphProto and gs.Graph, both ways.
 
-graphsurgeon's own import and export are not used: they lose doc strings, metadata, types other than tensors and attributes
-of rare kinds, move shadowed names to the wrong tensor and copy captured initializers. The objects are graphsurgeon's.
+graphsurgeon's own import and export are not used: they lose doc strings, metadata, types other than tensors and
+attributes of rare kinds, give shadowed names to the wrong tensor and copy captured initializers. Objects are its own.
 
 What `gs` has no field for is set as an attribute on its objects:
  * `gs.Node.doc_string: str`, `gs.Node.metadata_props: dict[str, str]`, only where the file has them;
@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, defs, helper
@@ -27,7 +26,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoPr
 from onnxq.errors import PassError
 from onnxq.ir import tensors
 
-ReadTensor = Callable[[TensorProto | onnx.SparseTensorProto], NDArray[Any]]
+ReadTensor = Callable[[TensorProto], NDArray[Any]]
 WriteTensor = Callable[[str, NDArray[Any]], TensorProto]
 
 _SCALAR_FIELDS = {AttributeProto.FLOAT: "f", AttributeProto.INT: "i"}
@@ -58,10 +57,10 @@ def paused_gc() -> Iterator[None]:
 def import_graph(
     proto: GraphProto, read: ReadTensor, opset: int, outer: Sequence[Mapping[str, gs.Tensor]] = ()
 ) -> gs.Graph:
-    """A gs.Graph with the scoping of ONNX: a name means the innermost definition, and bodies see the tensors around them.
+    """A gs.Graph with the scoping of ONNX: a name means the innermost definition; bodies see the tensors around them.
 
     Args:
-        proto: the graph.
+        proto: the graph, without sparse initializers.
         read: gives the array of an initializer or tensor attribute.
         opset: written into the graph.
         outer: names of the graphs around it, innermost last.
@@ -69,8 +68,6 @@ def import_graph(
     local: dict[str, gs.Tensor] = {}
     for initializer in proto.initializer:
         local[initializer.name] = gs.Constant(initializer.name, read(initializer))
-    for sparse in proto.sparse_initializer:
-        local[sparse.values.name] = gs.Constant(sparse.values.name, read(sparse))
     inputs = []
     for info in proto.input:
         if info.name not in local:
@@ -157,13 +154,14 @@ def _variable(info: ValueInfoProto, *, keep: bool) -> gs.Variable:
 
 
 def _describe(variable: gs.Variable, info: ValueInfoProto, *, keep: bool) -> None:
-    variable.dtype, variable.shape, variable.type = _type_of(info)
+    variable.dtype, variable.shape, variable.type = type_of(info)
     if keep:
         variable.value_info = ValueInfoProto()
         variable.value_info.CopyFrom(info)
 
 
-def _type_of(info: ValueInfoProto) -> tuple[np.dtype[Any] | None, tuple[int | str | None, ...] | None, str]:
+def type_of(info: ValueInfoProto) -> tuple[np.dtype[Any] | None, tuple[int | str | None, ...] | None, str]:
+    """(element type, shape, kind) of a value; kind is graphsurgeon's ("tensor_type", "sequence_type", ...)."""
     kind = info.type.WhichOneof("value") or "tensor_type"
     if kind != "tensor_type":
         return None, None, kind
@@ -350,7 +348,7 @@ def _export_info(tensor: gs.Tensor) -> ValueInfoProto:
     shape = None if tensor.shape is None else tuple(tensor.shape)
     kind = getattr(tensor, "type", None) or "tensor_type"
     if original is not None:
-        dtype, old_shape, old_kind = _type_of(original)
+        dtype, old_shape, old_kind = type_of(original)
         if old_kind == kind and (kind != "tensor_type" or (_dtype_equal(dtype, tensor.dtype) and old_shape == shape)):
             info = ValueInfoProto()
             info.CopyFrom(original)

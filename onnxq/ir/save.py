@@ -66,9 +66,7 @@ def save(model: Model, path: Path | str, *, embed_limit: int = EMBED_LIMIT) -> N
         (folder / path.name).replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}); free some space or choose another path"
-        ) from error
+        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another path") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -90,7 +88,7 @@ def check_writable(path: Path | str) -> None:
             pass
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written: the folder {parent} takes no files ({error.strerror}); choose another output path"
+            f"{path} cannot be written: the folder {parent} takes no files ({error.strerror}); choose another path"
         ) from error
     if path.exists() and not os.access(path, os.W_OK):
         raise OutputError(f"{path} cannot be written: it is read-only; remove it or choose another output path")
@@ -309,7 +307,7 @@ def _listed_as_inputs(model: Model, main: list[gs.Constant]) -> list[gs.Constant
 
 
 class _External:
-    """Writes large arrays to one file, one at a time, and gives references to it; or links files that hold them already."""
+    """Writes large arrays to one file and gives references to it; or links files that hold them already."""
 
     def __init__(self, path: Path, *, link: bool) -> None:
         self.path = path
@@ -373,7 +371,7 @@ def _check(path: Path, shown: Path) -> None:
     except onnx.checker.ValidationError as error:
         line = (str(error).strip() or "no reason given").splitlines()[0]
         raise OutputError(
-            f"{shown} was not written: onnx.checker refuses the result ({line}); run with --verify-each to find the pass"
+            f"{shown} was not written: onnx.checker refuses the result ({line}); --verify-each finds the pass"
         ) from error
 
 
@@ -388,7 +386,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _temporary_folder(beside: Path | None, stack: contextlib.ExitStack) -> Path:
-    """A temporary folder where hard links to the source work: beside it if that is another file system than the default one."""
+    """A temporary folder where hard links to the source work: beside it if it is on another file system."""
     default = Path(tempfile.gettempdir())
     parent = default
     if beside is not None and os.access(beside, os.W_OK) and beside.stat().st_dev != default.stat().st_dev:

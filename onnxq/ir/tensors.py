@@ -116,7 +116,7 @@ def streamable(array: NDArray[Any]) -> bool:
 
 
 def raw_chunks(array: NDArray[Any]) -> Iterator[bytes | memoryview]:
-    """The raw data of an array (as TensorProto.raw_data holds it) in pieces of at most CHUNK bytes (strings: one piece)."""
+    """The raw data of an array (as TensorProto.raw_data holds it) in pieces of at most CHUNK bytes."""
     data_type = onnx_dtype(array.dtype)
     if data_type == TensorProto.STRING:
         for value in array.ravel().tolist():

@@ -1,7 +1,7 @@
 """Walking graphs and the graphs inside their nodes, in linear time.
 
-graphsurgeon's own ways are traps at 100,000 nodes: `nodes.remove(x)`, `x in nodes` and assigning to `node.inputs[i]` compare
-nodes by content, and `Graph.toposort` recurses. The functions here go by identity.
+graphsurgeon's own ways are traps at 100,000 nodes: `nodes.remove(x)`, `x in nodes` and assigning to `node.inputs[i]`
+compare nodes by content, and `Graph.toposort` recurses. The functions here go by identity.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def producers(graph: gs.Graph) -> dict[str, Producer]:
 
 
 def outer_names(graph: gs.Graph) -> set[str]:
-    """Names of the variables that a graph (with the graphs inside) takes from the graphs around it. Constants do not count."""
+    """Names of the variables that a graph (with the graphs inside) takes from around it; constants do not count."""
     return set(_outer(graph))
 
 
@@ -119,7 +119,7 @@ def remove_nodes(graph: gs.Graph, ids: Collection[int]) -> None:
 
 
 def set_input(node: gs.Node, slot: int, tensor: gs.Tensor) -> None:
-    """`node.inputs[slot] = tensor` by identity (graphsurgeon compares the content of all consumers of the old tensor)."""
+    """`node.inputs[slot] = tensor` by identity (graphsurgeon compares the content of the old tensor's consumers)."""
     old = node.inputs[slot]
     for index, user in enumerate(old.outputs):
         if user is node:
@@ -130,7 +130,7 @@ def set_input(node: gs.Node, slot: int, tensor: gs.Tensor) -> None:
 
 
 def toposort(graph: gs.Graph) -> bool:
-    """Put the nodes of a graph and of the graphs inside in topological order: stable (a sorted list is left as it is), iterative.
+    """Put the nodes of a graph and of the graphs inside in topological order: iterative, and a sorted list stays.
 
     Nodes on a cycle keep their order at the end. Returns True if everything was in order already.
     """

@@ -1,0 +1,75 @@
+"""Types and shapes of all tensors, as far as onnx can tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import AttributeProto, GraphProto, ModelProto, shape_inference
+
+from onnxq.ir import walk
+from onnxq.ir.model import Model
+from onnxq.ir.protobuf import type_of
+from onnxq.ir.save import structure
+
+Known = tuple[np.dtype[Any] | None, tuple[int | str | None, ...] | None]
+"""Element type (None: unknown, or no tensor) and shape: int, symbol or None (unknown) per axis; None: unknown rank."""
+
+_INLINE = 1 << 16
+"""Bytes up to which inference may see the values of a constant (shapes are small)."""
+
+
+def infer(model: Model) -> dict[str, Known]:
+    """What is known about each tensor, inner graphs included; never raises: a failure is a note of the model.
+
+    onnx infers from the inputs; where it cannot (custom operators), the types in the file fill the gaps.
+    """
+    proto: ModelProto | None = None
+    parts = structure(model, inline_below=_INLINE)
+    try:
+        proto = shape_inference.infer_shapes(parts.proto, check_type=False, strict_mode=False, data_prop=True)
+    except Exception as error:  # the C++ side raises several types
+        line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        note = f"Shape inference failed ({line}); shapes seen while calibrating are used."
+        if note not in model.notes:
+            model.notes.append(note)
+    known: dict[str, Known] = {}
+    if proto is not None:
+        _collect(proto.graph, known)
+    for _, graph in walk.graphs(model.graph):
+        for tensor in (*graph.inputs, *graph.outputs):
+            _fill(known, tensor)
+        for node in graph.nodes:
+            for tensor in (*node.inputs, *node.outputs):
+                _fill(known, tensor)
+    return known
+
+
+def _collect(graph: GraphProto, known: dict[str, Known]) -> None:
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        dtype, shape, _ = type_of(info)
+        if shape is not None:
+            shape = tuple(None if isinstance(d, str) and d.startswith("unk__") else d for d in shape)
+        known[info.name] = (dtype, shape)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                _collect(attribute.g, known)
+
+
+def _fill(known: dict[str, Known], tensor: gs.Tensor) -> None:
+    if not tensor.name:
+        return
+    if isinstance(tensor, gs.Constant):
+        values = tensor.values
+        known[tensor.name] = (values.dtype, tuple(int(d) for d in values.shape))
+        return
+    dtype, shape = known.get(tensor.name, (None, None))
+    if dtype is None and tensor.dtype is not None:
+        dtype = np.dtype(tensor.dtype)
+    if shape is None and tensor.shape is not None:
+        shape = tuple(tensor.shape)
+    elif shape is not None and tensor.shape is not None and len(shape) == len(tensor.shape):
+        shape = tuple(b if a is None else a for a, b in zip(shape, tensor.shape, strict=True))
+    known[tensor.name] = (dtype, shape)
