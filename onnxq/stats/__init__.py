@@ -1,0 +1,7 @@
+"""Statistics of tensors: observers and the value they make up. `onnxq.stats.collect` is the engine that collects them."""
+
+from onnxq.stats.calibrator import Calibrator
+from onnxq.stats.observers import Histogram, MinMax, Observer, make_observer
+from onnxq.stats.statistics import Statistics, TensorStatistics
+
+__all__ = ["Calibrator", "Histogram", "MinMax", "Observer", "Statistics", "TensorStatistics", "make_observer"]

@@ -29,7 +29,7 @@ from onnxq.ir.save import runnable, weight_bytes
 from onnxq.ir.walk import graphs
 from onnxq.progress import Progress, Silent
 from onnxq.runtime.session import Level, Session
-from onnxq.stats.observers import SUBSET, Histogram, MinMax, Observer, observer_class
+from onnxq.stats.observers import SUBSET, Histogram, MinMax, Observer, make_observer, observer_class
 from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
 from onnxq.stats.taps import aliases, names_of, produced, with_outputs
 
@@ -110,7 +110,9 @@ class _Collector:
     """Observers by tensor while the data runs."""
 
     def __init__(self, observers: Sequence[str], subset: int | None, allow_infinite: Collection[str]) -> None:
-        self._kinds = {name: observer_class(name) for name in observers}
+        self._kinds = tuple(dict.fromkeys(observers))
+        for kind in self._kinds:
+            observer_class(kind)  # an unknown name is an error before any run
         self._subset = subset
         self._allow = frozenset(allow_infinite)
         self._seen: dict[str, dict[str, Observer]] = {}
@@ -127,7 +129,7 @@ class _Collector:
     def _update(self, name: str, array: NDArray[Any], sample: Sample) -> None:
         observers = self._seen.get(name)
         if observers is None:
-            observers = self._seen[name] = {n: self._make(k) for n, k in self._kinds.items()}
+            observers = self._seen[name] = {n: make_observer(n, subset=self._subset) for n in self._kinds}
         with np.errstate(over="ignore"):  # float64 above the range of float32 becomes infinite and is reported so
             values = np.asarray(array, dtype=np.float32)
         minmax = observers[MinMax.name]
@@ -149,10 +151,6 @@ class _Collector:
         for kind, observer in observers.items():
             if kind != MinMax.name:
                 observer.update(values)
-
-    def _make(self, kind: Any) -> Observer:
-        observer: Observer = Histogram(self._subset) if kind is Histogram else kind()
-        return observer
 
     def result(
         self, hashed: str, samples: int, root: Mapping[str, str], taps: Collection[str], inner: Sequence[str]

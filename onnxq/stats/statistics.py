@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 Shape = tuple[int | str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TensorStatistics:
     """What the observers saw of one tensor.
 
