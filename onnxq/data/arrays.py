@@ -131,7 +131,7 @@ def _mode(
     units = [(shape, unit(spec, batch)) for shape, spec in pairs]
     counts = {shape[0] if shape else None for shape in shapes}
     count = counts.pop() if len(counts) == 1 else None
-    whole = all(shape_fits(shape, spec.shape) for shape, spec in pairs)
+    whole = all(shape_fits(shape, spec.shape) for shape, spec in pairs) and _agree(pairs)
     if batch > 1 and whole and prefer_whole:
         return Mode.WHOLE, 1
     if count is not None and all(u.shape and shape_fits((1, *s[1:]), u.shape) for s, u in units):
@@ -143,6 +143,13 @@ def _mode(
     if all(u.shape and shape_fits((1, *s), u.shape) for s, u in units):
         return Mode.SINGLE, 1
     return None
+
+
+def _agree(pairs: Sequence[tuple[tuple[int, ...], InputSpec]]) -> bool:
+    """Every symbol has one size."""
+    sizes: dict[str, int] = {}
+    dims = [(size, d) for shape, spec in pairs for size, d in zip(shape, spec.shape, strict=False)]
+    return all(sizes.setdefault(d, size) == size for size, d in dims if isinstance(d, str))
 
 
 class ArraySource:

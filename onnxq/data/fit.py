@@ -50,16 +50,18 @@ def fit(array: NDArray[Any], spec: InputSpec, where: str) -> NDArray[Any]:
 def cast(array: NDArray[Any], spec: InputSpec, where: str) -> NDArray[Any]:
     """The array in the input's type: float to float and integer to integer if every value survives, else an error.
 
+    (`ascontiguousarray` would turn a scalar into rank 1, hence `asarray`.)
+
     Raises:
         DataError: another kind of type, or a value outside the type's range.
     """
     want = spec.dtype
     if want.kind == "O":
         if array.dtype.kind in "UO":
-            return np.ascontiguousarray(array.astype(object))
+            return np.asarray(array.astype(object), order="C")
         raise _wrong_type(array.dtype, spec, where, "give an array of strings")
     if array.dtype == want and array.dtype.isnative:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     cast_error = check_types(array.dtype, spec, where)
     if cast_error is not None:
         raise cast_error
@@ -73,7 +75,7 @@ def cast(array: NDArray[Any], spec: InputSpec, where: str) -> NDArray[Any]:
             f'{where} holds the value {value}, outside of {want}, which input "{spec.name}" takes: '
             f"store values of that type"
         )
-    return np.ascontiguousarray(result)
+    return np.asarray(result, order="C")
 
 
 def check_types(dtype: np.dtype[Any], spec: InputSpec, where: str) -> DataError | None:

@@ -29,7 +29,10 @@ class Side:
     def __post_init__(self) -> None:
         if (self.height is None) == (self.width is None):
             raise UsageError("a resize by side names either height or width, one of them")
-        _positive("resize.height" if self.width is None else "resize.width", self.height or self.width)
+        if self.width is None:
+            _positive("resize.height", self.height)
+        else:
+            _positive("resize.width", self.width)
 
     def size(self, *, height: int, width: int) -> tuple[int, int]:
         """(height, width) of a picture of this size after the resize, in pixels, at least 1 each."""

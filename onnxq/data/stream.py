@@ -117,7 +117,8 @@ class StreamDataset:
             if isinstance(item, UnreadableError):
                 if not self._skip_bad:
                     raise item
-                skipped.append(str(item))
+                if skipped[-1:] != [str(item)]:  # a damaged file of several samples comes once for each
+                    skipped.append(str(item))
                 continue
             held.append(item)
             if len(held) == b:
