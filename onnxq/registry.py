@@ -60,8 +60,16 @@ def load(group: str, name: str) -> Any:
 
     Raises:
         UnknownNameError: nobody registered it; the message proposes the nearest name.
+        UsageError: its package is broken.
     """
-    return _point(group, name).load()
+    point = _point(group, name)
+    try:
+        return point.load()
+    except Exception as error:  # the package may be anybody's code
+        owner = distribution(group, name)
+        raise UsageError(
+            f'the {_NOUN[group]} "{name}" of {owner} cannot be imported ({type(error).__name__}: {error}): repair or uninstall {owner}'
+        ) from error
 
 
 def resource(group: str, name: str) -> Path:
@@ -84,7 +92,12 @@ def load_reference(reference: str, base: Path, what: str) -> Any:
         path = (base / module_name).resolve()
         if not path.is_file():
             raise UsageError(f'{what} "{reference}": there is no file {path}')
-        module = _load_file(path)
+        try:
+            module = _load_file(path)
+        except Exception as error:  # the file may be anybody's code
+            raise UsageError(
+                f'{what} "{reference}": {module_name} cannot be imported ({type(error).__name__}: {error})'
+            ) from error
     else:
         try:
             module = importlib.import_module(module_name)
@@ -106,7 +119,11 @@ def _load_file(path: Path) -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

@@ -1,0 +1,73 @@
+"""What every test directory may use: the command line in this process and in one of its own, and tiny models."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from onnxq.cli.main import main
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line gave back."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """The one error sentence; fails unless stderr is exactly that."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: "), self.err
+        return lines[0].removeprefix("error: ")
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture
+def onnxq(capfd: pytest.CaptureFixture[str]) -> Command:
+    """`onnxq("inspect", path)`: the command in this process."""
+
+    def run(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        code = main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def onnxq_process() -> Command:
+    """`onnxq_process("passes", env={...}, cwd=...)`: the command as a user starts it, one ORT thread, warnings as errors."""
+
+    def run(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Outcome:
+        done = subprocess.run(
+            [sys.executable, "-m", "onnxq", *(str(a) for a in arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            cwd=cwd,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return run
