@@ -56,15 +56,11 @@ def cast(array: NDArray[Any], spec: InputSpec, where: str) -> NDArray[Any]:
         DataError: another kind of type, or a value outside the type's range.
     """
     want = spec.dtype
-    if want.kind == "O":
-        if array.dtype.kind in "UO":
-            return np.asarray(array.astype(object), order="C")
-        raise _wrong_type(array.dtype, spec, where, "give an array of strings")
-    if array.dtype == want and array.dtype.isnative:
-        return np.asarray(array, order="C")
-    cast_error = check_types(array.dtype, spec, where)
-    if cast_error is not None:
-        raise cast_error
+    refusal = check_types(array.dtype, spec, where)
+    if refusal is not None:
+        raise refusal
+    if want.kind == "O" or (array.dtype == want and array.dtype.isnative):
+        return np.asarray(array, dtype=want, order="C")
     with np.errstate(over="ignore"):
         result = array.astype(want)
     # numpy compares signed with unsigned integers exactly

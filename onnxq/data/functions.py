@@ -39,7 +39,7 @@ class FunctionDataset:
         if isinstance(source, Iterator):
             raise DataError(f"{name} is an iterator, which can be read only once: name the function that makes it")
         if not callable(source) and not isinstance(source, Iterable):
-            raise UsageError(f"{name} is a {type(source).__name__}: name a function that yields samples")
+            raise UsageError(f"{name} is of type {type(source).__name__}: name a function that yields samples")
         self._source = source
         self._name = name
         self._specs = list(specs)
@@ -97,7 +97,7 @@ class FunctionDataset:
         except Exception as error:
             raise self._failed(error) from error
         if not isinstance(made, Iterable):
-            raise DataError(f"{self._name} returns a {type(made).__name__}: it must yield samples")
+            raise DataError(f"{self._name} returns something of type {type(made).__name__}: it must yield samples")
         return made
 
     def _elements(self, made: Iterable[Any]) -> Iterator[Any]:
@@ -126,7 +126,7 @@ class FunctionDataset:
             return value, label
         if len(self._specs) != 1:
             raise DataError(
-                f"{where} is a {type(value).__name__}, but the model has {len(self._specs)} inputs "
+                f"{where} is of type {type(value).__name__}, but the model has {len(self._specs)} inputs "
                 f"({', '.join(s.name for s in self._specs)}): yield a dict of arrays by name"
             )
         return {self._specs[0].name: value}, label

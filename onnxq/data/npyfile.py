@@ -53,10 +53,13 @@ class ArrayFile:
                 with zipfile.ZipFile(path) as archive:
                     for member in archive.namelist():
                         with archive.open(member) as stream:
-                            headers[member.removesuffix(".npy")] = _header(stream, where)
+                            header = _header(stream, where)
+                            _check_size(header, stream.tell(), archive.getinfo(member).file_size)
+                        headers[member.removesuffix(".npy")] = header
             else:
                 with path.open("rb") as stream:
                     headers[""] = _header(stream, where)
+                    _check_size(headers[""], stream.tell(), path.stat().st_size)
         return cls(path=path, where=where, headers=headers)
 
     def whole(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -125,11 +128,16 @@ def _header(stream: IO[bytes], where: str) -> Header:
     return Header(shape=tuple(int(s) for s in shape), dtype=dtype, fortran=bool(fortran))
 
 
+def _check_size(header: Header, start: int, size: int) -> None:
+    """A cut file is known by its size; without this, a damaged header could ask for any amount of memory."""
+    missing = start + math.prod(header.shape) * header.dtype.itemsize - size
+    if missing > 0:
+        raise EOFError(f"it ends {missing} bytes too early")
+
+
 def _read(stream: IO[bytes], size: int) -> bytearray:
-    data = bytearray(stream.read(size))
-    if len(data) != size:
-        raise EOFError(f"it ends {size - len(data)} bytes too early")
-    return data
+    """Writable, as arrays of a sample should be."""
+    return bytearray(stream.read(size))
 
 
 def _whole(stream: IO[bytes], header: Header) -> NDArray[Any]:
