@@ -94,9 +94,8 @@ def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> 
                 if constant.size == 0 or not np.isfinite(constant).all():
                     out[node.name] = f"its constant {tensor.name} is empty or not finite"
                     break
-                loss = _sqnr(constant, _constant_encoding(constant, target))
-                if loss < target.min_constant_sqnr:
-                    out[node.name] = f"its constant {tensor.name} keeps only {loss:.0f} dB in 8 bits"
+                if node.op == "Mul" and (kept := _relative_sqnr(constant, target)) < target.min_factor_sqnr:
+                    out[node.name] = f"the factors in its constant {tensor.name} keep only {kept:.0f} dB in one 8-bit scale"
                     break
         if node.name in out or kernel.max_range_ratio is None or not spans:
             continue
@@ -113,10 +112,14 @@ def _constant_encoding(values: NDArray[Any], target: Target) -> Affine:
     return affine(values.min(), values.max(), target.activation)
 
 
-def _sqnr(values: NDArray[Any], encoding: Affine) -> float:
-    error = values.astype(np.float64) - dequantize(quantize(values, encoding), encoding)
-    noise, signal = float((error**2).sum()), float((values.astype(np.float64) ** 2).sum())
-    return float("inf") if noise == 0 else (10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf"))
+def _relative_sqnr(factors: NDArray[Any], target: Target) -> float:
+    """SQNR in dB with every factor counted alike: a channel multiplied by a small number is as important as one by a large number."""
+    encoding = _constant_encoding(factors, target)
+    exact = factors.astype(np.float64)
+    error = exact - dequantize(quantize(factors, encoding), encoding)
+    some = exact != 0
+    noise = float(np.mean((error[some] / exact[some]) ** 2)) if some.any() else 0.0
+    return float("inf") if noise == 0 else -10 * float(np.log10(noise))
 
 
 class _Planner:

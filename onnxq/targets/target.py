@@ -51,7 +51,7 @@ class Target:
         absorb: activations that vanish into the output Q when its range makes them redundant.
         kernels: op -> kernel.
         no_kernel: op -> why there is none, where there is more to say than "no integer kernel".
-        min_constant_sqnr: least SQNR (dB) that a constant operand of a compute op must keep in 8 bits.
+        min_factor_sqnr: least SQNR (dB, relative per element) that the constant factors of a Mul must keep in 8 bits.
         protect_float_weights: keep the runtime from quantizing the float weights of an op between DQ and Q by itself.
         reduce_range: weights use 7 bits.
         note: sentence about a choice made for this machine.
@@ -68,7 +68,7 @@ class Target:
     absorb: tuple[str, ...]
     kernels: Mapping[str, Kernel]
     no_kernel: Mapping[str, str] = field(default_factory=dict)
-    min_constant_sqnr: float = 30.0
+    min_factor_sqnr: float = 30.0
     protect_float_weights: bool = False
     reduce_range: bool = False
     note: str = ""

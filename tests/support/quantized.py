@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,17 @@ class Result:
         return Session(self.original if original else self.file, level=level, threads=1).run(self.inputs)
 
 
+def _filled(source: str) -> str:
+    """`float[4,4] W = {0}` becomes 16 seeded random weights."""
+
+    def values(found: re.Match[str]) -> str:
+        shape = [int(d) for d in found[2].split(",")]
+        numbers = np.random.default_rng(1).normal(0, 0.1, int(np.prod(shape)))
+        return found[1] + "{" + ", ".join(f"{v:.6f}" for v in numbers) + "}"
+
+    return re.sub(r"(float\[([\d,]+)\] \w+ = )\{0\}", values, source)
+
+
 def fill(model: Any, constants: Mapping[str, NDArray[Any]]) -> None:
     for node in model.graph.nodes:
         for tensor in node.inputs:
@@ -59,7 +71,7 @@ def quantize_text(
     constants: Mapping[str, NDArray[Any]] | None = None,
 ) -> Result:
     """Parse, measure ranges on one random sample (normal, seed), plan, insert."""
-    model = parse(source)
+    model = parse(_filled(source))
     for index, node in enumerate(model.graph.nodes):
         node.name = node.name or f"{node.op}_{index}"
     fill(model, constants or {})
