@@ -62,36 +62,34 @@ def convert(model: Model, opset: int, ir_version: int, sample: Mapping[str, NDAr
     """
     if model.opset == opset:
         return _with_ir(model, ir_version)
-    expected: Outputs | None = None
-    inputs = sample
     try:
         inputs = made_up_sample(model) if sample is None else sample
         expected = run(model, inputs)
-    except OnnxqError as error:
+    except (OnnxqError, ValueError) as error:
         if sample is not None:
             raise
-        why = f"it does not run on a made-up sample to compare with ({error})"
-    except ValueError as error:
-        why = f"no sample to compare with can be made up ({error})"
-    if expected is None or inputs is None:
-        model.notes.append(f"The opset stays {model.opset}, not {opset}: {why}.")
+        model.notes.append(
+            f"The opset stays {model.opset}, not {opset}: no made-up sample can show that the meaning stays ({error})."
+        )
         return model
     wanted = [opset]
     if model.opset < 13:
         wanted += [s for s in STEPS if model.opset < s < opset]
-    first_reason = ""
+    reasons: list[str] = []
     for step in wanted:
         try:
             candidate = _with_ir(_converted(model, step), ir_version)
             reason = compare(expected, run(candidate, inputs))
         except (OnnxqError, _ConversionError) as error:
-            reason = str(error).rstrip(".")
-        if not reason:
-            tail = f" ({opset} was not reached: {first_reason})" if first_reason else ""
-            candidate.notes.append(f"Opset {model.opset} became {step}{tail}; both give the same outputs on a sample.")
-            return candidate
-        first_reason = first_reason or reason
-    model.notes.append(f"The opset stays {model.opset}, not {opset}: {first_reason}.")
+            reasons.append(str(error).rstrip("."))
+            continue
+        if reason:
+            reasons.append(reason)
+            continue
+        tail = f" ({opset} was not reached: {reasons[0]})" if reasons else ""
+        candidate.notes.append(f"Opset {model.opset} became {step}{tail}; both give the same outputs on a sample.")
+        return candidate
+    model.notes.append(f"The opset stays {model.opset}, not {opset}: {reasons[0]}.")
     return model
 
 
@@ -305,6 +303,8 @@ def _signature(op: str, opset: int) -> _Signature | None:
     try:
         schema = defs.get_schema(op, opset, "")
     except defs.SchemaError:
+        return None
+    if schema.deprecated:
         return None
     return _Signature(
         attributes=tuple((name, str(a.type), str(a.default_value)) for name, a in sorted(schema.attributes.items())),

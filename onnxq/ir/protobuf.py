@@ -196,7 +196,7 @@ def homes(graph: gs.Graph) -> dict[int, list[gs.Constant]]:
         known = paths.get(key)
         if known is None:
             paths[key] = path
-            constants[key] = tensor
+            constants[key] = cast(gs.Constant, tensor)
         elif known is not path:
             common = 0
             for a, b in zip(known, path, strict=False):
