@@ -1,4 +1,4 @@
-"""Statistics of tensors: observers and the value they make up. `onnxq.stats.collect` is the engine that collects them."""
+"""Statistics of tensors: observers and the value they make up. The engine that collects them: `onnxq.stats.collect`."""
 
 from onnxq.stats.calibrator import Calibrator
 from onnxq.stats.observers import Histogram, MinMax, Observer, make_observer

@@ -185,11 +185,12 @@ class Statistics:
             CalibrationError: no such file, not an npz of ours, damaged, or of a newer schema.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            # np.load of a path forgets to close what it cannot read
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 members = {k: archive[k] for k in archive.files}
         except FileNotFoundError as error:
             raise CalibrationError(f"there is no statistics file {path}: write one with `onnxq calibrate`") from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
             raise CalibrationError(
                 f"{path} is not a statistics file or is damaged ({error}): collect it again"
             ) from error
