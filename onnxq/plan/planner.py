@@ -135,6 +135,7 @@ class _Planner:
         self.uses: dict[Use, Affine] = {}
         self.notes: list[str] = [target.note] if target.note else []
         self.weights: dict[tuple[int, Scheme], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self.widened: dict[str, int] = {}
         self.bounds = {
             facts.graph_node(activation).outputs[0].name: bounds
             for activation in chosen.absorbed
@@ -151,6 +152,12 @@ class _Planner:
             self.uses[Use((), name, slot)] = self.values[tensor.name]
         if self.target.outputs:
             self._float_uses()
+        if self.widened:
+            first = ", ".join(list(self.widened)[:3])
+            self.notes.append(
+                f"The weight scales of {sum(self.widened.values())} channels in {len(self.widened)} ops were widened, because their bias would "
+                f"overflow int32: {first}{', ...' if len(self.widened) > 3 else ''}."
+            )
         return Plan(
             values={Value((), t): e for t, e in self.values.items()},
             uses=self.uses,
@@ -275,7 +282,7 @@ class _Planner:
         wide = np.maximum(weight.scale.astype(np.float64), least).astype(np.float32)
         wide = np.where(wide < least, np.nextafter(wide, np.float32(np.inf)), wide).astype(np.float32)
         count = int(np.sum(wide > weight.scale))
-        self.notes.append(f"{node.name}: widened the weight scale of {count} channels, their bias would overflow int32")
+        self.widened[node.name] = count
         return Affine(type=weight.type, granularity=weight.granularity, scale=wide, zero_point=weight.zero_point)
 
     # uses by float ops and graph outputs
