@@ -69,7 +69,13 @@ def test_mse_is_the_best_share_by_brute_force(scheme: Scheme) -> None:
         errors = [error(row, full_low[c] * s, full_high[c] * s, scheme) for s in SHARES]
         assert error(row, low[c], high[c], scheme) == pytest.approx(min(errors), rel=1e-4, abs=1e-12)
     assert error(w[5], low[5], high[5], scheme) <= error(w[5], full_low[5], full_high[5], scheme)
-    assert high[2] < full_high[2]
+
+
+def test_mse_clips_where_that_pays() -> None:
+    many = np.random.default_rng(2).standard_normal((1, 200_000)).astype(np.float32)
+    few = many[:, :20]
+    assert 0.7 < (weight_range(many, S8, "mse")[1] / weight_range(many, S8)[1])[0] < 0.95
+    assert weight_range(few, S8, "mse")[1] == weight_range(few, S8)[1]
 
 
 def test_many_channels_are_searched_like_one() -> None:
