@@ -114,7 +114,7 @@ def from_proto(
     if proto.configuration:
         notes.append("Multi-device configurations were left out.")
 
-    read = store_reader(store)
+    read = store_reader(store, where)
     with paused_gc():
         graph = import_graph(inlined.graph, read, opset)
         sorted_ok = walk.toposort(graph)
@@ -140,12 +140,12 @@ def from_proto(
     return Model(graph=graph, opset=opset, ir_version=proto.ir_version, meta=meta, source=source, notes=notes)
 
 
-def store_reader(store: Sequence[NDArray[Any]]) -> ReadTensor:
+def store_reader(store: Sequence[NDArray[Any]], where: str = "the model") -> ReadTensor:
     """Reads tensors that are inside of the protobuf, or marked as `onnxq:<index in store>`."""
 
     def read(tensor: TensorProto) -> NDArray[Any]:
         mark = _mark_of(tensor)
-        return store[mark] if mark is not None else tensors.to_array(tensor, None)
+        return store[mark] if mark is not None else tensors.to_array(tensor, None, where)
 
     return read
 

@@ -254,7 +254,9 @@ def export_graph(
         value_info: also write the types of inner tensors; off in files: after rewriting, they may be wrong, and
             nobody needs them.
     """
-    proto = GraphProto(name=graph.name or "graph", doc_string=graph.doc_string or "")
+    proto = GraphProto(name=graph.name or "graph")
+    if graph.doc_string:
+        proto.doc_string = graph.doc_string
     proto.node.extend(_export_node(n, write, opset, initializers, value_info) for n in graph.nodes)
     proto.input.extend(_export_info(t) for t in graph.inputs)
     proto.output.extend(_export_info(t) for t in graph.outputs)
@@ -275,7 +277,11 @@ def _export_node(
     initializers: Mapping[int, Sequence[gs.Constant]],
     value_info: bool,
 ) -> NodeProto:
-    proto = NodeProto(op_type=node.op, name=node.name or "", domain=node.domain or "")
+    proto = NodeProto(op_type=node.op)
+    if node.name:
+        proto.name = node.name
+    if node.domain:
+        proto.domain = node.domain
     proto.input.extend(t.name for t in node.inputs)
     proto.output.extend(t.name for t in node.outputs)
     if node.attrs:

@@ -184,14 +184,10 @@ def _model_proto(
 ) -> ModelProto:
     """The whole message; the main graph's initializers are those of `initializers`."""
     meta = model.meta
-    proto = ModelProto(
-        ir_version=model.ir_version,
-        producer_name=meta.producer_name,
-        producer_version=meta.producer_version,
-        domain=meta.domain,
-        model_version=meta.model_version,
-        doc_string=meta.doc_string,
-    )
+    proto = ModelProto(ir_version=model.ir_version)
+    for name in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        if value := getattr(meta, name):
+            setattr(proto, name, value)
     proto.graph.CopyFrom(
         export_graph(model.graph, write, model.opset, initializers=initializers, value_info=value_info)
     )
