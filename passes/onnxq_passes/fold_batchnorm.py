@@ -82,7 +82,7 @@ def _fold_behind(node: gs.Node, editor: Editor, report: Report) -> None:
         total = total.then(step)
         chain.append(following)
         last = following
-    if not chain or (chain == [bias] and node.op == "MatMul"):
+    if not chain or (node.op == "MatMul" and len(chain) == 1 and chain[0] is bias):
         return  # case 4: it has its bias already
     reason = _apply(node, weight, total, bias, chain, editor, report)
     if reason:
