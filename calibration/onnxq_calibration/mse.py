@@ -97,5 +97,6 @@ def _exact(seen: Distribution, pairs: Array, scheme: Scheme) -> NDArray[np.float
     """Squared error of the centre of every bin under the encoding of each pair, weighted, [pairs]."""
     encoding = affine(pairs[:, 0], pairs[:, 1], replace(scheme, granularity=PerChannel(0)))
     x = np.broadcast_to(seen.centers.astype(np.float32), (len(pairs), len(seen.counts)))
-    error = dequantize(quantize(x, encoding), encoding).astype(np.float64) - x
-    return error**2 @ seen.counts
+    with np.errstate(over="ignore"):  # beside the largest float32 the last level may lie beyond it
+        real = np.nan_to_num(dequantize(quantize(x, encoding), encoding)).astype(np.float64)
+    return (real - x) ** 2 @ seen.counts

@@ -81,8 +81,9 @@ def _search(
         least = np.full(len(part), np.inf)
         for share in SHARES:
             encoding = affine(low[some] * share, high[some] * share, by_row)
-            error = dequantize(quantize(part, encoding), encoding) - part
-            squared = np.einsum("ij,ij->i", error, error, dtype=np.float64)
+            with np.errstate(over="ignore"):  # weights beside the largest float32
+                error = dequantize(quantize(part, encoding), encoding) - part
+                squared = np.einsum("ij,ij->i", error, error, dtype=np.float64)
             better = squared < least
             least = np.where(better, squared, least)
             best[some] = np.where(better, share, best[some])
