@@ -113,7 +113,7 @@ class Session:
         """
         wanted = list(outputs) if outputs is not None else list(self.outputs)
         try:
-            values = self._session.run(wanted, dict(inputs))
+            values: list[Any] = list(self._session.run(wanted, dict(inputs)))
         except Exception as error:
             raise ModelError(f"ONNX Runtime {VERSION} cannot run the model: {_first_line(error)}") from error
         return dict(zip(wanted, values, strict=True))

@@ -54,7 +54,7 @@ def test_number_of_pairs_follows_the_budget(clock: Any) -> None:
 def test_short_runs_are_timed_in_groups(clock: Any) -> None:
     result = measure(b"0.0001", b"0.00005", [{"n": 1}], budget_seconds=0.3, clock=clock)
     assert result.inner == pytest.approx(20, abs=1)
-    assert result.pairs == pytest.approx(100, abs=1)
+    assert 90 <= result.pairs <= 100
     assert result.reference_ms == pytest.approx(0.1)
 
 

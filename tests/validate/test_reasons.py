@@ -1,0 +1,310 @@
+"""For each reason: the cause keeps the operator in float; without it, ORT's own graph has it in an integer kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxq.validate.coverage import coverage
+
+S8: dict[str, Any] = {"zero": 0, "dtype": "int8"}
+
+
+def conv(n: Any, *, x: str = "", w: str = "", out: str = "y", q: bool = True, **attrs: Any) -> str:
+    """DQ -> Conv (node "it") -> Q -> DQ."""
+    n.op("Conv", x or n.pair("x", "xd"), w or n.int8(4, 4, 1, 1, name="w"), out="it", **attrs)
+    return str(n.pair("it", out) if q else "it")
+
+
+def case_float_weight(n: Any, broken: bool) -> None:
+    w = n.weight(4, 6, name="w") if broken else n.int8(4, 6, name="w")
+    n.op("MatMul", n.pair("x", "xd"), w, out="it")
+    n.result(n.pair("it", "y"))
+
+
+def case_output_not_quantized(n: Any, broken: bool) -> None:
+    n.result(n.op("Sin", conv(n, q=not broken), out="z"))
+
+
+def case_output_is_graph_output(n: Any, broken: bool) -> None:
+    n.result(conv(n, q=not broken))
+
+
+def case_also_graph_output(n: Any, broken: bool) -> None:
+    n.result(conv(n))
+    if broken:
+        n.result("it")
+
+
+def case_also_read_in_float(n: Any, broken: bool) -> None:
+    n.result(conv(n))
+    n.result(n.op("Sin", "it" if broken else "y", out="z"))
+
+
+def case_two_quantizers(n: Any, broken: bool) -> None:
+    n.result(conv(n))
+    if broken:
+        n.result(n.pair("it", "y2", scale=0.05))
+    else:
+        n.result(n.op("DequantizeLinear", "y_q", "y_s", "y_z", out="y2"))
+
+
+def case_equal_quantizers(n: Any, broken: bool) -> None:
+    n.result(conv(n))
+    if broken:
+        n.result(n.pair("it", "y2"))
+    else:
+        n.result(n.dq(n.op("QuantizeLinear", "it", "y_q_s", "y_q_z", out="other"), "y2"))
+
+
+def case_input_not_quantized(n: Any, broken: bool) -> None:
+    s = n.op("Sin", "x", out="s")
+    n.result(conv(n, x=s if broken else n.pair(s, "sd")))
+
+
+def case_weight_axis(n: Any, broken: bool) -> None:
+    w = n.int8(6, 4, 1, 1, name="w", scale=[0.001] * (4 if broken else 6), axis=int(broken))
+    n.op("Conv", n.pair("x", "xd"), w, n.weight(6, name="b"), out="it")
+    n.result(n.pair("it", "y"))
+
+
+def case_scale_per_channel(n: Any, broken: bool) -> None:
+    how: dict[str, Any] = {"scale": [0.02] * 64, "axis": 1} if broken else {}
+    n.op("Gemm", n.pair(n.op("Flatten", "x", out="f"), "fd", **how), n.int8(64, 8, name="w"), out="it")
+    n.result(n.pair("it", "y"))
+
+
+def case_output_scale_per_channel(n: Any, broken: bool) -> None:
+    how: dict[str, Any] = {"scale": [0.02] * 8, "axis": 1} if broken else {}
+    n.op("Gemm", n.pair(n.op("Flatten", "x", out="f"), "fd"), n.int8(64, 8, name="w"), bias32(n), out="it")
+    n.result(n.pair("it", "y", **how))
+
+
+def case_computed_scale(n: Any, broken: bool) -> None:
+    s = n.op("ReduceMax", "x", out="s", keepdims=0) if broken else n.const(0.02, "s")
+    z = n.const(128, "z", "uint8")
+    a = n.op("DequantizeLinear", n.op("QuantizeLinear", "x", s, z, out="xq"), s, z, out="xd")
+    n.op("Transpose", a, out="it", perm=[0, 2, 3, 1])
+    b = n.op("DequantizeLinear", n.op("QuantizeLinear", "it", s, z, out="yq"), s, z, out="y")
+    n.result(b)
+
+
+def case_sixteen_bits(n: Any, broken: bool) -> None:
+    how: dict[str, Any] = {"zero": 1000, "dtype": "uint16"} if broken else {}
+    n.op("Add", n.pair("x", "xd", **how), n.pair("x", "xe", **how), out="it")
+    n.result(n.pair("it", "y", **how))
+
+
+def case_mixed_inputs(n: Any, broken: bool) -> None:
+    how = S8 if broken else {}
+    xq = n.q("x", "xq", **how)
+    n.result(n.op("Sin", n.dq(xq, "branch", **how), out="z"))  # else ORT turns the int8 into uint8
+    n.op("Add", n.pair(n.op("Cos", "x", out="c"), "cd"), n.dq(xq, "xd", **how), out="it")
+    n.result(n.pair("it", "y"))
+
+
+def case_mixed_output(n: Any, broken: bool) -> None:
+    n.op("Sigmoid", n.pair("x", "xd"), out="it")
+    yq = n.q("it", "yq", **(S8 if broken else {}))
+    n.result(n.dq(yq, "y", **(S8 if broken else {})))
+    n.result(n.op("Sin", n.dq(yq, "y2", **(S8 if broken else {})), out="z"))
+
+
+def case_int8_input(n: Any, broken: bool) -> None:
+    """A Q with two DQ: ORT's rewrite to uint8 does not apply."""
+    how = S8 if broken else {}
+    xq = n.q("x", "xq", **how)
+    n.result(n.op("Sin", n.dq(xq, "branch", **how), out="z"))
+    n.op("Conv", n.dq(xq, "xd", **how), n.int8(4, 4, 1, 1, name="w"), out="it")
+    yq = n.q("it", "yq", **how)
+    n.result(n.dq(yq, "y", **how))
+    n.result(n.op("Cos", n.dq(yq, "y2", **how), out="z2"))
+
+
+def case_no_zero_point(n: Any, broken: bool) -> None:
+    how: dict[str, Any] = {"dtype": None} if broken else {"zero": 0}
+    n.op("Transpose", n.pair("x", "xd", **how), out="it", perm=[0, 2, 3, 1])
+    n.result(n.pair("it", "y", **how))
+
+
+def case_no_zero_point_behind(n: Any, broken: bool) -> None:
+    n.op("Transpose", n.pair("x", "xd", zero=0), out="it", perm=[0, 2, 3, 1])
+    n.result(n.pair("it", "y", zero=0, dtype=None if broken else "uint8"))
+
+
+def case_other_parameters(n: Any, broken: bool) -> None:
+    n.op("Flatten", n.pair("x", "xd"), out="it")
+    n.result(n.pair("it", "y", scale=0.03 if broken else 0.02))
+
+
+def case_float_operand(n: Any, broken: bool) -> None:
+    b = n.weight(1, 4, 1, 1, name="b")
+    n.op("Add", n.pair("x", "xd"), b if broken else n.pair(b, "bd"), out="it")
+    n.result(n.pair("it", "y"))
+
+
+def case_relu_not_redundant(n: Any, broken: bool) -> None:
+    conv(n, q=False)
+    n.op("Relu", "it", out="r")
+    n.result(n.pair("r", "y", zero=128 if broken else 0))
+
+
+def case_clip_not_redundant(n: Any, broken: bool) -> None:
+    conv(n, q=False)
+    n.op("Clip", "it", n.const(0.0, "lo"), n.const(6.0, "hi"), out="r")
+    n.result(n.pair("r", "y", zero=0, scale=0.05 if broken else 0.0235))
+
+
+def case_relu_alone(n: Any, broken: bool) -> None:
+    n.op("Relu", n.pair("x", "xd"), out="it")
+    n.result(n.pair("it", "y", zero=7 if broken else 0))
+
+
+def case_relu_behind_nothing(n: Any, broken: bool) -> None:
+    n.op("Relu", n.pair("x", "xd"), out="it")
+    n.result(n.op("Sin", "it" if broken else n.pair("it", "y", zero=0), out="z"))
+
+
+def case_relu_also_read(n: Any, broken: bool) -> None:
+    n.op("Relu", n.pair("x", "xd"), out="it")
+    n.result(n.pair("it", "y", zero=0))
+    n.result(n.op("Sin", "it" if broken else "y", out="z"))
+
+
+def case_clip_bounds(n: Any, broken: bool) -> None:
+    low = n.op("ReduceMin", "x", out="lo", keepdims=0) if broken else n.const(0.0, "lo")
+    n.op("Clip", n.pair("x", "xd"), low, out="it")
+    n.result(n.pair("it", "y", zero=0))
+
+
+def case_resize_mode(n: Any, broken: bool) -> None:
+    mode = "linear" if broken else "nearest"
+    n.op("Resize", n.pair("x", "xd"), "", n.const([1, 1, 2, 2], "sc"), out="it", mode=mode)
+    n.result(n.pair("it", "y"))
+
+
+def gemm(n: Any, bias: str, *, q: bool, **attrs: Any) -> None:
+    n.op("Flatten", "x", out="f")
+    n.op("Gemm", n.pair("f", "fd"), n.int8(64, 8, name="w"), bias, out="it", **attrs)
+    n.result(n.pair("it", "y") if q else n.op("Sin", "it", out="z"))
+
+
+def bias32(n: Any) -> str:
+    return str(n.dq(n.const([3] * 8, "b", "int32"), "bd", scale=0.02 * 0.001, zero=0, dtype="int32"))
+
+
+def case_gemm_bias(n: Any, broken: bool) -> None:
+    gemm(n, n.weight(8, name="b") if broken else bias32(n), q=False)
+
+
+def case_gemm_bias_type(n: Any, broken: bool) -> None:
+    gemm(n, n.int8(8, name="bi") if broken else bias32(n), q=True)
+
+
+def case_gemm_alpha(n: Any, broken: bool) -> None:
+    gemm(n, bias32(n), q=True, alpha=0.5 if broken else 1.0)
+
+
+def case_matmul_axis(n: Any, broken: bool) -> None:
+    w = n.int8(4, 6, name="w", scale=[0.001] * (4 if broken else 6), axis=0 if broken else 1)
+    n.op("Gemm", n.pair(n.op("Flatten", "x", out="f", axis=3), "fd"), w, out="it")
+    n.result(n.pair("it", "y"))
+
+
+def case_matmul_add(n: Any, broken: bool) -> None:
+    n.op("MatMul", n.pair("x", "xd"), n.int8(4, 6, name="w"), out="it")
+    n.op("Add", "it", n.weight(6, name="b"), out="a")
+    n.result(n.op("Sin", "a" if broken else n.pair("a", "y"), out="z"))
+
+
+def case_weight_at_run_time(n: Any, broken: bool) -> None:
+    w = n.op("Reshape", n.op("Sin", "x", out="s"), n.const([4, 4, 4, 1], "shape", "int64"), out="w")
+    n.op("Conv", n.pair("x", "xd"), w if broken else n.pair(w, "wd"), out="it")
+    n.result(n.pair("it", "y"))
+
+
+CASES: list[tuple[Callable[[Any, bool], None], str]] = [
+    (case_float_weight, "its weight is float"),
+    (case_output_not_quantized, "its output is not quantized (it is read by Sin), and its integer kernel needs"),
+    (case_output_is_graph_output, "its output is not quantized (it is an output of the graph)"),
+    (case_also_graph_output, "its output is quantized, but is also an output of the graph in float"),
+    (case_also_read_in_float, "its output is quantized, but is also read in float by Sin"),
+    (case_two_quantizers, "its output is quantized by 2 QuantizeLinear with different parameters"),
+    (case_equal_quantizers, "its output is quantized by 2 QuantizeLinear with equal parameters in different tensors"),
+    (case_input_not_quantized, "its input 0, from Sin, is not quantized"),
+    (case_weight_axis, "its weight has its scales along axis 1, and ONNX Runtime wants axis 0"),
+    (case_scale_per_channel, "its input 0 has one scale per channel, which only weights may have"),
+    (case_output_scale_per_channel, "its output has one scale per channel"),
+    (case_computed_scale, "the scale of its input 0 is not a constant"),
+    (case_sixteen_bits, "its input is uint16: ONNX Runtime has integer kernels for 8 bits only"),
+    (case_mixed_inputs, "its inputs have different types (int8 and uint8)"),
+    (case_mixed_output, "its input is uint8, but its output int8"),
+    (case_int8_input, "its input is int8, and ONNX Runtime on x86 has fast kernels for uint8 inputs only"),
+    (case_no_zero_point, "the DequantizeLinear of its input 0 has no zero point"),
+    (case_no_zero_point_behind, "the QuantizeLinear behind it has no zero point"),
+    (case_other_parameters, "the QuantizeLinear behind it has other parameters than the DequantizeLinear before it"),
+    (case_float_operand, 'its constant operand "b" is float'),
+    (case_relu_not_redundant, "the Relu behind it stays: the QuantizeLinear behind the Relu covers -2.56 to 2.54"),
+    (case_clip_not_redundant, "the Clip behind it stays: the QuantizeLinear behind the Clip covers 0 to 12.75"),
+    (case_relu_alone, "the QuantizeLinear behind the Relu covers -0.14 to 4.96, which goes beyond 0 to inf"),
+    (case_relu_behind_nothing, "no QuantizeLinear behind the Relu makes it redundant"),
+    (case_relu_also_read, "the output of the Relu is also read in float"),
+    (case_clip_bounds, "the bounds of the Clip are not constants"),
+    (case_resize_mode, "no integer kernel for Resize with interpolation"),
+    (case_gemm_bias, "its bias is float and no QuantizeLinear follows"),
+    (case_gemm_bias_type, "its bias is int8 and must be int32"),
+    (case_gemm_alpha, "it has a bias and an alpha or beta other than 1"),
+    (case_matmul_axis, "its weight has its scales along axis 0, and ONNX Runtime wants axis 1"),
+    (case_matmul_add, "ONNX Runtime merged it with the float Add behind it into a float Gemm"),
+    (case_weight_at_run_time, "its weight, computed at run time by Reshape, is not quantized"),
+]
+
+
+@pytest.mark.parametrize(("case", "reason"), CASES, ids=[c.__name__[5:] for c, _ in CASES])
+def test_cause_and_cure(net: Any, saved: Any, case: Callable[[Any, bool], None], reason: str) -> None:
+    found = {}
+    for broken in (True, False):
+        n = net(1, 4, 4, 4)
+        case(n, broken)
+        ops = coverage(saved(n.model())).ops
+        found[broken] = next(o for o in ops if o.name == "it")
+    assert not found[True].integer
+    assert reason in found[True].reason
+    assert found[False].integer, found[False].reason
+    assert found[False].reason == ""
+
+
+def test_no_integer_kernel_and_a_neighbour_that_has_one(net: Any, saved: Any) -> None:
+    n = net(1, 4, 4, 4)
+    for op in ("Tanh", "Sigmoid"):
+        n.op(op, n.pair("x", f"{op}_d"), out=op)
+        n.result(n.pair(op, f"{op}_y"))
+    tanh, sigmoid = coverage(saved(n.model())).ops
+    assert (tanh.integer, tanh.reason) == (False, "ONNX Runtime has no integer kernel for Tanh")
+    assert (sigmoid.integer, sigmoid.kernel) == (True, "QLinearSigmoid")
+
+
+def test_float_model_and_its_quantized_form(net: Any, saved: Any) -> None:
+    n = net(1, 4, 4, 4)
+    n.result(n.op("Conv", "x", n.weight(4, 4, 1, 1, name="w"), out="it"))
+    (it,) = coverage(saved(n.model())).ops
+    assert (it.integer, it.kernel, it.reason) == (False, "Conv", "the model is not quantized")
+
+
+BODY = """g (bool c, float[1,4] x) => (float[1,4] y) {
+  q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)
+  y = If(c) <then_branch = t () => (float[1,4] a) { a = Sigmoid(x) }, else_branch = e () => (float[1,4] b) {
+    k = Sigmoid(d)  kq = QuantizeLinear(k, s, z)  b = DequantizeLinear(kq, s, z) }> }"""
+
+
+def test_inside_a_body(build: Any, saved: Any) -> None:
+    values = {"s": np.array(0.02, np.float32), "z": np.array(128, np.uint8)}
+    left, right = coverage(saved(build(BODY, **values))).ops
+    assert left.path == ("If_2/then_branch",)
+    assert left.reason == 'its input 0 "x" is not quantized (it stands inside If_2/then_branch)'
+    assert right.reason == "the DequantizeLinear of its input 0 stands outside of If_2/else_branch"
+    cured = BODY.replace("k = Sigmoid(d)", "d2 = DequantizeLinear(q, s, z) k = Sigmoid(d2)")
+    assert [o.integer for o in coverage(saved(build(cured, **values))).ops] == [False, True]
