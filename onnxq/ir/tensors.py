@@ -92,7 +92,9 @@ def byte_count(shape: tuple[int, ...], data_type: int) -> int:
 
 def header(name: str, array: NDArray[Any]) -> TensorProto:
     """A TensorProto without data."""
-    tensor = TensorProto(name=name, data_type=onnx_dtype(array.dtype))
+    tensor = TensorProto(data_type=onnx_dtype(array.dtype))
+    if name:
+        tensor.name = name
     tensor.dims.extend(array.shape)
     return tensor
 
