@@ -1,0 +1,331 @@
+"""The job file: model, data, target, pipeline, calibration, validation and gate of one run.
+
+    model: model.onnx
+    data:
+      calib: {path: calib/}
+      eval: {path: eval/}
+      preprocess: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}
+    validate: {metric: top1}
+    gate: {max_drop: 0.01}
+
+Paths are relative to the file. What the command line says stands above what the file says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from onnxq import registry
+from onnxq.config.reader import Reader, find, parse
+from onnxq.data.preprocess import Preprocess
+from onnxq.errors import UnknownNameError, UsageError
+from onnxq.stats.weights import WeightMethod
+
+if TYPE_CHECKING:
+    from onnxq.validate.gate import Limits
+
+PassItem = str | Mapping[str, Any]
+"""A pass by name, or `{name: {setting: value}}`."""
+
+
+def _at_least(least: float, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise UsageError(f"{name} must be at least {least:g}, not {value:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where samples come from.
+
+    Attributes:
+        path: a folder, a file, `file.py:function`, `module:function` or a registered name; relative to the job's base.
+        preprocess: instead of the section's.
+        limit: samples at most.
+    """
+
+    path: str
+    preprocess: Preprocess | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise UsageError("path must name a folder, a file or a function, and is empty")
+        _at_least(1, limit=self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSection:
+    """Samples.
+
+    Attributes:
+        calib: to calibrate with.
+        eval: to judge with, if possible with labels; None: judge on the calibration samples.
+        preprocess: for pictures and texts of both.
+        skip_bad: leave damaged files out and count them.
+    """
+
+    calib: Source | None = None
+    eval: Source | None = None
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    skip_bad: bool = False
+
+    def preprocess_of(self, source: Source) -> Preprocess:
+        """The source's own settings, else the section's."""
+        return source.preprocess or self.preprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSection:
+    """How ranges are found.
+
+    Attributes:
+        method: registered calibrator.
+        settings: its settings.
+        weights: range of the constant weights.
+        limit: samples at most.
+        threads: of ONNX Runtime while calibrating; None is its default.
+    """
+
+    method: str = "minmax"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: WeightMethod = "max"
+    limit: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(1, limit=self.limit, threads=self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateSection:
+    """How the result is compared with the float model.
+
+    Attributes:
+        enabled: compare at all.
+        metric: registered name, or `file.py:Class` relative to the job's base; None: no labelled score.
+        limit: samples at most.
+        threads: of ONNX Runtime; None is its default.
+        speed: measure latency.
+        runs: timed pairs; None: as many as fit a few seconds.
+        warmup: untimed runs of each model before.
+    """
+
+    enabled: bool = True
+    metric: str | None = None
+    limit: int | None = None
+    threads: int | None = None
+    speed: bool = True
+    runs: int | None = None
+    warmup: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least(1, limit=self.limit, threads=self.threads, runs=self.runs)
+        _at_least(0, warmup=self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSection:
+    """Limits that decide about exit code 0 or 1; None demands nothing.
+
+    Attributes:
+        max_drop: of the metric: 0.01 in its unit, or "0.5%" of the float model's score.
+        min_sqnr_db: over every float output, dB.
+        min_cosine: over every float output.
+        min_agreement: top-1 agreement with the float model, 0 to 1.
+        min_speedup: float latency / quantized latency.
+        max_latency_ms: median of the quantized model.
+        max_size_ratio: quantized file / float file.
+    """
+
+    max_drop: float | str | None = None
+    min_sqnr_db: float | None = None
+    min_cosine: float | None = None
+    min_agreement: float | None = None
+    min_speedup: float | None = None
+    max_latency_ms: float | None = None
+    max_size_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(
+            0, min_speedup=self.min_speedup, max_latency_ms=self.max_latency_ms, max_size_ratio=self.max_size_ratio
+        )
+        if self.max_drop is not None:
+            try:
+                self.limits()
+            except UsageError as error:
+                raise UsageError(f"max_drop cannot be read: {error}") from error
+
+    @property
+    def demands(self) -> bool:
+        """True if there is any limit."""
+        return any(getattr(self, f.name) is not None for f in dataclasses.fields(self))
+
+    def limits(self) -> Limits:
+        """As the gate takes them."""
+        from onnxq.validate.gate import Drop, Limits
+
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        drop = values.pop("max_drop")
+        return Limits(max_drop=None if drop is None else Drop.parse(str(drop)), **values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of onnxq.
+
+    Attributes:
+        model: the float model.
+        output: where the quantized model goes; None: beside the model.
+        target: registered target.
+        reduce_range: force 7-bit (True) or 8-bit (False) weights; None: the CPU decides, for targets that say so.
+        data, calibration, validate, gate: sections.
+        keep_float: patterns of nodes that stay float.
+        keep_overridable: leave initializers that are also graph inputs overridable.
+        pipeline: registered name, file relative to the base, or the passes themselves; None: the target's.
+        strict: a heavy op that stays float is an error.
+        base: the folder of the job file, that `Source.path`, `metric` and `pipeline` are relative to.
+    """
+
+    model: Path
+    output: Path | None = None
+    target: str = "cpu"
+    reduce_range: bool | None = None
+    data: DataSection = DataSection()
+    calibration: CalibrationSection = CalibrationSection()
+    keep_float: tuple[str, ...] = ()
+    keep_overridable: bool = False
+    pipeline: str | tuple[PassItem, ...] | None = None
+    validate: ValidateSection = ValidateSection()
+    gate: GateSection = GateSection()
+    strict: bool = False
+    base: Path = field(default=Path(), metadata={"yaml": False})
+
+    def with_overrides(
+        self,
+        *,
+        model: Path | None = None,
+        output: Path | None = None,
+        target: str | None = None,
+        reduce_range: bool | None = None,
+        calib: str | None = None,
+        eval: str | None = None,
+        preprocess: Mapping[str, Any] | None = None,
+        skip_bad: bool | None = None,
+        method: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        weights: WeightMethod | None = None,
+        calib_limit: int | None = None,
+        keep_float: Sequence[str] = (),
+        keep_overridable: bool | None = None,
+        pipeline: str | None = None,
+        validate: bool | None = None,
+        metric: str | None = None,
+        eval_limit: int | None = None,
+        threads: int | None = None,
+        speed: bool | None = None,
+        runs: int | None = None,
+        warmup: int | None = None,
+        gate: Mapping[str, Any] | None = None,
+        strict: bool | None = None,
+    ) -> Job:
+        """The job with what the command line says put over it; None leaves a value as it is.
+
+        Paths given here are relative to the current folder. `keep_float` adds to the file's patterns; `preprocess`
+        and `gate` replace single settings; another `method` leaves the settings of the file's method behind.
+
+        Raises:
+            UsageError: a value that makes no sense.
+        """
+        data = self.data
+        if preprocess:
+            changed = Preprocess.from_mapping(preprocess)
+            data = replace(data, preprocess=replace(data.preprocess, **{k: getattr(changed, k) for k in preprocess}))
+        calibration = self.calibration
+        if method is not None and method != calibration.method:
+            calibration = replace(calibration, settings={})
+        return replace(
+            self,
+            **_given(
+                model=model, output=output, target=target, reduce_range=reduce_range, strict=strict,
+                keep_overridable=keep_overridable, pipeline=self._from_here(pipeline, files_only=True),
+            ),
+            keep_float=(*self.keep_float, *keep_float),
+            data=replace(
+                data,
+                **_given(
+                    calib=self._source(calib), eval=self._source(eval), skip_bad=skip_bad
+                ),
+            ),
+            calibration=replace(
+                calibration, **_given(method=method, settings=settings, weights=weights, limit=calib_limit)
+            ),
+            validate=replace(
+                self.validate,
+                **_given(
+                    enabled=validate, metric=self._from_here(metric, files_only=True), limit=eval_limit,
+                    threads=threads, speed=speed, runs=runs, warmup=warmup,
+                ),
+            ),
+            gate=replace(self.gate, **_given(**(gate or {}))),
+        )  # fmt: skip
+
+    def _source(self, path: str | None) -> Source | None:
+        """A source of the command line; the file's own settings belong to the file's source."""
+        moved = self._from_here(path)
+        return None if moved is None else Source(path=moved)
+
+    def _from_here(self, text: str | None, *, files_only: bool = False) -> str | None:
+        """A path relative to the current folder as one relative to the base; other references stay.
+
+        With `files_only`, a plain word is a registered name and only `*.py:name` and `*.yaml` are files.
+        """
+        if text is None or self.base.resolve() == Path.cwd():
+            return text
+        head, colon, tail = text.rpartition(":")
+        if colon and head.endswith(".py"):
+            return f"{os.path.relpath(head, self.base)}:{tail}"
+        is_file = text.endswith((".yaml", ".yml")) if files_only else Path(text).exists()
+        return os.path.relpath(text, self.base) if is_file else text
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def load_job(path: Path) -> Job:
+    """A job file, with its paths resolved against its folder.
+
+    The settings of the calibration method and of passes that are written out are checked against their classes.
+
+    Raises:
+        ConfigError: every fault of the file.
+    """
+    reader, root = parse(path)
+    job = reader.read_node(root, Job)
+    _check_settings(reader, root)
+    reader.finish()
+    assert isinstance(job, Job)
+    base = path.parent
+    return replace(job, base=base, model=base / job.model, output=None if job.output is None else base / job.output)
+
+
+def _check_settings(reader: Reader, root: yaml.Node) -> None:
+    """Faults in settings whose schema is a plugin's class; these plugins, and no others, are imported for it."""
+    settings, method = find(root, "calibration", "settings"), find(root, "calibration", "method")
+    if isinstance(settings, yaml.MappingNode) and settings.value:
+        name = method.value if isinstance(method, yaml.ScalarNode) else CalibrationSection().method
+        try:
+            reader.read_node(settings, registry.load(registry.CALIBRATORS, name), "calibration.settings")
+        except UnknownNameError as error:
+            reader.fault(method or settings, f"calibration.method: {error}")
+    passes = find(root, "pipeline")
+    if isinstance(passes, yaml.SequenceNode):
+        reader.read_named(passes, lambda name: registry.load(registry.PASSES, name), "pipeline")
