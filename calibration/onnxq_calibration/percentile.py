@@ -15,7 +15,7 @@ from onnxq_calibration._distribution import distribution, unless_empty
 class Percentile:
     """From the (100 - percentile)-th to the percentile-th percentile of all values seen.
 
-    The default cuts one value in 10,000 on each side: harmless on most CNNs, where it removes freak activations.
+    The default cuts one value in 10,000 on each side: meant for CNNs, where it removes freak activations.
     It cuts by number and not by weight: where few large values carry the meaning (residual stream of transformers,
     box regression), raise it or use min-max. A side that ends at zero, as after a ReLU, is not cut. Exact to the
     width of a histogram bin (0.8 %) and never outside of the exact range; a tensor that is zero almost everywhere keeps
