@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## quantize a real model on real samples; the report goes to out/demo.txt and out/demo.json
 	@mkdir -p out
 	$(BIN)/onnxq quantize $(RES8) --calib $(FASHION)/calib.npz --eval $(FASHION)/eval.npz --metric top1 \
-	  -o out/fashion-res8.int8.onnx --report-json out/demo.json 2>&1 | tee out/demo.txt
+	  -o out/fashion-res8.int8.onnx --report out/demo.json | tee out/demo.txt
 
 test: $(STAMP)  ## the whole test suite, without the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m 'not slow'

@@ -68,7 +68,8 @@ def load(group: str, name: str) -> Any:
     except Exception as error:  # the package may be anybody's code
         owner = distribution(group, name)
         raise UsageError(
-            f'the {_NOUN[group]} "{name}" of {owner} cannot be imported ({type(error).__name__}: {error}): repair or uninstall {owner}'
+            f'the {_NOUN[group]} "{name}" of {owner} cannot be imported ({type(error).__name__}: {error}): '
+            f"repair or uninstall {owner}"
         ) from error
 
 

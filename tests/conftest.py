@@ -56,7 +56,7 @@ def onnxq(capfd: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture
 def onnxq_process() -> Command:
-    """`onnxq_process("passes", env={...}, cwd=...)`: the command as a user starts it, one ORT thread, warnings as errors."""
+    """`onnxq_process("passes", env={...}, cwd=...)`: the command as a user starts it, with one ORT thread."""
 
     def run(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Outcome:
         done = subprocess.run(

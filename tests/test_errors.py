@@ -24,7 +24,9 @@ EXIT_CODES = {
 
 
 def leaves() -> dict[str, type[OnnxqError]]:
-    found = inspect.getmembers(errors, lambda o: inspect.isclass(o) and issubclass(o, OnnxqError) and o is not OnnxqError)
+    found = inspect.getmembers(
+        errors, lambda o: inspect.isclass(o) and issubclass(o, OnnxqError) and o is not OnnxqError
+    )
     return dict(found)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import onnxq_calibration
-import onnxq_passes
 import pytest
 
+import onnxq_calibration
+import onnxq_passes
 from onnxq import registry
 from onnxq.errors import UnknownNameError, UsageError
 from onnxq.pipeline.base import Pass
@@ -83,7 +83,9 @@ def test_an_unknown_name_proposes_the_nearest(register: Register) -> None:
 
 def test_a_clash_names_both_packages(register: Register) -> None:
     register(point("top1", "a:B", "onnxq"), point("top1", "c:D", "acme"))
-    with pytest.raises(UsageError, match=r'^two packages register the metric "top1" \(acme and onnxq\): uninstall one$'):
+    with pytest.raises(
+        UsageError, match=r'^two packages register the metric "top1" \(acme and onnxq\): uninstall one$'
+    ):
         registry.names(registry.METRICS)
 
 
@@ -95,7 +97,9 @@ def test_the_same_point_found_twice_is_no_clash(register: Register) -> None:
 @pytest.mark.parametrize("value", ["no_such_module_at_all:Thing", "decimal:NoSuchThing"])
 def test_a_plugin_that_cannot_be_imported_is_named_with_its_package(register: Register, value: str) -> None:
     register(point("broken", value, "acme"))
-    with pytest.raises(UsageError, match=r'^the metric "broken" of acme cannot be imported \(\w+: .*\): repair or uninstall acme$'):
+    with pytest.raises(
+        UsageError, match=r'^the metric "broken" of acme cannot be imported \(\w+: .*\): repair or uninstall acme$'
+    ):
         registry.load(registry.METRICS, "broken")
 
 
@@ -114,7 +118,9 @@ def test_every_registered_name_of_ours_can_be_loaded() -> None:
 
 
 def test_every_pass_on_disk_is_registered_under_the_name_of_its_file() -> None:
-    on_disk = {m.removeprefix("onnxq_passes.").replace("_", "-"): c for m, c in classes(onnxq_passes) if issubclass(c, Pass)}
+    on_disk = {
+        m.removeprefix("onnxq_passes.").replace("_", "-"): c for m, c in classes(onnxq_passes) if issubclass(c, Pass)
+    }
     assert {n: registry.load(registry.PASSES, n) for n in ours(registry.PASSES)} == on_disk
 
 
@@ -149,9 +155,15 @@ def test_reference_to_a_module(tmp_path: Path) -> None:
     [
         ("score", r'^metric "score" is not of the form module:name or file\.py:name$'),
         ("nowhere.py:score", r'^metric "nowhere\.py:score": there is no file .*nowhere\.py$'),
-        ("no_such_module_at_all:x", r'^metric "no_such_module_at_all:x": module no_such_module_at_all cannot be imported'),
+        (
+            "no_such_module_at_all:x",
+            r'^metric "no_such_module_at_all:x": module no_such_module_at_all cannot be imported',
+        ),
         ("mine.py:scor", r'^metric "mine\.py:scor": mine\.py has no "scor", did you mean "score"\?$'),
-        ("broken.py:x", r'^metric "broken\.py:x": broken\.py cannot be imported \(ZeroDivisionError: division by zero\)$'),
+        (
+            "broken.py:x",
+            r'^metric "broken\.py:x": broken\.py cannot be imported \(ZeroDivisionError: division by zero\)$',
+        ),
     ],
 )
 def test_references_that_lead_nowhere(tmp_path: Path, reference: str, sentence: str) -> None:

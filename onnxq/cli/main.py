@@ -1,7 +1,7 @@
 """The group of commands, and the one place where an exception becomes an exit code.
 
-Exit codes: 0 done; 1 the answer is no (`--strict`, a gate); 2 bad usage or bad input, one sentence on stderr; 70 a bug in
-onnxq, with its traceback; 130 interrupted.
+Exit codes: 0 done; 1 the answer is no (`--strict`, a gate); 2 bad usage or bad input, one sentence on stderr;
+70 a bug in onnxq, with its traceback; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class State:
     debug: bool = False
 
 
-class Interrupted(Exception):
+class InterruptError(Exception):
     """Ctrl-C, renamed because click prints an empty line for a KeyboardInterrupt."""
 
 
@@ -61,7 +61,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            raise Interrupted from error
+            raise InterruptError from error
 
 
 def _print_versions(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -85,11 +85,20 @@ def _set_debug(ctx: click.Context, _parameter: click.Parameter, wanted: bool) ->
 
 
 debug_option = click.option(
-    "--debug", is_flag=True, is_eager=True, expose_value=False, callback=_set_debug, help="Show a traceback with an error."
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show a traceback with an error.",
 )
 
 
-@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -121,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_sentence(error.format_message()) + hint, EXIT_USAGE, error if state.debug else None)
     except click.ClickException as error:
         return _fail(_sentence(error.format_message()), EXIT_USAGE, error if state.debug else None)
-    except Interrupted:
+    except InterruptError:
         click.echo("interrupted; no file was left half-written", err=True)
         return EXIT_INTERRUPTED
     except Exception as error:

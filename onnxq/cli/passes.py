@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @debug_option
 def command(name: str | None, as_json: bool) -> None:
     """List the registered passes, or describe one with its settings."""
-    described = [_describe(one, registry.load(registry.PASSES, one)) for one in ([name] if name else registry.names(registry.PASSES))]
+    described = [
+        _describe(one, registry.load(registry.PASSES, one))
+        for one in ([name] if name else registry.names(registry.PASSES))
+    ]
     if as_json:
         click.echo(json.dumps(described[0] if name else described, indent=1))
     elif name:

@@ -1,0 +1,25 @@
+"""`onnxq inspect`: what is in a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxq.cli import options
+from onnxq.cli.main import debug_option
+
+
+@click.command("inspect")
+@click.argument("model", type=click.Path(path_type=Path))
+@options.json_option
+@debug_option
+def command(model: Path, as_json: bool) -> None:
+    """Show ops, opset, sizes and inputs of a model.
+
+    Of a quantized model also what is int8, what is float, and why.
+    """
+    from onnxq import driver
+    from onnxq.cli import output
+
+    output.emit_summary(driver.inspect(model, progress=output.progress()), as_json=as_json)

@@ -1,0 +1,169 @@
+"""Options that several commands share, and the reading of their values. What is not given is None: the job file decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from onnxq.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxq.config.job import Job
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def read_numbers(text: str) -> tuple[float, ...]:
+    """`0.485,0.456,0.406` as floats; each may be a fraction.
+
+    Raises:
+        ValueError: that is no list of numbers.
+
+    >>> read_numbers("0.5,127/255")
+    (0.5, 0.4980392156862745)
+    """
+    return tuple(read_number(part) for part in text.split(","))
+
+
+def read_number(text: str) -> float:
+    """`0.25`, `1e-3` or `1/255`.
+
+    Raises:
+        ValueError: that is no finite number.
+
+    >>> read_number("1/4")
+    0.25
+    """
+    numerator, slash, denominator = text.partition("/")
+    try:
+        value = float(numerator) / float(denominator) if slash else float(numerator)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f'"{text}" is no number: write it like 0.25 or 1/255')
+    return value
+
+
+def read_size(text: str) -> int | tuple[int, int]:
+    """`256` for one number, `224x320` for height and width.
+
+    Raises:
+        ValueError: that is neither.
+
+    >>> read_size("256"), read_size("224x320")
+    (256, (224, 320))
+    """
+    height, cross, width = text.partition("x")
+    if not height.isdecimal() or (cross and not width.isdecimal()):
+        raise ValueError(f'"{text}" is no size: write it like 256 or 224x320 (height x width)')
+    return (int(height), int(width)) if cross else int(height)
+
+
+def read_resize(text: str) -> int | tuple[int, int] | dict[str, int]:
+    """As `read_size`, or `48x` for a height and `x320` for a width whose other side follows.
+
+    Raises:
+        ValueError: none of these.
+
+    >>> read_resize("48x"), read_resize("x320")
+    ({'height': 48}, {'width': 320})
+    """
+    if text.endswith("x") and text[:-1].isdecimal():
+        return {"height": int(text[:-1])}
+    if text.startswith("x") and text[1:].isdecimal():
+        return {"width": int(text[1:])}
+    return read_size(text)
+
+
+def _read_by(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def callback(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else read(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, parameter) from error
+
+    return callback
+
+
+def preprocess_options(function: F) -> F:
+    """The fields of `onnxq.data.Preprocess` as options; a command takes them as `**preprocess`."""
+    for option in reversed(
+        (
+            click.option("--color", metavar="rgb|bgr|gray", help="Order of the channels."),
+            click.option(
+                "--resize",
+                metavar="SIZE",
+                callback=_read_by(read_resize),
+                help="256: the shorter side; 224x320: height x width; 48x or x320: one side, the other follows.",
+            ),
+            click.option(
+                "--crop", metavar="SIZE", callback=_read_by(read_size), help="From the centre: 224 or 224x320."
+            ),
+            click.option("--interpolation", metavar="nearest|bilinear|bicubic", help="How to resize."),
+            click.option(
+                "--scale",
+                metavar="X",
+                callback=_read_by(read_number),
+                help="Factor on the values 0 to 255, like 1/255.",
+            ),
+            click.option(
+                "--mean",
+                metavar="X,...",
+                callback=_read_by(read_numbers),
+                help="Taken off after scaling, one or one per channel.",
+            ),
+            click.option(
+                "--std",
+                metavar="X,...",
+                callback=_read_by(read_numbers),
+                help="Divided by after that, one or one per channel.",
+            ),
+            click.option("--layout", metavar="nchw|nhwc", help="Where the channels are, if the model does not tell."),
+            click.option("--max-length", type=int, metavar="N", help="Tokens of a text at most."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="A job file; options stand above it."
+)
+metric_option = click.option(
+    "--metric", metavar="NAME", help="Labelled score: a registered name, module:Class or file.py:Class."
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime.  [default: the cores]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+report_option = click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON to this file, too."
+)
+skip_bad_option = click.option(
+    "--skip-bad", is_flag=True, default=None, help="Leave damaged files out, and say which, instead of stopping."
+)
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were used."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def start_job(config: Path | None, model: Path | None) -> Job:
+    """The job of a file, or an empty one for a model.
+
+    Raises:
+        UsageError: neither is given.
+        ConfigError: the file does not follow the schema.
+    """
+    from onnxq.config.job import Job, load_job
+
+    if config is not None:
+        return load_job(config)
+    if model is None:
+        raise UsageError("no model is named: give MODEL, or a job file with --config")
+    return Job(model=model)

@@ -1,0 +1,99 @@
+"""`onnxq quantize`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxq.cli import options
+from onnxq.cli.main import debug_option
+
+
+@click.command("quantize")
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option("--calib", metavar="DATA", help="Samples to calibrate with: a folder, a file, or module:function.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="[default: MODEL with .int8.onnx]"
+)
+@click.option("--target", metavar="NAME", help="What the model is to run on.  [default: cpu]")
+@click.option("--method", metavar="NAME", help="Calibration method.  [default: minmax]")
+@click.option("--eval", "evaluation", metavar="DATA", help="Samples to validate with, labelled if you have labels.")
+@options.metric_option
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="PATTERN",
+    help="Shell pattern of node names, op types or outputs; repeatable.",
+)
+@options.config_option
+@click.option("--strict", is_flag=True, default=None, help="Fail (exit code 1) if a heavy op stays float.")
+@click.option("--validate/--no-validate", "validate", default=None, help="Compare with the float model.  [default: do]")
+@click.option(
+    "--calib-samples", type=click.IntRange(min=1), metavar="N", help="Calibrate with at most so many samples."
+)
+@click.option("--eval-samples", type=click.IntRange(min=1), metavar="N", help="Validate with at most so many samples.")
+@click.option("--reduce-range/--no-reduce-range", default=None, help="7-bit weights.  [default: as this CPU needs]")
+@click.option(
+    "--keep-overridable",
+    is_flag=True,
+    default=None,
+    help="Keep initializers that are inputs, too, and what reads them float.",
+)
+@options.skip_bad_option
+@options.threads_option
+@options.preprocess_options
+@options.json_option
+@options.report_option
+@debug_option
+def command(
+    *,
+    model: Path | None,
+    calib: str | None,
+    output: Path | None,
+    target: str | None,
+    method: str | None,
+    evaluation: str | None,
+    metric: str | None,
+    keep_float: tuple[str, ...],
+    config: Path | None,
+    strict: bool | None,
+    validate: bool | None,
+    calib_samples: int | None,
+    eval_samples: int | None,
+    reduce_range: bool | None,
+    keep_overridable: bool | None,
+    skip_bad: bool | None,
+    threads: int | None,
+    as_json: bool,
+    report: Path | None,
+    **preprocess: Any,
+) -> None:
+    """Turn a float model and samples into a checked int8 model.
+
+    MODEL and --calib may come from the job file that --config names.
+    """
+    from onnxq import driver
+    from onnxq.cli import output as printed
+
+    job = options.start_job(config, model).with_overrides(
+        model=model,
+        output=output,
+        target=target,
+        reduce_range=reduce_range,
+        calib=calib,
+        eval=evaluation,
+        preprocess=options.given(preprocess),
+        skip_bad=skip_bad,
+        method=method,
+        calib_limit=calib_samples,
+        keep_float=keep_float,
+        keep_overridable=keep_overridable,
+        validate=validate,
+        metric=metric,
+        eval_limit=eval_samples,
+        threads=threads,
+        strict=strict,
+    )
+    printed.emit(driver.quantize(job, progress=printed.progress()), as_json=as_json, report=report)
