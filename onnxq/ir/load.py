@@ -79,6 +79,22 @@ def read_proto(path: Path) -> ModelProto:
     return proto
 
 
+def external_files(path: Path) -> list[Path]:
+    """The files beside a model that hold its external data, sorted; [] if all of it is inside.
+
+    Raises:
+        ModelError: as `load`.
+    """
+    found = {
+        entry.value
+        for tensor in _tensors(read_proto(path))
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return sorted(path.parent / name for name in found)
+
+
 def from_proto(
     proto: ModelProto,
     *,

@@ -96,6 +96,16 @@ class Coverage:
         return tuple(o for o in self.ops if not o.integer)
 
     @property
+    def heavy_float(self) -> tuple[OpCoverage, ...]:
+        """Operators that multiply and accumulate in float, file order."""
+        return tuple(o for o in self.ops if o.heavy and not o.integer)
+
+    @property
+    def heavy_total(self) -> int:
+        """Operators that multiply and accumulate."""
+        return sum(o.heavy for o in self.ops)
+
+    @property
     def unmapped(self) -> tuple[str, ...]:
         """Names of heavy operators whose kernel was not found: a fault of onnxq."""
         return tuple(o.name for o in self.ops if o.kernel == UNMAPPED)

@@ -1,0 +1,113 @@
+"""Everything a command found out, as one frozen value. Reports print it and compute nothing."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from onnxq.ir.load import external_files
+from onnxq.runtime.session import physical_threads
+from onnxq.targets.hardware import detect
+from onnxq.validate.accuracy import Accuracy
+from onnxq.validate.coverage import Coverage
+from onnxq.validate.gate import GateVerdict, Sizes
+from onnxq.validate.latency import Latency
+from onnxq.validate.summary import ModelSummary
+
+SCHEMA = "onnxq.result/1"
+"""Name and version of the JSON form: keys are only added within a version."""
+
+_PACKAGES = ("onnxq", "onnx", "onnxruntime", "onnx-graphsurgeon", "numpy")
+_FEATURES = (
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx_vnni_int8", "amx_int8"),
+    *("asimd", "asimddp", "i8mm", "sve"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What the figures were measured with.
+
+    Attributes:
+        cpu: as archspec names it.
+        features: vector and integer extensions that matter here.
+        cores: that this process may use.
+        platform: operating system and architecture.
+        python: version.
+        packages: name -> version.
+    """
+
+    cpu: str
+    features: tuple[str, ...]
+    cores: int
+    platform: str
+    python: str
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One run of `quantize`, `validate`, `inspect` or `gate`; what a command does not do is None or empty.
+
+    Attributes:
+        command: which.
+        reference: the float model.
+        candidate: the quantized model (of `quantize`: the file written).
+        target, method, calibration: names, and a phrase about the samples.
+        sizes, accuracy, latency, coverage, verdict: what was measured; one Latency per number of threads.
+        model: of `inspect`.
+        notes: sentences for the user.
+        passes: name, rewrites, and refusals counted by reason, in the order they ran.
+        seconds: stage -> seconds, in the order they ran.
+    """
+
+    command: str
+    reference: Path | None = None
+    candidate: Path | None = None
+    target: str | None = None
+    method: str | None = None
+    calibration: str | None = None
+    sizes: Sizes | None = None
+    accuracy: Accuracy | None = None
+    latency: tuple[Latency, ...] = ()
+    coverage: Coverage | None = None
+    verdict: GateVerdict | None = None
+    model: ModelSummary | None = None
+    notes: tuple[str, ...] = ()
+    passes: tuple[tuple[str, int, Mapping[str, int]], ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    environment: Environment | None = None
+
+
+def file_bytes(path: Path) -> int:
+    """Size of a model on disk, its external data included.
+
+    Raises:
+        ModelError: it is no model.
+    """
+    return sum(p.stat().st_size for p in {path, *external_files(path)} if p.exists())
+
+
+@functools.cache
+def environment() -> Environment:
+    """This process and machine."""
+    cpu = detect()
+    return Environment(
+        cpu=cpu.name,
+        features=tuple(f for f in _FEATURES if f in cpu.features),
+        cores=physical_threads(),
+        platform=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        packages={p: _version(p) for p in _PACKAGES},
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
