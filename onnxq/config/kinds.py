@@ -89,7 +89,7 @@ def wanted(kind: Any) -> str:
     if origin is tuple and arguments[-1] is not Ellipsis:
         return f"a list of {len(arguments)} ({', '.join(wanted(a) for a in arguments)})"
     if is_list(kind):
-        return f"a list (each {wanted(arguments[0])})"
+        return "a list" if arguments[0] is Any else f"a list (each {wanted(arguments[0])})"
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return f"a mapping with keys out of {', '.join(fields(kind))}"
     return "a mapping"
