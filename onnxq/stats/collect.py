@@ -84,8 +84,10 @@ def collect(
     here = produced(model.graph)
     inner = _known(model, wanted, here)
     root = aliases(model.graph)
-    taps = sorted({root.get(n, n) for n in wanted if n in here}.intersection(here))
-    collector = _Collector((MinMax.name, *observers), subset, allow_infinite)
+    roots = {root.get(n, n) for n in wanted}
+    taps = [n for n in here if n in roots]
+    allowed = {root.get(n, n) for n in allow_infinite}
+    collector = _Collector((MinMax.name, *observers), subset, {*allow_infinite, *allowed})
     session = _open(model, taps, threads)
     specs = {s.name: s for s in (*session.inputs, *session.output_specs)}
     taps = [t for t in taps if specs[t].dtype.kind == "f"]

@@ -208,6 +208,14 @@ def test_infinite_mask_is_tolerated_only_where_it_is_allowed() -> None:
         collect(model, ["m", "p"], Data(masked, 3), threads=1, allow_infinite={"p"})
 
 
+def test_a_copy_of_a_mask_is_tolerated_by_its_own_name() -> None:
+    model = parse(
+        MASK.replace("p = Softmax(m)", "t = Transpose(m) p = Softmax(t)").replace("float[1,4] p", "float[4,1] p")
+    )
+    found = collect(model, ["t"], Data(masked, 3), threads=1, allow_infinite={"t"})
+    assert found.tensors["t"].infinite == 3
+
+
 def test_nan_is_never_tolerated() -> None:
     data = Data(lambda i: {"x": np.full((1, 4), np.nan, np.float32), "keep": np.ones((1, 4), bool)}, 1)
     with pytest.raises(CalibrationError, match='tensor "m" has NaN'):
