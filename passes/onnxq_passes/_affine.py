@@ -9,7 +9,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq_passes._edit import Editor, input_at
+from onnxq_passes._edit import Editor
 
 Vector = NDArray[np.float64]
 
@@ -97,16 +97,3 @@ def per_channel(constant: gs.Constant, channels: int, axis: int, rank: int | Non
     if values.size != 1 and list(values.shape) != wanted:
         return None
     return values.astype(np.float64).reshape(-1)
-
-
-def private_constant(editor: Editor, node: gs.Node, slot: int, values: Vector, dtype: Any, name: str) -> None:
-    """Let a slot read new values, rounded once: under the old name if nobody else reads the old constant."""
-    old = input_at(node, slot)
-    rounded = values.astype(dtype)
-    alone = isinstance(old, gs.Constant) and editor.only_use(old) is not None
-    new = gs.Constant(old.name, rounded) if alone and old is not None else editor.constant(name, rounded)
-    rounded.flags.writeable = False
-    if slot < len(node.inputs):
-        editor.set_input(node, slot, new)
-    else:
-        editor.set_inputs(node, [*node.inputs, *(gs.Variable.empty() for _ in range(slot - len(node.inputs))), new])

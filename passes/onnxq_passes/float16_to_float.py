@@ -49,19 +49,18 @@ class Float16ToFloat(Pass):
                 tensor.dtype = _FLOAT32  # case 4
                 report.rewrites += 1
         for node in editor.live():
-            report.rewrites += _retarget(node)
-        inputs = {id(t) for t in graph.inputs}
+            if not _boundary_cast(node, editor):
+                report.rewrites += _retarget(node)
         for tensor in graph.inputs:
-            if float_type(tensor) in HALF:
+            if _widened(tensor, editor):
                 inner = gs.Variable(editor.fresh_tensor(f"{tensor.name}_float"), dtype=_FLOAT32, shape=tensor.shape)
                 editor.replace_uses(tensor, inner)
                 cast = editor.node("Cast", [tensor], [inner], name=f"{tensor.name}_Cast", attrs={"to": FLOAT})
                 editor.insert(cast, top=graph)  # case 1
                 report.rewrites += 1
         for tensor in graph.outputs:
-            maker = editor.producer(tensor)
-            kind = float_type(tensor)
-            if kind in HALF and maker is not None and id(tensor) not in inputs:
+            maker, kind = editor.producer(tensor), float_type(tensor)
+            if kind in HALF and maker is not None and not _boundary_cast(maker, editor):
                 inner = gs.Variable(editor.fresh_tensor(f"{tensor.name}_float"), dtype=_FLOAT32, shape=tensor.shape)
                 editor.set_output(maker, next(i for i, t in enumerate(maker.outputs) if t is tensor), inner)
                 editor.replace_uses(tensor, inner)
@@ -75,17 +74,29 @@ class Float16ToFloat(Pass):
         return report
 
 
+def _boundary_cast(node: gs.Node, editor: Editor) -> bool:
+    """Is the node a Cast to half whose result is only an output of the main graph?"""
+    if node.op != "Cast" or not standard(node) or node.attrs["to"] not in HALF or editor.body(node) is not editor.main:
+        return False
+    return editor.is_output(node.outputs[0]) and not any(True for _ in editor.uses(node.outputs[0]))
+
+
+def _widened(tensor: gs.Tensor, editor: Editor) -> bool:
+    """Is a tensor half and read by anything but a Cast to another type?"""
+    if float_type(tensor) not in HALF:
+        return False
+    return any(n.op != "Cast" or not standard(n) or n.attrs["to"] in HALF for n, _ in editor.uses(tensor))
+
+
 def _computes_in_half(editor: Editor) -> bool:
-    if any(float_type(t) in HALF for t in (*editor.main.inputs, *editor.main.outputs)):
+    if any(_widened(t, editor) for t in editor.main.inputs):
         return True
     for node in editor.live():
-        if node.op == "Cast" and standard(node):
-            if node.attrs["to"] in HALF:
-                return True
+        if _boundary_cast(node, editor):
             continue
-        if any(isinstance(t, gs.Constant) and float_type(t) in HALF for t in node.inputs):
+        if any(float_type(t) in HALF for t in node.outputs) or (node.op == "Cast" and node.attrs.get("to") in HALF):
             return True
-        if any(float_type(t) in HALF for t in node.outputs):
+        if node.op != "Cast" and any(isinstance(t, gs.Constant) and float_type(t) in HALF for t in node.inputs):
             return True
     return False
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.pipeline.base import Context, Pass, Report
-from onnxq_passes._affine import Affine, Vector, affine, batch_norm, private_constant
+from onnxq_passes._affine import Affine, affine, batch_norm
 from onnxq_passes._edit import Editor, input_at, rank
+from onnxq_passes._linear import LINEAR, channels, replace_constant, rounded, scale_inputs, scale_outputs
 
-_LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+NOT_FINITE = "the folded weights would not be finite"
 _AFFINE = ("BatchNormalization", "Add", "Sub", "Mul", "Div")
 
 
@@ -36,7 +35,7 @@ class FoldBatchnorm(Pass):
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
         report, editor = Report(), Editor(graph)
-        for node in editor.live(ops=_LINEAR):
+        for node in editor.live(ops=LINEAR):
             _fold_behind(node, editor, report)
         for node in editor.live(ops=["BatchNormalization"]):
             reason = _fold_ahead(node, editor, report)
@@ -50,10 +49,10 @@ def _fold_behind(node: gs.Node, editor: Editor, report: Report) -> None:
     weight = input_at(node, 1)
     if not isinstance(weight, gs.Constant) or weight.values.dtype.kind != "f":
         return
-    channels = _channels(node, weight)
-    if channels is None:
+    size = channels(node, weight)
+    if size is None:
         return
-    size = (
+    dimensions = (
         len(weight.shape) if node.op in ("Conv", "ConvTranspose") else 2 if node.op == "Gemm" else rank(node.outputs[0])
     )
     axis = -1 if node.op in ("Gemm", "MatMul") else 1
@@ -65,14 +64,14 @@ def _fold_behind(node: gs.Node, editor: Editor, report: Report) -> None:
         following = _next(last, editor)
         if following is None:
             break
-        step = affine(following, editor, channels, axis, size)
+        step = affine(following, editor, size, axis, dimensions)
         if step is None:
             break
         if isinstance(step, str):
             if following.op != "BatchNormalization":  # those that stay are refused by _fold_ahead
                 report.refuse(following, step)
             break
-        if following.op == "BatchNormalization" and axis == -1 and size != 2:
+        if following.op == "BatchNormalization" and axis == -1 and dimensions != 2:
             break  # case 4: its channels are on axis 1
         if editor.only_use(last.outputs[0]) is None:
             report.refuse(following, f"the result of {last.op} {last.name} is also read elsewhere")  # case 6
@@ -90,21 +89,11 @@ def _fold_behind(node: gs.Node, editor: Editor, report: Report) -> None:
 
 
 def _next(node: gs.Node, editor: Editor) -> gs.Node | None:
+    """An affine reader of the result, in the same graph."""
     for reader, slot in editor.uses(node.outputs[0]):
         if reader.op in _AFFINE and (slot == 0 or reader.op != "BatchNormalization"):
-            return reader
+            return reader if editor.body(reader) is editor.body(node) else None
     return None
-
-
-def _channels(node: gs.Node, weight: gs.Constant) -> int | None:
-    shape = weight.shape
-    if node.op == "Conv":
-        return int(shape[0])
-    if node.op == "ConvTranspose":
-        return int(shape[1] * node.attrs.get("group", 1))
-    if len(shape) != 2:
-        return None
-    return int(shape[0] if node.op == "Gemm" and node.attrs.get("transB", 0) else shape[1])
 
 
 def _apply(
@@ -116,69 +105,41 @@ def _apply(
     editor: Editor,
     report: Report,
 ) -> str | None:
-    channels = _channels(node, weight) or 1
-    scale, shift = np.broadcast_to(total.scale, channels), np.broadcast_to(total.shift, channels)
-    old = np.asarray(weight.values, np.float64)
-    new = _SCALED[node.op](node, old, scale)
-    dtype = weight.values.dtype
-    added: Vector | None = shift
-    if node.op in ("Conv", "ConvTranspose", "Gemm"):
-        previous = input_at(node, 2)
-        if previous is not None and not isinstance(previous, gs.Constant):
+    """Fold the chain behind a linear op into it, or say why not."""
+    size = channels(node, weight) or 1
+    scale, shift = np.broadcast_to(total.scale, size), np.broadcast_to(total.shift, size)
+    previous = input_at(node, 2) if node.op != "MatMul" else None
+    if previous is not None:
+        if not isinstance(previous, gs.Constant):
             return f"the bias of {node.op} is not constant"
-        if previous is not None:
-            beta = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
-            added = np.asarray(previous.values, np.float64) * beta * scale + shift
-        elif not shift.any():
-            added = None
-    elif not shift.any():
-        added = None
-    finite = np.isfinite(new.astype(dtype)).all() and (added is None or np.isfinite(added.astype(dtype)).all())
-    if not finite:
-        return "the folded weights would not be finite"  # case 7
-    result = chain[-1].outputs[0]
-    private_constant(editor, node, 1, new, dtype, f"{weight.name}_folded")
-    if node.op != "MatMul":
-        if added is not None:
-            private_constant(editor, node, 2, added, dtype, f"{node.name}_bias")
-        if node.op == "Gemm":
-            node.attrs.pop("beta", None)
+        beta = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
+        shift = np.asarray(previous.values, np.float64) * beta * scale + shift  # case 3
+    dtype = weight.values.dtype
+    new = rounded(scale_outputs(node, np.asarray(weight.values, np.float64), scale), dtype)
+    added = rounded(shift, dtype)
+    if new is None or added is None:
+        return NOT_FINITE
     report.rewrites += len(chain)
     for gone in chain:
         editor.remove(gone)
-    if node.op != "MatMul" or added is None:
+    replace_constant(editor, node, 1, new, f"{weight.name}_folded")
+    result = chain[-1].outputs[0]
+    needless = previous is None and not added.any()
+    if node.op != "MatMul" and not needless:
+        replace_constant(editor, node, 2, added, f"{node.name}_bias")
+        node.attrs.pop("beta", None)
+    if node.op != "MatMul" or needless:
         editor.set_output(node, 0, result)
         return None
-    middle = editor.variable(f"{node.name}_product", result)
+    middle = editor.variable(f"{node.name}_product", result)  # case 4
     editor.set_output(node, 0, middle)
     origin = bias if bias is not None else chain[-1]
-    constant = editor.constant(f"{origin.name}_constant", added.astype(dtype))
-    add = editor.node("Add", [middle, constant], [result], name=f"{origin.name}_bias")
+    add = editor.node(
+        "Add", [middle, editor.constant(f"{origin.name}_constant", added)], [result], name=f"{origin.name}_bias"
+    )
     editor.insert(add, after=node)
     report.renamed[add.name] = origin.name
     return None
-
-
-def _scale_conv(node: gs.Node, w: Vector, scale: Vector) -> Vector:
-    return w * scale.reshape(-1, *[1] * (w.ndim - 1))
-
-
-def _scale_transposed(node: gs.Node, w: Vector, scale: Vector) -> Vector:
-    groups = int(node.attrs.get("group", 1))  # case 2: output channel g * (C/g) + j is w[i of group g, j]
-    split = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-    return (split * scale.reshape(groups, 1, -1, *[1] * (w.ndim - 2))).reshape(w.shape)
-
-
-def _scale_matrix(node: gs.Node, w: Vector, scale: Vector) -> Vector:
-    return w * (scale[:, None] if node.attrs.get("transB", 0) else scale)
-
-
-_SCALED: dict[str, Callable[[gs.Node, Vector, Vector], Any]] = {
-    "Conv": _scale_conv,
-    "ConvTranspose": _scale_transposed,
-    "Gemm": _scale_matrix,
-    "MatMul": _scale_matrix,
-}
 
 
 def _fold_ahead(node: gs.Node, editor: Editor, report: Report) -> str | None:
@@ -195,18 +156,14 @@ def _fold_ahead(node: gs.Node, editor: Editor, report: Report) -> str | None:
         return "the Conv behind it pads with zeros, which are not shifted"
     if not isinstance(weight, gs.Constant) or (bias is not None and not isinstance(bias, gs.Constant)):
         return "the weights of the Conv behind it are not constant"
-    w = np.asarray(weight.values, np.float64)
-    groups = int(conv.attrs.get("group", 1))
-    split = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-    ones = [1] * (w.ndim - 2)
-    new = (split * norm.scale.reshape(groups, 1, -1, *ones)).reshape(w.shape)
-    shift = (split * norm.shift.reshape(groups, 1, -1, *ones)).reshape(w.shape[0], -1).sum(axis=1)
-    added = shift if bias is None else np.asarray(bias.values, np.float64) + shift
-    dtype = weight.values.dtype
-    if not (np.isfinite(new.astype(dtype)).all() and np.isfinite(added.astype(dtype)).all()):
-        return "the folded weights would not be finite"
-    private_constant(editor, conv, 1, new, dtype, f"{weight.name}_folded")
-    private_constant(editor, conv, 2, added, dtype, f"{conv.name}_bias")
+    w, dtype = np.asarray(weight.values, np.float64), weight.values.dtype
+    shift = scale_inputs(conv, w, norm.shift).reshape(w.shape[0], -1).sum(axis=1)
+    new = rounded(scale_inputs(conv, w, norm.scale), dtype)
+    added = rounded(shift if bias is None else np.asarray(bias.values, np.float64) + shift, dtype)
+    if new is None or added is None:
+        return NOT_FINITE
+    replace_constant(editor, conv, 1, new, f"{weight.name}_folded")
+    replace_constant(editor, conv, 2, added, f"{conv.name}_bias")
     editor.set_input(conv, 0, node.inputs[0])
     editor.remove(node)
     report.rewrites += 1

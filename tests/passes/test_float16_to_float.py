@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pytest
+
+from onnxq.ir import text, walk
+from onnxq.testing import check_pass, default_context
+from onnxq_passes.float16_to_float import Float16ToFloat
+from rewriting import bitwise, keep, model, rewrite
+
+PASS = Float16ToFloat()
+ONE_AND_A_HALF = 15872  # its bits in float16
+BF_ONE_AND_A_HALF = 16320  # and in bfloat16
+
+
+def test_contract() -> None:
+    check_pass(Float16ToFloat)
+
+
+def test_cases_1_and_2() -> None:
+    report = rewrite(
+        PASS,
+        f"(float16[1] x) => (float16[1] y) <float16[1] w = {{{ONE_AND_A_HALF}}}> {{ [mul] z = Mul(x, w) [last] y = Exp(z) }}",
+        """(float16[1] x) => (float16[1] y) <float[1] w = {1.5}> { [x_Cast] x_float = Cast<to = 1>(x)
+            [mul] z = Mul(x_float, w) [last] y_float = Exp(z) [y_Cast] y = Cast<to = 10>(y_float) }""",
+        rewrites=3,
+        atol=1e-2,
+    )
+    assert "half precision" in report.notes[0]
+
+
+def test_bfloat16() -> None:
+    # ONNX Runtime has no bfloat16 kernels of Mul: the result is compared, not the original run
+    graph = text.parse(model(f"(bfloat16[1] x) => (float[1] y) <bfloat16[1] w = {{{BF_ONE_AND_A_HALF}}}> {{ z = Mul(x, w) y = Cast<to = 1>(z) }}")).graph
+    assert PASS.run(graph, default_context()).rewrites == 2
+    wanted = """(bfloat16[1] x) => (float[1] y) <float[1] w = {1.5}> { [x_Cast] x_float = Cast<to = 1>(x) z = Mul(x_float, w) y = Cast<to = 1>(z) }"""
+    assert text.text(graph) == text.text(text.parse(model(wanted)).graph)
+    assert PASS.run(graph, default_context()).rewrites == 0
+
+
+def test_an_output_that_is_read_inside() -> None:
+    rewrite(
+        PASS,
+        "(float16[2] x) => (float16[2] y, float16[2] z) { [a] y = Neg(x) [b] z = Abs(y) }",
+        """(float16[2] x) => (float16[2] y, float16[2] z) { [x_Cast] x_float = Cast<to = 1>(x) [a] y_float = Neg(x_float)
+            [y_Cast] y = Cast<to = 10>(y_float) [b] z_float = Abs(y_float) [z_Cast] z = Cast<to = 10>(z_float) }""",
+        rewrites=3,
+        atol=0,
+    )
+
+
+def test_an_input_that_is_an_output_stays() -> None:
+    source = "(float16[2] x, float16[2] v) => (float16[2] x, float16[2] y) { y = Neg(v) }"
+    graph = text.parse(model(source)).graph
+    PASS.run(graph, default_context())
+    assert [t.name for t in graph.outputs] == ["x", "y"]
+    assert graph.inputs[0] is graph.outputs[0]
+
+
+def test_case_3_inner_casts_and_type_attributes() -> None:
+    rewrite(
+        PASS,
+        """(float[2] x) => (float[2] y) <int64[1] s = {2}> { h = Cast<to = 10>(x) k = ConstantOfShape<value = float16[1] {15872}>(s)
+            m = Mul(h, k) y = Cast<to = 1>(m) }""",
+        """(float[2] x) => (float[2] y) <int64[1] s = {2}> { h = Cast<to = 1>(x) k = ConstantOfShape<value = float[1] {1.5}>(s)
+            m = Mul(h, k) y = Cast<to = 1>(m) }""",
+        rewrites=2,
+        atol=1e-2,
+    )
+
+
+def test_case_4_bodies() -> None:
+    source = """(bool c, float16[1] x) => (float16[1] y) { [if] y = If(c) <
+        then_branch = p () => (float16[1] t) { t = Exp(x) }, else_branch = q () => (float16[1] e) { h = Cast<to = 10>(x) e = Neg(h) }> }"""
+    graph = text.parse(model(source)).graph
+    assert PASS.run(graph, default_context()).rewrites == 5
+    bodies = dict(walk.graphs(graph))
+    assert all(body.outputs[0].dtype == "float32" for path, body in bodies.items() if path)
+    rewrite(PASS, source, str(WANTED_BODIES), rewrites=5, atol=1e-2)
+
+
+WANTED_BODIES = """(bool c, float16[1] x) => (float16[1] y) { [x_Cast] x_float = Cast<to = 1>(x) [if] y_float = If(c) <
+    then_branch = p () => (float[1] t) { t = Exp(x_float) }, else_branch = q () => (float[1] e) { h = Cast<to = 1>(x_float) e = Neg(h) }>
+    [y_Cast] y = Cast<to = 10>(y_float) }"""
+
+
+def test_case_5_fp16_weights_behind_a_cast_are_left_alone() -> None:
+    keep(PASS, f"(float[1] x) => (float[1] y) <float16[1] w = {{{ONE_AND_A_HALF}}}> {{ f = Cast<to = 1>(w) y = Mul(x, f) }}")
+
+
+def test_case_5_near_miss_a_cast_down() -> None:
+    bitwise(
+        PASS,
+        "(float[2] x) => (bool[2] y) { h = Cast<to = 10>(x) y = IsNaN(h) }",
+        "(float[2] x) => (bool[2] y) { h = Cast<to = 1>(x) y = IsNaN(h) }",
+        rewrites=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("(float16[1] x) => (float16[1] y) { [op] y = their.domain.Op(x) }", "op of the domain their.domain"),
+        ("(float16[1] x) => (uint16[1] y) { [op] y = BitCast<to = 4>(x) }", "reads the bits"),
+        ("(seq(float16[1]) x) => (float[1] y) { [op] z = ConcatFromSequence<axis = 0>(x) y = Cast<to = 1>(z) }", "sequence of half"),
+    ],
+)
+def test_case_6_refusals(source: str, reason: str) -> None:
+    text_before = model(source).replace('"com.microsoft" : 1', '"com.microsoft" : 1, "their.domain" : 1')
+    if "seq(" in source:
+        source = source.replace("y = Cast<to = 1>(z)", "h = Cast<to = 10>(z) y = Cast<to = 1>(h)")
+        text_before = model(source)
+    graph = text.parse(text_before).graph
+    before = text.text(graph)
+    report = PASS.run(graph, default_context())
+    assert report.rewrites == 0
+    assert reason in report.refusals[0].reason
+    assert text.text(graph) == before
+
+
+def test_case_1_casts_that_are_there_already() -> None:
+    keep(PASS, "(float16[2] x) => (float16[2] y) { f = Cast<to = 1>(x) g = Exp(f) y = Cast<to = 10>(g) }")
+
+
+def test_case_1_near_miss_the_cast_output_is_read_inside() -> None:
+    rewrite(
+        PASS,
+        "(float[2] x) => (float16[2] y, float[2] z) { [down] y = Cast<to = 10>(x) e = Exp(y) [up] z = Cast<to = 1>(e) }",
+        "(float[2] x) => (float16[2] y, float[2] z) { [down] y_float = Cast<to = 1>(x) [y_Cast] y = Cast<to = 10>(y_float) "
+        "e = Exp(y_float) [up] z = Cast<to = 1>(e) }",
+        rewrites=2,
+        atol=1e-2,
+    )

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from onnxq.ir import text
+from onnxq.testing import assert_rewrite, check_pass, default_context
+from onnxq_passes.fold_batchnorm import FoldBatchnorm
+from rewriting import keep, model, rewrite
+
+PASS = FoldBatchnorm()
+BN = "float[2] g = {1, 2}, float[2] h = {0.5, -1}, float[2] m = {1, -1}, float[2] v = {3, 0}"
+EPS = "BatchNormalization<epsilon = 1.0>"  # scale = g / sqrt(v + 1) = {0.5, 2}, shift = h - m * scale = {0, 1}
+CONV = "(float[1,1,3,3] x) => (float[1,2,3,3] y)"
+
+
+def test_contract() -> None:
+    check_pass(FoldBatchnorm)
+
+
+def test_case_1_conv_without_bias() -> None:
+    rewrite(
+        PASS,
+        f"{CONV} <float[2,1,1,1] w = {{4, 3}}, {BN}> {{ [conv] c = Conv(x, w) [bn] y = {EPS}(c, g, h, m, v) }}",
+        f"{CONV} <float[2,1,1,1] w = {{2, 6}}, float[2] conv_bias = {{0, 1}}> {{ [conv] y = Conv(x, w, conv_bias) }}",
+        rewrites=1,
+        atol=1e-6,
+    )
+
+
+def test_case_1_conv_with_bias() -> None:
+    rewrite(
+        PASS,
+        f"{CONV} <float[2,1,1,1] w = {{4, 3}}, float[2] b = {{6, 7}}, {BN}> {{ [conv] c = Conv(x, w, b) [bn] y = {EPS}(c, g, h, m, v) }}",
+        f"{CONV} <float[2,1,1,1] w = {{2, 6}}, float[2] b = {{3, 15}}> {{ [conv] y = Conv(x, w, b) }}",
+        rewrites=1,
+        atol=1e-5,
+    )
+
+
+def test_case_1_a_chain_of_constants() -> None:
+    rewrite(
+        PASS,
+        CONV + """ <float[2,1,1,1] w = {4, 3}, float[2,1,1] p = {2, 3}, float[1,2,1,1] q = {1, -1}, float h = {0.5}, float two = {2}>
+        { [conv] c = Conv(x, w) a = Mul(p, c) b = Add(a, q) d = Sub(b, h) y = Div(d, two) }""",
+        CONV + " <float[2,1,1,1] w = {4, 4.5}, float[2] conv_bias = {0.25, -0.75}> { [conv] y = Conv(x, w, conv_bias) }",
+        rewrites=4,
+        atol=1e-6,
+    )
+
+
+def test_case_1_constant_minus_result() -> None:
+    rewrite(
+        PASS,
+        CONV + " <float[2,1,1,1] w = {4, 3}, float one = {1}> { [conv] c = Conv(x, w) y = Sub(one, c) }",
+        CONV + " <float[2,1,1,1] w = {-4, -3}, float[2] conv_bias = {1, 1}> { [conv] y = Conv(x, w, conv_bias) }",
+        rewrites=1,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("constant", "op", "reason"),
+    [
+        ("float[2] p = {2, 3}", "y = Mul(c, p)", "not one number per channel"),  # along the width
+        ("float[2,1,2] p = {1, 2, 3, 4}", "y = Mul(c, p)", "not one number per channel"),
+        ("float[2,1,1,1,1] p = {1, 2}", "r = Mul(c, p) z = Constant<value_ints = [0]>() s = ReduceSum<keepdims = 0>(r, z) y = Neg(s)", "not one number"),
+        ("float[2,1,1] p = {1, 0}", "y = Div(c, p)", "has a zero"),
+        ("float[2,1,1] p = {1e38, 1e38}", "a = Mul(c, p) y = Mul(a, p)", "would not be finite"),
+    ],
+)
+def test_case_1_and_7_near_misses(constant: str, op: str, reason: str) -> None:
+    source = f"(float[1,1,1,2] x) => (float[p,q,r,s] y) <float[2,1,1,1] w = {{4, 3}}, {constant}> {{ c = Conv(x, w) {op} }}"
+    keep(PASS, source, reason, inputs={"x": np.zeros((1, 1, 1, 2), np.float32)})
+
+
+def test_a_residual_add_is_no_site() -> None:
+    keep(PASS, "(float[1,1,2,2] x) => (float[1,1,2,2] y) <float[1,1,1,1] w = {4}> { c = Conv(x, w) y = Add(c, x) }")
+
+
+def test_constant_divided_by_the_result_is_no_site() -> None:
+    source = "(float[1,1,2,2] x) => (float[1,1,2,2] y) <float[1,1,1,1] w = {4}, float one = {1}> { c = Conv(x, w) y = Div(one, c) }"
+    keep(PASS, source)
+
+
+GROUPED = "(float[1,4,2,2] x) => (float[1,4,2,2] y)"
+
+
+def test_case_2_conv_transpose_with_groups() -> None:
+    rewrite(
+        PASS,
+        GROUPED + " <float[4,2,1,1] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[4,1,1] p = {1, 10, 100, 1000}> { [ct] c = ConvTranspose<group = 2>(x, w) y = Mul(c, p) }",
+        GROUPED + " <float[4,2,1,1] w = {1, 20, 3, 40, 500, 6000, 700, 8000}> { [ct] y = ConvTranspose<group = 2>(x, w) }",
+        rewrites=1,
+        atol=1e-2,
+    )
+
+
+@pytest.mark.parametrize(("matrix", "attribute"), [("1, 2, 3, 4", ""), ("1, 3, 2, 4", "<transB = 1>")])
+@pytest.mark.parametrize(("c", "folded"), [(", float[2] c = {5, 6}", "5, 13"), ("", "0, 1")])
+def test_case_3_gemm(matrix: str, attribute: str, c: str, folded: str) -> None:
+    scaled = "0.5, 4, 1.5, 8" if not attribute else "0.5, 1.5, 4, 8"
+    beta = {"": ""}.get(c, "beta = 2.0")
+    attributes = "<" + ", ".join(a for a in (attribute.strip("<>"), beta) if a) + ">" if attribute or beta else ""
+    third = ", c" if c else ""
+    name = "c" if c else "fc_bias"
+    folded = {"5, 13": "5, 25"}.get(folded, folded)  # 2 * {5, 6} * {0.5, 2} + {0, 1}
+    rewrite(
+        PASS,
+        f"(float[3,2] x) => (float[3,2] y) <float[2,2] w = {{{matrix}}}{c}, {BN}> {{ [fc] a = Gemm{attributes}(x, w{third}) y = {EPS}(a, g, h, m, v) }}",
+        f"(float[3,2] x) => (float[3,2] y) <float[2,2] w = {{{scaled}}}, float[2] {name} = {{{folded}}}> {{ [fc] y = Gemm{attribute}(x, w, {name}) }}",
+        rewrites=1,
+        atol=1e-4,
+    )
+
+
+def test_case_4_matmul_scaled_needs_no_bias() -> None:
+    rewrite(
+        PASS,
+        "(float[2,3,2] x) => (float[2,3,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2] p = {10, 100}> { [mm] a = MatMul(x, w) y = Mul(a, p) }",
+        "(float[2,3,2] x) => (float[2,3,2] y) <float[2,2] w = {10, 200, 30, 400}> { [mm] y = MatMul(x, w) }",
+        rewrites=1,
+        atol=1e-3,
+    )
+
+
+def test_case_4_matmul_with_bias_and_batchnorm() -> None:
+    report = rewrite(
+        PASS,
+        f"(float[3,2] x) => (float[3,2] y) <float[2,2] w = {{1, 2, 3, 4}}, float[2] b = {{4, 5}}, float[3,2] a, {BN}> "
+        f"{{ [mm] a = MatMul(x, w) [add] c = Add(a, b) [bn] y = {EPS}(c, g, h, m, v) }}",
+        "(float[3,2] x) => (float[3,2] y) <float[2,2] w = {0.5, 4, 1.5, 8}, float[2] add_constant = {2, 11}> "
+        "{ [mm] mm_product = MatMul(x, w) [add_bias] y = Add(mm_product, add_constant) }",
+        rewrites=2,
+        atol=1e-4,
+    )
+    assert report.renamed == {"add_bias": "add"}
+
+
+def test_case_4_lone_bias_stays() -> None:
+    keep(PASS, "(float[3,2] x) => (float[3,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2] b = {4, 5}> { a = MatMul(x, w) y = Add(a, b) }")
+
+
+def test_case_4_near_miss_batchnorm_of_rank_3() -> None:
+    source = f"(float[1,2,2] x) => (float[1,2,2] y) <float[2,2] w = {{1, 2, 3, 4}}, float[1,2,2] a, {BN}> {{ a = MatMul(x, w) y = {EPS}(a, g, h, m, v) }}"
+    keep(PASS, source, "no linear op next to it")
+
+
+def test_case_5_batchnorm_before_a_conv() -> None:
+    rewrite(
+        PASS,
+        f"(float[1,2,3,3] x) => (float[1,1,3,3] y) <float[1,2,1,1] w = {{4, 3}}, {BN}> {{ [bn] a = {EPS}(x, g, h, m, v) [conv] y = Conv(a, w) }}",
+        "(float[1,2,3,3] x) => (float[1,1,3,3] y) <float[1,2,1,1] w = {2, 6}, float[1] conv_bias = {3}> { [conv] y = Conv(x, w, conv_bias) }",
+        rewrites=1,
+        atol=1e-5,
+    )
+
+
+def test_case_5_with_groups() -> None:
+    rewrite(
+        PASS,
+        f"(float[1,2,3,3] x) => (float[1,2,3,3] y) <float[2,1,1,1] w = {{4, 3}}, float[2] b = {{1, 1}}, {BN}> "
+        f"{{ [bn] a = {EPS}(x, g, h, m, v) [conv] y = Conv<group = 2>(a, w, b) }}",
+        "(float[1,2,3,3] x) => (float[1,2,3,3] y) <float[2,1,1,1] w = {2, 6}, float[2] b = {1, 4}> { [conv] y = Conv<group = 2>(x, w, b) }",
+        rewrites=1,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("conv", "reason"),
+    [
+        ("y = Conv<pads = [1, 1, 1, 1]>(a, w)", "pads with zeros"),
+        ('y = Conv<auto_pad = "SAME_UPPER">(a, w)', "pads with zeros"),
+        ("y = Conv(a, x)", "not constant"),
+        ("c = Conv(a, w) y = Sub(c, a)", "no linear op next to it"),
+        ("y = Relu(a)", "no linear op next to it"),
+    ],
+)
+def test_case_5_and_7_near_misses(conv: str, reason: str) -> None:
+    source = f"(float[1,2,1,1] x) => (float[p,q,r,s] y) <float[1,2,1,1] w = {{4, 3}}, {BN}> {{ a = {EPS}(x, g, h, m, v) {conv} }}"
+    keep(PASS, source, reason)
+
+
+def test_case_6_a_shared_weight_is_copied() -> None:
+    rewrite(
+        PASS,
+        CONV.replace("y)", "y, float[1,2,3,3] z)") + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) y = Mul(c, two) [c2] z = Conv(x, w) }",
+        CONV.replace("y)", "y, float[1,2,3,3] z)") + " <float[2,1,1,1] w = {4, 3}, float[2,1,1,1] w_folded = {8, 6}> { [c1] y = Conv(x, w_folded) [c2] z = Conv(x, w) }",
+        rewrites=1,
+        atol=1e-6,
+    )
+
+
+def test_case_6_near_miss_the_result_is_read_elsewhere() -> None:
+    source = CONV + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) s = Mul(c, two) y = Add(s, c) }"
+    keep(PASS, source, "result of Conv c1 is also read elsewhere")
+
+
+def test_case_6_near_miss_the_result_is_an_output() -> None:
+    source = CONV.replace("y)", "y, float[1,2,3,3] c)") + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) y = Mul(c, two) }"
+    keep(PASS, source, "result of Conv c1 is also read elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("bn", "reason"),
+    [
+        ("y = BatchNormalization<epsilon = 0.0>(c, g, h, m, v)", "variance of BatchNormalization is not positive"),
+        (f"n = Neg(g) y = {EPS}(c, n, h, m, v)", "parameters of BatchNormalization are not constant"),
+        ("y, q, r = BatchNormalization<epsilon = 1.0, training_mode = 1>(c, g, h, m, v)", "training mode"),
+    ],
+)
+def test_case_7_batchnorms_that_stay(bn: str, reason: str) -> None:
+    zeros = {"x": np.ones((1, 1, 3, 3), np.float32)}
+    keep(PASS, f"{CONV} <float[2,1,1,1] w = {{4, 3}}, {BN}> {{ c = Conv(x, w) {bn} }}", reason, inputs=zeros)
+
+
+def test_a_bias_that_is_computed() -> None:
+    source = CONV + " <float[2,1,1,1] w = {4, 3}, float[2] b = {1, 2}, float two = {2}> { n = Neg(b) c = Conv(x, w, n) y = Mul(c, two) }"
+    keep(PASS, source, "bias of Conv is not constant")
+
+
+def test_in_bodies() -> None:
+    source = """(bool c, float[1,1,3,3] x) => (float[1,2,3,3] y) <float[2,1,1,1] w = {{{0}}}, float two = {{2}}> {{ y = If(c) <
+        then_branch = p () => (float[1,2,3,3] t) {{ [conv] {1} }}, else_branch = q () => (float[1,2,3,3] e) {{ e = Concat<axis = 1>(x, x) }}> }}"""
+    before = model(source.format("4, 3", "u = Conv(x, w) t = Mul(u, two)"))
+    after = model(source.format("8, 6", "t = Conv(x, w)").replace(", float two = {2}", ""))
+    assert_rewrite(PASS, before, after, rewrites=1, atol=1e-6)
+
+
+def test_a_reader_in_a_body_is_no_site() -> None:
+    source = """(bool c, float[1,1,3,3] x) => (float[1,1,3,3] y) <float[1,1,1,1] w = {4}, float two = {2}> { u = Conv(x, w) y = If(c) <
+        then_branch = p () => (float[1,1,3,3] t) { t = Mul(u, two) }, else_branch = q () => (float[1,1,3,3] e) { e = Neg(x) }> }"""
+    keep(PASS, source)
+
+
+def test_the_product_is_rounded_once() -> None:
+    """Three scales in float32 steps would give another last bit than the float64 product does."""
+    scales = np.array([1.1, 1.3, 1.7], np.float32)
+    source = CONV.replace("float[1,2", "float[1,1") + (
+        " <float[1,1,1,1] w = {0.7}, float p = {1.1}, float q = {1.3}, float r = {1.7}>"
+        " { c = Conv(x, w) a = Mul(c, p) b = Mul(a, q) y = Mul(b, r) }"
+    )
+    graph = text.parse(model(source)).graph
+    PASS.run(graph, default_context())
+    (folded,) = graph.nodes[0].inputs[1].values.reshape(-1)
+    assert folded == np.float32(np.float64(np.float32(0.7)) * scales.astype(np.float64).prod())
+    assert re.search(r"y = Conv\(x, w\)", text.text(graph))
