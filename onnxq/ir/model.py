@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger import G_LOGGER
+
+G_LOGGER.severity = G_LOGGER.CRITICAL + 1  # it prints to stdout, where our JSON goes; what is critical is raised, too
 
 
 @dataclass(kw_only=True)

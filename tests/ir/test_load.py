@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -239,7 +240,8 @@ class TestNothingIsLost:
     def test_sequence_and_optional_types(self, run):
         model = from_proto(
             parser.parse_model(
-                '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (seq(float[2]) s) { s = SequenceConstruct(x, x) }'
+                '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (seq(float[2]) s)'
+                "{ s = SequenceConstruct(x, x) }"
             )
         )
         assert to_proto(model).graph.output[0].type.HasField("sequence_type")
@@ -262,9 +264,7 @@ class TestNothingIsLost:
     def test_element_types(self, tmp_path):
         names = ["BFLOAT16", "FLOAT16", "INT4", "UINT4", "INT2", "UINT2", "FLOAT8E4M3FN", "FLOAT8E5M2", "FLOAT4E2M1"]
         names += ["UINT16", "UINT64", "BOOL", "DOUBLE", "COMPLEX64", "INT8"]
-        proto = parser.parse_model(
-            '<ir_version: 13, opset_import: ["": 25]> g (float[1] x) => (float[1] y) { y = Relu(x) }'
-        )
+        proto = parser.parse_model(RELU.replace("ir_version: 8", "ir_version: 13").replace("17", "25"))
         for name in names:
             kind = getattr(TensorProto, name)
             array = np.array([0, 1, 1], dtype=helper.tensor_dtype_to_np_dtype(kind))
@@ -294,7 +294,7 @@ class TestNothingIsLost:
 
     def test_odd_names(self, tmp_path, run_file):
         names = ["a b", 'q"uote', "ü/✓", "back\\slash", "new\nline", "x:0"]
-        nodes = [helper.make_node("Relu", [a], [b], name=b) for a, b in zip(names, names[1:], strict=False)]
+        nodes = [helper.make_node("Relu", [a], [b], name=b) for a, b in itertools.pairwise(names)]
         graph = helper.make_graph(
             nodes,
             "g r",
@@ -384,7 +384,8 @@ class TestSubgraphs:
 
 
 def test_is_quantized():
-    source = """<ir_version: 10, opset_import: ["": 21]> g (float[2] x, bool c) => (float[2] y) <float s = {0.5}, uint8 z = {0}> {
+    source = """<ir_version: 10, opset_import: ["": 21]> g (float[2] x, bool c) => (float[2] y)
+        <float s = {0.5}, uint8 z = {0}> {
         y = If(c) <then_branch = a () => (float[2] p) { q = QuantizeLinear(x, s, z) p = DequantizeLinear(q, s, z) },
                    else_branch = b () => (float[2] r) { r = Relu(x) }> }"""
     assert is_quantized(from_proto(parser.parse_model(source)).graph) == ["DequantizeLinear", "QuantizeLinear"]

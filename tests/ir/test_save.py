@@ -243,15 +243,15 @@ class TestFailures:
         assert list(tmp_path.iterdir()) == []
 
     def test_folder_as_path(self, tmp_path):
-        with pytest.raises(OutputError, match="is a folder; give the path of the file to write"):
+        with pytest.raises(OutputError, match=r"is a folder; give the path of the file to write"):
             check_writable(tmp_path)
 
     def test_folder_missing(self, tmp_path):
-        with pytest.raises(OutputError, match="the folder .*no does not exist; create it first"):
+        with pytest.raises(OutputError, match=r"the folder .*no does not exist; create it first"):
             check_writable(tmp_path / "no" / "m.onnx")
 
     def test_folder_that_takes_no_files(self):
-        with pytest.raises(OutputError, match="takes no files|read-only"):
+        with pytest.raises(OutputError, match=r"takes no files|read-only"):
             check_writable("/proc/m.onnx")
 
     def test_good_path_leaves_no_trace(self, tmp_path):
@@ -277,7 +277,8 @@ def test_memory_map_is_not_materialised(tmp_path):
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     code = (
         "import sys, resource\n"
-        "from onnxq.ir.load import load; from onnxq.ir.save import save, runnable; from onnxq.ir.hash import model_hash\n"
+        "from onnxq.ir.load import load; from onnxq.ir.save import save, runnable\n"
+        "from onnxq.ir.hash import model_hash\n"
         "from onnxq.ir.hash import structural\n"
         "def anonymous():\n"
         "    lines = open('/proc/self/status').read().splitlines()\n"
