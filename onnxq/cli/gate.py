@@ -63,6 +63,6 @@ def command(
         threads=threads,
         gate=options.given({"max_drop": max_drop}),
     )
-    result = driver.gate(baseline, candidate, job, progress=output.progress())
+    result = driver.gate(baseline, candidate, job, progress=output.begin(report))
     output.emit(result, as_json=as_json, report=report)
     return result.verdict.exit_code

@@ -22,4 +22,4 @@ def command(model: Path, as_json: bool) -> None:
     from onnxq import driver
     from onnxq.cli import output
 
-    output.emit_summary(driver.inspect(model, progress=output.progress()), as_json=as_json)
+    output.emit(driver.inspect(model, progress=output.begin(None)), as_json=as_json)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the reading of their values. What is not given is None: the job file decides."""
+"""Options that several commands share, and how their values are read. What is not given is None: the job decides."""
 
 from __future__ import annotations
 

@@ -96,4 +96,4 @@ def command(
         threads=threads,
         strict=strict,
     )
-    printed.emit(driver.quantize(job, progress=printed.progress()), as_json=as_json, report=report)
+    printed.emit(driver.quantize(job, progress=printed.begin(report)), as_json=as_json, report=report)

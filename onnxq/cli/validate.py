@@ -56,4 +56,4 @@ def command(
         eval_limit=samples,
         threads=threads,
     )
-    output.emit(driver.validate(fp32, int8, job, progress=output.progress()), as_json=as_json, report=report)
+    output.emit(driver.validate(fp32, int8, job, progress=output.begin(report)), as_json=as_json, report=report)

@@ -239,7 +239,8 @@ class Job:
         """The job with what the command line says put over it; None leaves a value as it is.
 
         Paths given here are relative to the current folder. `keep_float` adds to the file's patterns; `preprocess`
-        and `gate` replace single settings; another `method` leaves the settings of the file's method behind.
+        and `gate` replace single settings; another `method` leaves the settings of the file's method behind;
+        `threads` are those of calibration and of validation.
 
         Raises:
             UsageError: a value that makes no sense.
@@ -265,7 +266,8 @@ class Job:
                 ),
             ),
             calibration=replace(
-                calibration, **_given(method=method, settings=settings, weights=weights, limit=calib_limit)
+                calibration,
+                **_given(method=method, settings=settings, weights=weights, limit=calib_limit, threads=threads),
             ),
             validate=replace(
                 self.validate,

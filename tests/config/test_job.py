@@ -215,7 +215,7 @@ def test_overrides_without_a_file() -> None:
         data=DataSection(
             calib=Source(path="data/"), eval=Source(path="x.py:f"), preprocess=Preprocess(mean=(0.5,)), skip_bad=True
         ),
-        calibration=CalibrationSection(method="entropy", settings={"bins": 4096}, weights="mse", limit=3),
+        calibration=CalibrationSection(method="entropy", settings={"bins": 4096}, weights="mse", limit=3, threads=1),
         keep_float=("a*",),
         keep_overridable=True,
         pipeline="my.yaml",

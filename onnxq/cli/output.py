@@ -1,0 +1,52 @@
+"""Where a result goes: stdout for people or for machines, and a JSON file if one is asked for."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from onnxq.errors import OutputError
+from onnxq.ir.save import check_writable
+from onnxq.progress import Progress
+from onnxq.report import json as machine
+from onnxq.report import terminal
+from onnxq.report.progress import make_progress
+from onnxq.validate.result import Result
+
+
+def begin(report: Path | None) -> Progress:
+    """Progress on stderr.
+
+    Raises:
+        OutputError: the report file could not be written; said before the work, not after it.
+    """
+    if report is not None:
+        check_writable(report)
+    return make_progress()
+
+
+def emit(result: Result, *, as_json: bool, report: Path | None = None) -> None:
+    """Print the result, and write it to a file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if report is not None:
+        _write(report, machine.dumps(result))
+    if as_json:
+        sys.stdout.write(machine.dumps(result))
+        sys.stdout.flush()
+    else:
+        terminal.show(result)
+
+
+def _write(path: Path, text: str) -> None:
+    """All or nothing: a temporary file, then a rename."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".onnxq-", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            made.write_text(text, encoding="utf-8")
+            made.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}): give another path with --report") from error
