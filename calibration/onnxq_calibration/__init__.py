@@ -1,0 +1,1 @@
+"""The calibrators, one per file; the engine reaches them through the registry only."""

@@ -1,0 +1,1 @@
+"""YAML to dataclasses, strictly, and the job file on top of that."""

@@ -1,0 +1,1 @@
+"""What a pass is, pipeline files, and the manager that runs them."""
