@@ -64,5 +64,4 @@ def command(
         gate=options.given({"max_drop": max_drop}),
     )
     result = driver.gate(baseline, candidate, job, progress=output.begin(report))
-    output.emit(result, as_json=as_json, report=report)
-    return result.verdict.exit_code
+    return output.emit(result, as_json=as_json, report=report)

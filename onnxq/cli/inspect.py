@@ -14,7 +14,7 @@ from onnxq.cli.main import debug_option
 @click.argument("model", type=click.Path(path_type=Path))
 @options.json_option
 @debug_option
-def command(model: Path, as_json: bool) -> None:
+def command(model: Path, as_json: bool) -> int:
     """Show ops, opset, sizes and inputs of a model.
 
     Of a quantized model also what is int8, what is float, and why.
@@ -22,4 +22,4 @@ def command(model: Path, as_json: bool) -> None:
     from onnxq import driver
     from onnxq.cli import output
 
-    output.emit(driver.inspect(model, progress=output.begin(None)), as_json=as_json)
+    return output.emit(driver.inspect(model, progress=output.begin(None)), as_json=as_json)

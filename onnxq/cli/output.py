@@ -26,8 +26,8 @@ def begin(report: Path | None) -> Progress:
     return make_progress()
 
 
-def emit(result: Result, *, as_json: bool, report: Path | None = None) -> None:
-    """Print the result, and write it to a file.
+def emit(result: Result, *, as_json: bool, report: Path | None = None) -> int:
+    """Print the result, write it to a file, and give the exit code: 1 if there is a verdict and it says no, else 0.
 
     Raises:
         OutputError: the file cannot be written.
@@ -39,6 +39,7 @@ def emit(result: Result, *, as_json: bool, report: Path | None = None) -> None:
         sys.stdout.flush()
     else:
         terminal.show(result)
+    return 0 if result.verdict is None else result.verdict.exit_code
 
 
 def _write(path: Path, text: str) -> None:

@@ -69,7 +69,7 @@ def command(
     as_json: bool,
     report: Path | None,
     **preprocess: Any,
-) -> None:
+) -> int:
     """Turn a float model and samples into a checked int8 model.
 
     MODEL and --calib may come from the job file that --config names.
@@ -96,4 +96,4 @@ def command(
         threads=threads,
         strict=strict,
     )
-    printed.emit(driver.quantize(job, progress=printed.begin(report)), as_json=as_json, report=report)
+    return printed.emit(driver.quantize(job, progress=printed.begin(report)), as_json=as_json, report=report)

@@ -39,7 +39,7 @@ def command(
     as_json: bool,
     report: Path | None,
     **preprocess: Any,
-) -> None:
+) -> int:
     """Compare a quantized model with its float form.
 
     Accuracy, speed, and what runs in integer kernels.
@@ -56,4 +56,4 @@ def command(
         eval_limit=samples,
         threads=threads,
     )
-    output.emit(driver.validate(fp32, int8, job, progress=output.begin(report)), as_json=as_json, report=report)
+    return output.emit(driver.validate(fp32, int8, job, progress=output.begin(report)), as_json=as_json, report=report)

@@ -68,7 +68,7 @@ def job(onnxq: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         jobs.append(job)
 
     monkeypatch.setattr(driver, "quantize", remember)
-    monkeypatch.setattr(output, "emit", lambda result, *, as_json, report: None)
+    monkeypatch.setattr(output, "emit", lambda result, *, as_json, report: 0)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Job:
