@@ -43,6 +43,7 @@ def required(schema: Any) -> list[str]:
 
 
 def is_list(kind: Any) -> bool:
+    """A list, a tuple or another sequence that is no text."""
     origin = typing.get_origin(kind)
     return origin in (list, tuple) or (isinstance(origin, type) and origin is not str and issubclass(origin, Sequence))
 

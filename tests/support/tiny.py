@@ -12,9 +12,9 @@ CLASSES = 4
 SHAPE = (3, 8, 8)
 
 
-def classifier() -> onnx.ModelProto:
+def classifier(seed: int = 0) -> onnx.ModelProto:
     """Conv, Relu, GlobalAveragePool, Flatten, Gemm: `image` [N, 3, 8, 8] to `scores` [N, 4]."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
 
     def weight(name: str, *shape: int) -> TensorProto:
         return numpy_helper.from_array(random.standard_normal(shape).astype(np.float32) / 2, name)
@@ -35,9 +35,9 @@ def classifier() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def save_classifier(path: Path) -> Path:
+def save_classifier(path: Path, seed: int = 0) -> Path:
     """The classifier as a file."""
-    onnx.save(classifier(), path)
+    onnx.save(classifier(seed), path)
     return path
 
 
