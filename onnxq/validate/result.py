@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ class Environment:
     """What the figures were measured with.
 
     Attributes:
-        cpu: as archspec names it.
+        cpu: as the system names it, else as archspec does.
         features: vector and integer extensions that matter here.
         cores: that this process may use.
         platform: operating system and architecture.
@@ -97,13 +98,23 @@ def environment() -> Environment:
     """This process and machine."""
     cpu = detect()
     return Environment(
-        cpu=cpu.name,
+        cpu=_model_name() or cpu.name,
         features=tuple(f for f in _FEATURES if f in cpu.features),
         cores=physical_threads(),
         platform=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         packages={p: _version(p) for p in _PACKAGES},
     )
+
+
+def _model_name() -> str:
+    """What Linux calls the CPU."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return ""
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,289 @@
+"""What a report says, as tables and lines of text; `terminal` decides how that looks. Nothing is measured here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from onnxq.validate.accuracy import Accuracy, MetricResult
+from onnxq.validate.coverage import Coverage, OpCoverage
+from onnxq.validate.gate import Sizes
+from onnxq.validate.latency import Latency
+from onnxq.validate.result import Result
+from onnxq.validate.summary import ModelSummary, TensorSummary
+
+NAMES_SHOWN = 2
+HEAVY_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A titled table. `columns` may be empty (no heads), `numbers` are set right, `mood` is good, bad or plain."""
+
+    title: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[int] = frozenset()
+    mood: str = "plain"
+
+
+def sections(result: Result) -> Iterator[Section]:
+    """The report, top to bottom."""
+    yield from _head(result)
+    if result.model is not None:
+        yield from _model(result.model)
+    rows = [*_sizes(result.sizes), *_latencies(result.latency), *_metric(result.accuracy)]
+    if rows:
+        yield Section(
+            title="Float against int8", columns=("", "float", "int8", "change"), rows=tuple(rows), numbers=_ints(1, 2)
+        )
+    if result.accuracy is not None:
+        yield _outputs(result.accuracy)
+    found = result.coverage or (result.model.coverage if result.model is not None else None)
+    if found is not None and (result.model is None or result.model.quantized):
+        yield from _coverage(found)
+    if result.model is not None and found is not None:
+        yield from _heavy(found)
+    yield from _passes(result)
+    if result.seconds:
+        total = sum(result.seconds.values())
+        rows = [(stage, f"{s:.2f} s") for stage, s in result.seconds.items()]
+        yield Section(title="Time", rows=(*rows, ("all", f"{total:.2f} s")), numbers=_ints(1))
+    notes = _notes(result)
+    if notes:
+        yield Section(title="Notes", rows=tuple((n,) for n in notes))
+    yield from _environment(result)
+    if result.verdict is not None:
+        verdict = result.verdict
+        yield Section(
+            title="Gate: pass" if verdict.passed else "Gate: FAIL",
+            rows=tuple(("ok" if c.passed else "FAIL", c.sentence) for c in verdict.checks),
+            mood="good" if verdict.passed else "bad",
+        )
+
+
+def count(value: float) -> str:
+    """Large whole numbers for reading.
+
+    >>> [count(v) for v in (950, 12_345, 892_481, 3_200_000, 4.1e9)]
+    ['950', '12.3 k', '892 k', '3.20 M', '4.10 G']
+    """
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{_three(value / factor)} {unit}"
+    return f"{value:.0f}"
+
+
+def _three(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
+def size(value: float) -> str:
+    """Bytes for reading.
+
+    >>> size(1_234_567), size(900)
+    ('1.23 MB', '900 B')
+    """
+    return f"{count(value)}B" if value >= 1e3 else f"{value:.0f} B"
+
+
+def decibels(value: float | None) -> str:
+    """dB with one digit."""
+    if value is None:
+        return "-"
+    return "equal" if value == math.inf else f"{value:.1f} dB"
+
+
+def _head(result: Result) -> Iterator[Section]:
+    rows = []
+    if result.reference is not None:
+        rows.append(("float model", str(result.reference)))
+    if result.candidate is not None:
+        rows.append(("int8 model", str(result.candidate)))
+    if result.target is not None:
+        rows.append(("target", result.target))
+    if result.method is not None:
+        rows.append(("method", result.method))
+    if result.calibration is not None:
+        rows.append(("calibrated on", result.calibration))
+    if result.accuracy is not None:
+        samples, data = result.accuracy.samples, result.accuracy.data
+        rows.append(("validated on", data if data.startswith(f"{samples} ") else f"{samples} of {data}"))
+    if rows:
+        yield Section(title=f"onnxq {result.command}", rows=tuple(rows))
+
+
+def _sizes(sizes: Sizes | None) -> Iterator[tuple[str, ...]]:
+    if sizes is not None:
+        yield "size", size(sizes.reference), size(sizes.candidate), f"{_times(1 / sizes.ratio)} smaller"
+
+
+def _latencies(latencies: Sequence[Latency]) -> Iterator[tuple[str, ...]]:
+    for one in latencies:
+        change = f"{_times(one.speedup)} as fast ({one.speedup_low:.2f} to {one.speedup_high:.2f})"
+        noisy = ", noisy" if one.noisy else ""
+        yield (
+            f"latency, {_threads(one)}",
+            f"{_three(one.reference_ms)} ms",
+            f"{_three(one.candidate_ms)} ms",
+            change + noisy,
+        )
+
+
+def _threads(latency: Latency) -> str:
+    return "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+
+
+def _metric(accuracy: Accuracy | None) -> Iterator[tuple[str, ...]]:
+    if accuracy is None or accuracy.metric is None:
+        return
+    metric = accuracy.metric
+    yield metric.name, _score(metric.reference), _score(metric.candidate), _change(metric)
+
+
+def _change(metric: MetricResult) -> str:
+    word = "drop" if metric.drop > 0 else "gain" if metric.drop < 0 else "no change"
+    size_of = f" {_score(abs(metric.drop))}" if metric.drop else ""
+    text = (
+        f"{word}{size_of} (95 % interval of the drop: {_score(metric.interval.low)} to {_score(metric.interval.high)})"
+    )
+    if metric.mcnemar_p is not None:
+        text += f", McNemar p = {metric.mcnemar_p:.2g}"
+    return text
+
+
+def _outputs(accuracy: Accuracy) -> Section:
+    rows = []
+    for o in accuracy.outputs:
+        agreement = "-" if o.top1_agreement is None else f"{o.top1_agreement:.2%}"
+        if o.agreement is not None:
+            agreement = f"{o.agreement:.2%} of elements"
+        difference = "-" if o.max_abs is None else f"{o.max_abs:.3g} of {o.absmax:.3g}"
+        cosine = "-" if o.cosine is None else f"{o.cosine:.5f}"
+        rows.append((o.name, decibels(o.sqnr_db), cosine, difference, agreement))
+    heads = ("output", "SQNR", "cosine", "largest difference", "agreement")
+    return Section(title="Outputs, int8 against float", columns=heads, rows=tuple(rows), numbers=_ints(1, 2, 3, 4))
+
+
+def _coverage(found: Coverage) -> Iterator[Section]:
+    share = "unknown" if math.isnan(found.mac_share) else f"{found.mac_share:.1%}"
+    rows = [
+        ("multiply-accumulates", f"{count(found.integer_macs)} of {count(found.macs)}", share),
+        ("heavy operators", f"{found.heavy_total - len(found.heavy_float)} of {found.heavy_total}", ""),
+        ("all operators", f"{found.integer_ops} of {len(found.ops)}", ""),
+        ("Q/DQ conversions that run", str(found.conversions), ""),
+    ]
+    yield Section(title="In integer kernels of ONNX Runtime", rows=tuple(rows), numbers=_ints(1, 2))
+    groups = grouped(found.float_ops)
+    if groups:
+        heads = ("operators", "MACs", "reason", "such as")
+        table = [
+            (
+                f"{len(ops)} {', '.join(sorted({o.op for o in ops}))}",
+                count(macs) if (macs := sum(o.macs or 0 for o in ops)) else "-",
+                reason,
+                ", ".join(o.name for o in ops[:NAMES_SHOWN]) + (", ..." if len(ops) > NAMES_SHOWN else ""),
+            )
+            for reason, ops in groups
+        ]
+        yield Section(title="Left in float", columns=heads, rows=tuple(table), numbers=_ints(1))
+
+
+def grouped(ops: Sequence[OpCoverage]) -> list[tuple[str, list[OpCoverage]]]:
+    """Float operators by reason; those with the most multiply-accumulates first, then the most operators."""
+    groups: dict[str, list[OpCoverage]] = {}
+    for op in ops:
+        groups.setdefault(op.reason, []).append(op)
+    return sorted(
+        groups.items(), key=lambda g: (-sum(o.macs or 0 for o in g[1]), -sum(o.heavy for o in g[1]), -len(g[1]))
+    )
+
+
+def _heavy(found: Coverage) -> Iterator[Section]:
+    heavy = sorted((o for o in found.ops if o.heavy), key=lambda o: -(o.macs or 0))
+    if not heavy:
+        return
+    rows = [
+        (o.name, o.op, o.kernel, "int8" if o.integer else "float", "-" if o.macs is None else count(o.macs))
+        for o in heavy[:HEAVY_SHOWN]
+    ]
+    more = len(heavy) - len(rows)
+    title = f"Heavy operators, {len(rows)} largest of {len(heavy)}" if more else "Heavy operators"
+    yield Section(
+        title=title, columns=("name", "operator", "kernel", "type", "MACs"), rows=tuple(rows), numbers=_ints(4)
+    )
+
+
+def _model(model: ModelSummary) -> Iterator[Section]:
+    external = f", of which external: {', '.join(model.external)}" if model.external else ""
+    domains = "".join(f", {d} {v}" for d, v in model.domains.items())
+    rows = [
+        ("file", str(model.path)),
+        ("size", size(model.bytes) + external),
+        ("opset", f"{model.opset}{domains} (IR {model.ir_version})"),
+        ("producer", model.producer or "unknown"),
+        ("kind", "quantized" if model.quantized else "float"),
+        ("multiply-accumulates", count(macs) if (macs := model.coverage.macs) else "unknown"),
+        ("parameters", f"{count(model.parameters)} in {size(model.weight_bytes)}"),
+        *((f"input {i.name}", _tensor(i)) for i in model.inputs),
+        *((f"output {o.name}", _tensor(o)) for o in model.outputs),
+    ]
+    yield Section(title="Model", rows=tuple(rows))
+    nodes = ", ".join(f"{n} {op}" for op, n in model.nodes.items())
+    yield Section(title=f"{sum(model.nodes.values())} nodes", rows=((nodes,),))
+
+
+def _tensor(tensor: TensorSummary) -> str:
+    return f"{tensor.dtype} [{', '.join('?' if d is None else str(d) for d in tensor.shape)}]"
+
+
+def _passes(result: Result) -> Iterator[Section]:
+    ran = [(name, str(rewrites)) for name, rewrites, _ in result.passes if rewrites]
+    if ran:
+        yield Section(title="Passes", columns=("pass", "rewrites"), rows=tuple(ran), numbers=_ints(1))
+    refused = [(name, str(n), reason) for name, _, why in result.passes for reason, n in sorted(why.items())]
+    if refused:
+        heads = ("pass", "times", "why not")
+        yield Section(title="Rewrites that were refused", columns=heads, rows=tuple(refused), numbers=_ints(1))
+
+
+def _notes(result: Result) -> list[str]:
+    notes = list(result.notes)
+    if result.model is not None:
+        notes.extend((*result.model.notes, *result.model.coverage.notes))
+    if result.accuracy is not None:
+        notes.extend(result.accuracy.notes)
+    if result.coverage is not None:
+        notes.extend(result.coverage.notes)
+        if result.coverage.unmapped:
+            names = ", ".join(result.coverage.unmapped)
+            notes.append(f"the kernels of these operators were not found, which is a fault of onnxq: {names}")
+    for one in result.latency:
+        if one.noisy:
+            notes.append(f"latency with {_threads(one)}: the machine was busy, read the ratio with care")
+    return list(dict.fromkeys(notes))
+
+
+def _environment(result: Result) -> Iterator[Section]:
+    env = result.environment
+    if env is None:
+        return
+    packages = ", ".join(f"{n} {v}" for n, v in env.packages.items())
+    features = f" ({', '.join(env.features)})" if env.features else ""
+    cores = "1 core" if env.cores == 1 else f"{env.cores} cores"
+    text = f"{env.cpu}{features}, {cores}, {env.platform}, Python {env.python}, {packages}"
+    yield Section(title="Measured on", rows=((text,),))
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f} times"
+
+
+def _score(value: float) -> str:
+    return f"{value + 0.0:.5g}"
+
+
+def _ints(*values: int) -> frozenset[int]:
+    return frozenset(values)

@@ -1,0 +1,103 @@
+"""One result with something in every field, made of values (nothing is run)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from onnxq.validate.accuracy import Accuracy, FusionCheck, MetricResult
+from onnxq.validate.coverage import Coverage, OpCoverage
+from onnxq.validate.gate import Check, GateVerdict, Sizes
+from onnxq.validate.latency import Latency
+from onnxq.validate.outputs import OutputAccuracy
+from onnxq.validate.result import Environment, Result
+from onnxq.validate.statistics import Interval
+from onnxq.validate.summary import ModelSummary, TensorSummary
+
+NO_KERNEL = "ONNX Runtime has no integer kernel for Tanh"
+
+
+def op(name: str, kind: str, *, integer: bool, macs: int | None, reason: str = "") -> OpCoverage:
+    return OpCoverage(
+        name=name, op=kind, path=(), heavy=macs is not None, integer=integer, kernel=kind, macs=macs, reason=reason
+    )
+
+
+COVERAGE = Coverage(
+    ops=(
+        op("stem", "Conv", integer=True, macs=3_000_000),
+        op("head", "ConvTranspose", integer=False, macs=1_000_000, reason="it was asked for"),
+        *(op(f"act{i}", "Tanh", integer=False, macs=None, reason=NO_KERNEL) for i in range(12)),
+    ),
+    kernels={"QLinearConv": 1, "QuantizeLinear": 2},
+    notes=("a note on coverage",),
+)
+
+
+@pytest.fixture
+def full() -> Result:
+    metric = MetricResult(
+        name="top1", higher_is_better=True, samples=2000, reference=0.9305, candidate=0.9295, drop=0.001,
+        interval=Interval(low=-0.0005, high=0.0025), resamples=2000, mcnemar_p=0.25, only_reference=5, only_candidate=3,
+    )  # fmt: skip
+    outputs = (
+        OutputAccuracy(
+            name="logits", dtype="float32", elements=20000, sqnr_db=30.25, cosine=0.9995, max_abs=1.5, absmax=8.0,
+            worst_sample="eval.npz[7]", worst_sqnr_db=14.0, top1_agreement=0.995,
+        ),
+        OutputAccuracy(name="index", dtype="int64", elements=2000, agreement=0.99),
+        OutputAccuracy(name="same", dtype="float32", elements=2, sqnr_db=math.inf, cosine=1.0, max_abs=0.0, absmax=1.0),
+    )  # fmt: skip
+    latency = Latency(
+        threads=1, pairs=99, inner=2, reference_ms=1.234,
+        candidate_ms=0.5, speedup=2.47, speedup_low=2.4, speedup_high=2.5,
+        noisy=False, seconds=1.0,
+    )  # fmt: skip
+    model = ModelSummary(
+        path=Path("out.onnx"), bytes=253_000, external=("out.data",), opset=21, ir_version=10,
+        domains={"com.microsoft": 1}, producer="onnxq 0.1.0",
+        inputs=(TensorSummary(name="x", dtype="float32", shape=("n", 3, None)),),
+        outputs=(TensorSummary(name="y", dtype="float32", shape=()),), parameters=222_000, weight_bytes=250_000,
+        nodes={"Conv": 3, "Relu": 1}, quantized=True, coverage=COVERAGE, notes=("one local function inlined",),
+    )  # fmt: skip
+    return Result(
+        command="quantize",
+        reference=Path("model.onnx"),
+        candidate=Path("out.onnx"),
+        target="cpu",
+        method="entropy",
+        calibration="256 samples of calib.npz",
+        sizes=Sizes(reference=892_000, candidate=253_000),
+        accuracy=Accuracy(
+            samples=2000,
+            data="2000 samples of eval.npz",
+            outputs=outputs,
+            metric=metric,
+            notes=("a note on accuracy",),
+            fusion=FusionCheck(samples=4, max_abs=0.0, sqnr_db=math.inf, literal_sqnr_db=37.0, suspicious=False),
+        ),
+        latency=(latency, replace(latency, threads=2, noisy=True)),
+        coverage=COVERAGE,
+        verdict=GateVerdict(
+            passed=False,
+            checks=(
+                Check(name="drop of top1", passed=True, measured=0.001, limit=0.01, sentence="top1: within the limit"),
+                Check(name="speed-up", passed=False, measured=2.47, limit=3.0, sentence="speed-up: below the limit"),
+            ),
+        ),
+        model=model,
+        notes=("a [bold]note[/bold] of the run",),
+        passes=(("fold-batchnorm", 3, {}), ("hoist", 0, {"two consumers": 2})),
+        seconds={"calibrate": 1.25, "save": 0.25},
+        environment=Environment(
+            cpu="Some CPU",
+            features=("avx2",),
+            cores=2,
+            platform="Linux x86_64",
+            python="3.11.7",
+            packages={"onnx": "1.0"},
+        ),
+    )
