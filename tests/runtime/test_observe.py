@@ -14,7 +14,10 @@ from onnxq.runtime.observe import NodeRun, node_runs, write_optimized
 from onnxq.runtime.session import Level, Session, optimized
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
-MLP = f"{HEAD} g (float[n,16] x) => (float[n,16] y) {{ [one] a = Gemm(x, w, b) [two] r = Relu(a) [three] y = Gemm(r, w, b) }}"
+MLP = (
+    f"{HEAD} g (float[n,16] x) => (float[n,16] y) "
+    "{ [one] a = Gemm(x, w, b) [two] r = Relu(a) [three] y = Gemm(r, w, b) }"
+)
 LOOP = (
     f"{HEAD} g (float[2,4] x, int64 trips) => (float[2,4] y) {{ [turn] y = Loop(trips, , x) <body = b "
     "(int64 i, bool go, float[2,4] h) => (bool on, float[2,4] o) { on = Identity(go) [inner] o = Relu(h) }> }"
