@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,12 @@ from numpy.typing import NDArray
 from onnxq import registry
 from onnxq.data.sample import Dataset, Sample
 from onnxq.encoding import Scheme
-from onnxq.errors import ConfigError, DataError, ModelError, did_you_mean
+from onnxq.errors import ConfigError, DataError, ModelError, UnknownNameError, did_you_mean
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
 from onnxq.ir.opset import convert
-from onnxq.ir.save import runnable
-from onnxq.pipeline.base import Context
+from onnxq.ir.save import EMBED_LIMIT, runnable, weight_bytes
+from onnxq.pipeline.base import Context, Pass
 from onnxq.pipeline.manager import Hook, Pipeline, Run, run_pipeline
 from onnxq.plan.plan import Plan
 from onnxq.plan.planner import make_plan, wanted
@@ -68,7 +69,7 @@ class Options:
     Attributes:
         target: as loaded.
         pipeline: passes to run.
-        calibrator: turns statistics into ranges.
+        calibrators: by method name; with several, the one whose model comes nearest to the float outputs is taken.
         weight_method: range of weights, `max` or `mse`.
         keep_float: shell patterns on node names, op types and output names.
         keep_overridable: leave initializers that are graph inputs overridable.
@@ -78,7 +79,7 @@ class Options:
 
     target: Target
     pipeline: Pipeline
-    calibrator: Calibrator
+    calibrators: Mapping[str, Calibrator]
     weight_method: WeightMethod = "max"
     keep_float: tuple[str, ...] = ()
     keep_overridable: bool = False
@@ -92,6 +93,7 @@ class Quantized:
 
     model: Model
     plan: Plan
+    method: str
     statistics: Statistics
     run: Run
     timing: Timing
@@ -135,12 +137,30 @@ def load_float(path: Path, *, keep_overridable: bool) -> Model:
     return model
 
 
-def make_calibrator(method: str, settings: Mapping[str, Any]) -> Calibrator:
-    """A registered calibrator with settings.
+AUTO = "auto"
+"""The method that tries the others."""
+
+CANDIDATES = ("minmax", "percentile", "mse", "entropy")
+"""What `auto` tries: no single method wins on every model."""
+
+
+def make_calibrators(method: str, settings: Mapping[str, Any]) -> dict[str, Calibrator]:
+    """A registered calibrator by its name, or all candidates of `auto`.
 
     Raises:
         UnknownNameError, ConfigError: no such method or setting.
     """
+    if method != AUTO:
+        if method not in registry.names(registry.CALIBRATORS):
+            known = [AUTO, *registry.names(registry.CALIBRATORS)]
+            raise UnknownNameError(f'there is no method "{method}": {did_you_mean(method, known)}')
+        return {method: _make_calibrator(method, settings)}
+    if settings:
+        raise ConfigError("the method auto has no settings: name one method to give it some")
+    return {name: _make_calibrator(name, {}) for name in CANDIDATES}
+
+
+def _make_calibrator(method: str, settings: Mapping[str, Any]) -> Calibrator:
     cls = registry.load(registry.CALIBRATORS, method)
     known = [f.name for f in dataclasses.fields(cls)]
     for key in settings:
@@ -179,6 +199,8 @@ def quantize_model(
             f"opset 10: export it again at opset 13 or later"
         )
     collected: list[Statistics] = []
+    chosen: list[str] = []
+    trial_notes: list[str] = []
 
     def provide_plan(graph: gs.Graph, context: Context) -> None:
         with timing.stage("calibrate"):
@@ -189,16 +211,26 @@ def quantize_model(
                 model,
                 tensors,
                 data,
-                options.calibrator.observers,
+                sorted({o for c in options.calibrators.values() for o in c.observers}),
                 limit=options.calib_limit,
                 threads=options.threads,
                 progress=progress,
                 allow_infinite=mask_tensors(graph),
+                shapes=shapes,
             )
             collected.append(statistics)
         with timing.stage("plan"):
-            ranges = CalibratedRanges(statistics, options.calibrator, options.weight_method)
-            context.plan = make_plan(graph, target, ranges, shapes, options.keep_float)
+            plans = {
+                name: make_plan(
+                    graph, target, CalibratedRanges(statistics, c, options.weight_method), shapes, options.keep_float
+                )
+                for name, c in options.calibrators.items()
+            }
+        with timing.stage("choose method"):
+            name, notes = choose(model, plans, context, data, options.threads)
+            chosen.append(name)
+            trial_notes.extend(notes)
+            context.plan = plans[name]
 
     context = Context(
         target=target,
@@ -208,18 +240,74 @@ def quantize_model(
     )
     with timing.stage("passes"):
         run = run_pipeline(model.graph, options.pipeline, context, hooks)
-    timing.seconds["passes"] -= timing.seconds.get("calibrate", 0.0) + timing.seconds.get("plan", 0.0)
+    inside = ("calibrate", "plan", "choose method")
+    timing.seconds["passes"] -= sum(timing.seconds.get(stage, 0.0) for stage in inside)
     if context.plan is None:
         raise ConfigError(f"pipeline {options.pipeline.name} never asks for a plan: add the pass insert-qdq")
     reasons = {name: d.reason for name, d in sorted(context.plan.decisions.items()) if not d.integer}
     model.meta.metadata[DECISIONS] = json.dumps(reasons, ensure_ascii=False)
     unreached = collected[0].unreached
-    notes = [*model.notes, *run.notes, *context.plan.notes]
+    notes = [*model.notes, *run.notes, *trial_notes, *context.plan.notes]
     if unreached:
         notes.append(f"{len(unreached)} tensors were never reached by a sample, their ops stay float: {', '.join(unreached[:5])}")
     return Quantized(
-        model=model, plan=context.plan, statistics=collected[0], run=run, timing=timing, notes=tuple(notes)
+        model=model, plan=context.plan, method=chosen[0], statistics=collected[0], run=run, timing=timing, notes=tuple(notes)
     )
+
+
+TRIAL_SAMPLES = 8
+"""Calibration samples, evenly spread, on which `auto` compares methods."""
+
+
+def choose(
+    model: Model, plans: Mapping[str, Plan], context: Context, data: Dataset, threads: int | None
+) -> tuple[str, list[str]]:
+    """The plan whose model comes nearest to the float model on a few calibration samples, and a note with the figures.
+
+    Nearness is the mean over float outputs of the SQNR in dB (10 log10 of signal over noise energy), ORT at its default level. Methods whose plans
+    are equal are tried once; ties go to the one that is named first.
+    """
+    names = list(plans)
+    if len(names) == 1:
+        return names[0], []
+    if weight_bytes(model) > EMBED_LIMIT:
+        return names[0], [f"The model is too large to try several methods: {names[0]} was taken."]
+    inserter: type[Pass] = registry.load(registry.PASSES, "insert-qdq")
+    samples = _spread(data, TRIAL_SAMPLES)
+    with runnable(model) as source:
+        session = Session(source, threads=threads)
+        exact = [session.run(s.inputs) for s in samples]
+    scores: dict[str, float] = {}
+    seen: dict[str, float] = {}
+    for name in names:
+        key = plans[name].to_json()
+        if key not in seen:
+            trial = dataclasses.replace(model, graph=model.graph.copy())
+            inserter().run(trial.graph, dataclasses.replace(context, plan=plans[name]))
+            with runnable(trial) as source:
+                session = Session(source, threads=threads)
+                seen[key] = _nearness(exact, [session.run(s.inputs) for s in samples])
+        scores[name] = seen[key]
+    best = max(names, key=lambda n: scores[n])
+    figures = ", ".join(f"{n} {scores[n]:.1f} dB" for n in names)
+    return best, [f"Method {best} was chosen by the outputs' SQNR on {len(samples)} calibration samples: {figures}."]
+
+
+def _nearness(exact: Sequence[Mapping[str, NDArray[Any]]], other: Sequence[Mapping[str, NDArray[Any]]]) -> float:
+    decibels: list[float] = []
+    for name, first in exact[0].items():
+        if not isinstance(first, np.ndarray) or first.dtype.kind != "f":
+            continue
+        pairs = [(a[name].astype(np.float64), b[name].astype(np.float64)) for a, b in zip(exact, other, strict=True)]
+        signal = sum(float((a**2).sum()) for a, _ in pairs)
+        noise = sum(float(((a - b) ** 2).sum()) for a, b in pairs if a.shape == b.shape)
+        decibels.append(10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30))))
+    return float(np.mean(decibels)) if decibels else 0.0
+
+
+def _spread(data: Dataset, count: int) -> list[Sample]:
+    step = max(1, len(data) // count)
+    return list(itertools.islice(iter(data), 0, step * count, step))
 
 
 def annotate(graph: gs.Graph, shapes: Mapping[str, tuple[int | str, ...]]) -> None:

@@ -18,7 +18,7 @@ from onnxq.cli.main import debug_option
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="[default: MODEL with .int8.onnx]"
 )
 @click.option("--target", metavar="NAME", help="What the model is to run on.  [default: cpu]")
-@click.option("--method", metavar="NAME", help="Calibration method.  [default: minmax]")
+@click.option("--method", metavar="NAME", help="Calibration method.  [default: auto]")
 @click.option("--eval", "evaluation", metavar="DATA", help="Samples to validate with, labelled if you have labels.")
 @options.metric_option
 @click.option(

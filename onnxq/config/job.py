@@ -87,14 +87,14 @@ class CalibrationSection:
     """How ranges are found.
 
     Attributes:
-        method: registered calibrator.
+        method: registered calibrator, or `auto`: each of ours is tried and the nearest taken.
         settings: its settings.
         weights: range of the constant weights.
         limit: samples at most.
         threads: of ONNX Runtime while calibrating; None is its default.
     """
 
-    method: str = "minmax"
+    method: str = "auto"
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights: WeightMethod = "max"
     limit: int | None = None

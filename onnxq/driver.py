@@ -1,0 +1,287 @@
+"""Puts the stages together for each command: opens files, runs the stages, gathers one `Result`. Prints nothing."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxq.config.job import Job, Source
+from onnxq.data.open import open_dataset
+from onnxq.data.sample import Dataset, InputSpec
+from onnxq.errors import OutputError, UsageError, VerdictError
+from onnxq.ir.save import check_writable, save
+from onnxq.pipeline.spec import load_pipeline
+from onnxq.progress import Progress, Silent
+from onnxq.quantization import Options, Quantized, load_float, make_calibrators, quantize_model
+from onnxq.runtime.session import Level, Session, physical_threads
+from onnxq.targets.target import load_target
+from onnxq.validate.accuracy import Accuracy, compare
+from onnxq.validate.coverage import Coverage, coverage
+from onnxq.validate.gate import Limits, Sizes
+from onnxq.validate.gate import gate as judge
+from onnxq.validate.latency import Latency, measure
+from onnxq.validate.metrics import Metric, load_metric
+from onnxq.validate.result import Result, environment, file_bytes
+from onnxq.validate.summary import summarize
+
+LATENCY_SAMPLES = 4
+"""Sets of inputs that a latency measurement takes in turn."""
+
+SLOWER = 0.98
+"""Below this speed-up the result says that it is slower than the float model, and why."""
+
+
+def quantize(job: Job, *, progress: Progress | None = None) -> Result:
+    """The main job: load, normalise, calibrate, plan, insert, save, validate.
+
+    The file appears under its name when everything is done; until then it lies in a temporary folder beside it.
+
+    Raises:
+        OnnxqError: one sentence for whatever the user can mend; nothing is written then.
+        VerdictError: `strict`, and a heavy op stayed float.
+    """
+    progress = progress or Silent()
+    calib_source = job.data.calib
+    if calib_source is None:
+        raise UsageError("there is nothing to calibrate with: give --calib DATA, or data.calib in the job file")
+    output = job.output or job.model.with_name(f"{job.model.stem}.int8.onnx")
+    if output.resolve() == job.model.resolve():
+        raise UsageError(f"the output {output} is the model itself: give another path with -o")
+    check_writable(output)
+    target = load_target(job.target, reduce_range=job.reduce_range)
+    options = Options(
+        target=target,
+        pipeline=load_pipeline(
+            list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target, job.base
+        ),
+        calibrators=make_calibrators(job.calibration.method, job.calibration.settings),
+        weight_method=job.calibration.weights,
+        keep_float=job.keep_float,
+        keep_overridable=job.keep_overridable,
+        calib_limit=job.calibration.limit,
+        threads=job.calibration.threads,
+    )
+    metric = _metric(job)
+    model = load_float(job.model, keep_overridable=job.keep_overridable)
+    specs = _inputs(job.model)
+    calib = _open(job, calib_source, specs)
+    evaluation = _open(job, job.data.eval, specs) if job.data.eval is not None else None
+    made = quantize_model(model, calib, options, progress=progress)
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".onnxq-", dir=output.parent)
+    except OSError as error:
+        raise OutputError(f"nothing can be written in {output.parent} ({error.strerror}): give another path with -o") from error
+    with folder as name:
+        file = Path(name) / output.name
+        with made.timing.stage("save"):
+            save(made.model, file)
+        result = _checked(job, file, made, calib, evaluation, metric, progress)
+        # weights first: a model without its weights is the worse of the two to find after a crash
+        for part in sorted(Path(name).iterdir(), key=lambda p: p == file):
+            part.replace(output.parent / part.name)
+    return Result(**{**vars(result), "candidate": output})
+
+
+def _checked(
+    job: Job,
+    file: Path,
+    made: Quantized,
+    calib: Dataset,
+    evaluation: Dataset | None,
+    metric: Metric | None,
+    progress: Progress,
+) -> Result:
+    """Coverage, accuracy and speed of a file that was just written."""
+    data = evaluation if evaluation is not None else calib
+    samples = _first_inputs(data)
+    with made.timing.stage("coverage"):
+        found = coverage(file, sample=samples[0])
+    if job.strict and found.heavy_float:
+        first = found.heavy_float[0]
+        raise VerdictError(
+            f"--strict: {len(found.heavy_float)} of {found.heavy_total} heavy ops stay float, the first is {first.op} {first.name} "
+            f"({first.reason}): mend the reason, or leave --strict out"
+        )
+    accuracy: Accuracy | None = None
+    latency: tuple[Latency, ...] = ()
+    if job.validate.enabled:
+        with made.timing.stage("validate"):
+            accuracy = _accuracy(job, job.model, file, data, metric, progress)
+    if job.validate.enabled and job.validate.speed:
+        with made.timing.stage("measure speed"):
+            latency = _latency(job, job.model, file, samples, progress)
+    notes = [*made.notes, *calib.skipped]
+    if evaluation is None and accuracy is not None:
+        notes.append("There is no evaluation data: accuracy was measured on the calibration samples, which flatters it.")
+    return Result(
+        command="quantize",
+        reference=job.model,
+        candidate=file,
+        target=job.target,
+        method=made.method,
+        calibration=calib.description,
+        sizes=Sizes(reference=file_bytes(job.model), candidate=file_bytes(file)),
+        accuracy=accuracy,
+        latency=latency,
+        coverage=found,
+        notes=(*notes, *_slow(latency, found)),
+        passes=tuple((s.name, s.report.rewrites, dict(s.report.reasons)) for s in made.run.steps),
+        seconds=dict(made.timing.seconds),
+        environment=environment(),
+    )
+
+
+def validate(reference: Path, candidate: Path, job: Job, *, progress: Progress | None = None) -> Result:
+    """Two forms of one model side by side: accuracy, speed, size, coverage.
+
+    Raises:
+        OnnxqError: one sentence for whatever the user can mend.
+    """
+    progress = progress or Silent()
+    metric = _metric(job)
+    data = _evaluation(job, reference)
+    samples = _first_inputs(data)
+    accuracy = _accuracy(job, reference, candidate, data, metric, progress)
+    latency = _latency(job, reference, candidate, samples, progress) if job.validate.speed else ()
+    found = coverage(candidate, sample=samples[0])
+    return Result(
+        command="validate",
+        reference=reference,
+        candidate=candidate,
+        sizes=Sizes(reference=file_bytes(reference), candidate=file_bytes(candidate)),
+        accuracy=accuracy,
+        latency=latency,
+        coverage=found,
+        notes=_slow(latency, found),
+        environment=environment(),
+    )
+
+
+def gate(baseline: Path, candidate: Path, job: Job, *, progress: Progress | None = None) -> Result:
+    """Judge a candidate against the limits of the job's gate section; measures only what they ask for.
+
+    Raises:
+        OnnxqError: one sentence for whatever the user can mend.
+        UsageError: no limit is given.
+    """
+    progress = progress or Silent()
+    limits = job.gate.limits()
+    if not job.gate.demands:
+        raise UsageError("the gate has no limit to check: give --max-drop X, or a gate section in the job file")
+    metric = _metric(job)
+    data = _evaluation(job, baseline)
+    needs_speed = limits.min_speedup is not None or limits.max_latency_ms is not None
+    accuracy = _accuracy(job, baseline, candidate, data, metric, progress) if _asks_accuracy(limits) else None
+    latency = _latency(job, baseline, candidate, _first_inputs(data), progress) if needs_speed else ()
+    sizes = Sizes(reference=file_bytes(baseline), candidate=file_bytes(candidate))
+    return Result(
+        command="gate",
+        reference=baseline,
+        candidate=candidate,
+        sizes=sizes,
+        accuracy=accuracy,
+        latency=latency,
+        verdict=judge(accuracy, latency[0] if latency else None, sizes, limits),
+        environment=environment(),
+    )
+
+
+def inspect(path: Path, *, progress: Progress | None = None) -> Result:  # noqa: ARG001 (same form as the others)
+    """What a model is made of; for a quantized one, what is int8 and what is float, and why.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    return Result(command="inspect", reference=path, model=summarize(path), environment=environment())
+
+
+def _asks_accuracy(limits: Limits) -> bool:
+    wanted = (limits.max_drop, limits.min_sqnr_db, limits.min_cosine, limits.min_agreement)
+    return any(w is not None for w in wanted)
+
+
+def _inputs(model: Path) -> tuple[InputSpec, ...]:
+    return Session(model, level=Level.OFF, threads=1, prepacking=False).inputs
+
+
+def _open(job: Job, source: Source, specs: Sequence[InputSpec]) -> Dataset:
+    return open_dataset(
+        source.path,
+        specs,
+        job.data.preprocess_of(source),
+        base=job.base,
+        skip_bad=job.data.skip_bad,
+        limit=source.limit,
+    )
+
+
+def _evaluation(job: Job, model: Path) -> Dataset:
+    if job.data.eval is None:
+        raise UsageError("there is nothing to compare the models on: give --data DATA, or data.eval in the job file")
+    return _open(job, job.data.eval, _inputs(model))
+
+
+def _metric(job: Job) -> Metric | None:
+    return None if job.validate.metric is None else load_metric(job.validate.metric, job.base)
+
+
+def _first_inputs(data: Dataset) -> list[Mapping[str, NDArray[Any]]]:
+    return [s.inputs for s in itertools.islice(iter(data), LATENCY_SAMPLES)]
+
+
+def _accuracy(
+    job: Job, reference: Path, candidate: Path, data: Dataset, metric: Metric | None, progress: Progress
+) -> Accuracy:
+    return compare(
+        reference,
+        candidate,
+        data,
+        metric,
+        metric_name=job.validate.metric or "",
+        threads=job.validate.threads,
+        limit=job.validate.limit,
+        progress=progress,
+    )
+
+
+def _latency(
+    job: Job, reference: Path, candidate: Path, samples: Sequence[Mapping[str, NDArray[Any]]], progress: Progress
+) -> tuple[Latency, ...]:
+    """With the threads that were asked for, else with one and with all."""
+    asked = job.validate.threads
+    counts = [asked] if asked is not None else sorted({1, physical_threads()})
+    out: list[Latency] = []
+    with progress.task("measuring speed", len(counts)) as step:
+        for threads in counts:
+            out.append(
+                measure(
+                    reference,
+                    candidate,
+                    samples,
+                    threads=threads,
+                    runs=job.validate.runs,
+                    warmup=job.validate.warmup,
+                )
+            )
+            step(1)
+    return tuple(out)
+
+
+def _slow(latency: Sequence[Latency], found: Coverage) -> tuple[str, ...]:
+    """Why a quantized model is not faster, as far as structure tells."""
+    slow = [one for one in latency if one.speedup < SLOWER]
+    if not slow:
+        return ()
+    counts = ", ".join(f"{one.speedup:.2f}x at {one.threads} thread{'s' if one.threads > 1 else ''}" for one in slow)
+    integer = found.integer_ops
+    return (
+        f"This model is slower in int8 on this CPU ({counts}): {integer} integer ops need {found.conversions} conversions "
+        f"between int8 and float, and small or depthwise convolutions gain little from integer kernels.",
+    )
+
+
