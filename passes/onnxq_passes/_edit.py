@@ -6,6 +6,7 @@ rewired, answers questions about the graph as it will be, and rebuilds each touc
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ class Editor:
         self._after: dict[int, list[gs.Node]] = {}
         self._top: dict[int, list[gs.Node]] = {}
         self._touched: dict[int, gs.Tensor] = {}
+        self._users: dict[int, tuple[gs.Tensor, OrderedDict[int, gs.Node]]] = {}
+        self._numbers: dict[str, int] = {}
         for body in self.bodies:
             self._outputs.update(id(t) for t in body.outputs)
             self._tensor_names.update(t.name for t in [*body.inputs, *body.outputs])
@@ -76,12 +79,8 @@ class Editor:
         return None
 
     def uses(self, tensor: gs.Tensor) -> Iterator[tuple[gs.Node, int]]:
-        """Each (consumer, input slot), in every body; graph outputs are not among them."""
-        seen: set[int] = set()
-        for node in list(tensor.outputs):
-            if id(node) in seen or id(node) in self._dead:
-                continue
-            seen.add(id(node))
+        """Each (consumer, input slot), in every body; graph outputs are not among them. Edit after iterating, not while."""
+        for node in self._readers(tensor).values():
             for slot, source in enumerate(node.inputs):
                 if source is tensor:
                     yield node, slot
@@ -112,22 +111,24 @@ class Editor:
         """Take a node out, with everything in its bodies."""
         self._dead[id(node)] = node
         self._touch(*node.inputs, *node.outputs)
+        for tensor in node.inputs:
+            self._forget(tensor, node)
         for body in node.subgraphs():
             for inner in body.nodes:
                 self.remove(inner)
 
     def set_input(self, node: gs.Node, slot: int, tensor: gs.Tensor) -> None:
         """Let one input slot read another tensor."""
-        self._touch(node.inputs[slot], tensor)
-        list.__setitem__(node.inputs, slot, tensor)
-        list.append(tensor.outputs, node)
+        self.set_inputs(node, [*node.inputs[:slot], tensor, *node.inputs[slot + 1 :]])
 
     def set_inputs(self, node: gs.Node, tensors: Sequence[gs.Tensor]) -> None:
         """Replace all inputs of a node."""
         self._touch(*node.inputs, *tensors)
+        for tensor in node.inputs:
+            self._forget(tensor, node)
         list.__setitem__(node.inputs, slice(None), tensors)
         for tensor in tensors:
-            list.append(tensor.outputs, node)
+            self._read(tensor, node)
 
     def set_output(self, node: gs.Node, slot: int, tensor: gs.Tensor) -> None:
         """Let one output slot of a node write another tensor; whoever wrote that tensor before must be removed."""
@@ -187,7 +188,7 @@ class Editor:
         node = gs.Node(op, name=self.fresh_node(name), attrs=dict(attrs or {}), domain=domain)
         for tensor in inputs:
             list.append(node.inputs, tensor)
-            list.append(tensor.outputs, node)
+            self._read(tensor, node)
         for tensor in outputs:
             list.append(node.outputs, tensor)
             list.append(tensor.inputs, node)
@@ -223,11 +224,11 @@ class Editor:
 
     def fresh_node(self, name: str) -> str:
         """`name`, or `name_1`, `name_2` ... if it is taken by a node."""
-        return _fresh(name, self._node_names)
+        return _fresh(name, self._node_names, self._numbers)
 
     def fresh_tensor(self, name: str) -> str:
         """`name`, or `name_1`, `name_2` ... if it is taken by a tensor."""
-        return _fresh(name, self._tensor_names)
+        return _fresh(name, self._tensor_names, self._numbers)
 
     def commit(self) -> None:
         """Make the edits real: each touched list is rebuilt once."""
@@ -248,18 +249,38 @@ class Editor:
         for node in self._dead.values():
             list.clear(node.inputs)
             list.clear(node.outputs)
-        self._before, self._after, self._top, self._touched, self._dead = {}, {}, {}, {}, {}
+        self._before, self._after, self._top, self._touched, self._dead, self._users = {}, {}, {}, {}, {}, {}
+
+    def _readers(self, tensor: gs.Tensor) -> OrderedDict[int, gs.Node]:
+        """The living nodes that read a tensor; looked up once, kept up to date by the edits."""
+        known = self._users.get(id(tensor))
+        if known is None:
+            living = (n for n in tensor.outputs if id(n) not in self._dead)
+            known = tensor, OrderedDict((id(n), n) for n in living if any(t is tensor for t in n.inputs))
+            self._users[id(tensor)] = known
+        return known[1]
+
+    def _read(self, tensor: gs.Tensor, node: gs.Node) -> None:
+        list.append(tensor.outputs, node)
+        known = self._users.get(id(tensor))
+        if known is not None:
+            known[1][id(node)] = node
+
+    def _forget(self, tensor: gs.Tensor, node: gs.Node) -> None:
+        known = self._users.get(id(tensor))
+        if known is not None:
+            known[1].pop(id(node), None)
 
     def _touch(self, *tensors: gs.Tensor) -> None:
         for tensor in tensors:
             self._touched[id(tensor)] = tensor
 
 
-def _fresh(name: str, taken: set[str]) -> str:
-    candidate, count = name, 0
+def _fresh(name: str, taken: set[str], numbers: dict[str, int]) -> str:
+    candidate = name
     while candidate in taken or not candidate:
-        count += 1
-        candidate = f"{name}_{count}"
+        numbers[name] = numbers.get(name, 0) + 1
+        candidate = f"{name}_{numbers[name]}"
     taken.add(candidate)
     return candidate
 

@@ -205,8 +205,24 @@ def _unsqueeze(node: gs.Node, sources: Sequence[Any], opset: int) -> Array:
     return np.expand_dims(sources[0], tuple(axes))
 
 
-def _arithmetic(operation: Callable[[Any, Any], Any]) -> Callable[[gs.Node, Sequence[Any], int], Array]:
-    def run(node: gs.Node, sources: Sequence[Any], opset: int) -> Array:
+def _reshape(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
+    wanted = [int(d) for d in sources[1]]
+    if 0 in wanted:
+        return None  # a copied or an empty dimension
+    return np.asarray(sources[0]).reshape(wanted)
+
+
+def _squeeze(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
+    axes = node.attrs.get("axes") if opset < 13 else sources[1].reshape(-1).tolist() if len(sources) > 1 else None
+    return np.squeeze(sources[0], None if axes is None else tuple(axes))
+
+
+def _exact(operation: Callable[..., Any], kinds: str = "fiu") -> Callable[[gs.Node, Sequence[Any], int], Array | None]:
+    """An operation that IEEE 754 (or arithmetic modulo 2^n) defines to the bit."""
+
+    def run(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
+        if any(s.dtype.kind not in kinds for s in sources):
+            return None
         with np.errstate(all="ignore"):
             return np.asarray(operation(*sources))
 
@@ -220,7 +236,13 @@ _NUMPY: dict[str, Callable[[gs.Node, Sequence[Any], int], Array | None]] = {
     "Gather": _gather,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
-    "Add": _arithmetic(np.add),
-    "Sub": _arithmetic(np.subtract),
-    "Mul": _arithmetic(np.multiply),
+    "Reshape": _reshape,
+    "Squeeze": _squeeze,
+    "Neg": _exact(np.negative),
+    "Abs": _exact(np.abs),
+    "Sqrt": _exact(np.sqrt, "f"),
+    "Div": _exact(np.divide, "f"),
+    "Add": _exact(np.add),
+    "Sub": _exact(np.subtract),
+    "Mul": _exact(np.multiply),
 }
