@@ -16,6 +16,7 @@ from onnx import AttributeProto
 
 from onnxq.ir import tensors, walk
 from onnxq.ir.model import Model
+from onnxq.ir.protobuf import attribute_bytes
 
 _SMALL = 64
 """Bytes up to which the cheap hash reads a constant's values."""
@@ -38,7 +39,7 @@ def model_hash(model: Model) -> str:
     used = {node.domain for _, graph in walk.graphs(model.graph) for node in graph.nodes}
     domains = sorted((d, v) for d, v in model.meta.domains.items() if d in used)
     state.update(f"opset {model.opset} ir {model.ir_version} {domains!r}\n".encode())
-    _graph(model.graph, state, _exact)
+    _graph(model.graph, state, _exact, model.opset)
     return state.hexdigest()
 
 
@@ -52,51 +53,39 @@ def array_hash(array: NDArray[Any]) -> str:
 _Write = Callable[[NDArray[Any], Any], None]
 
 
-def _graph(graph: gs.Graph, state: Any, values: _Write) -> None:
-    seen: set[int] = set()
-    _walk(graph, state, values, seen)
+def _graph(graph: gs.Graph, state: Any, values: _Write, opset: int | None = None) -> None:
+    _walk(graph, state, values, opset, set())
 
 
-def _walk(graph: gs.Graph, state: Any, values: _Write, seen: set[int]) -> None:
+def _walk(graph: gs.Graph, state: Any, values: _Write, opset: int | None, seen: set[int]) -> None:
     put = state.update
     put(f"graph {[_info(t) for t in graph.inputs]!r} {[_info(t) for t in graph.outputs]!r}\n".encode())
     for node in graph.nodes:
         ends = ([t.name for t in node.inputs], [t.name for t in node.outputs])
-        put(f"node {node.op!r} {node.domain or ''!r} {node.name!r} {ends!r}\n".encode("utf-8", "surrogateescape"))
-        for tensor in node.inputs:
-            if isinstance(tensor, gs.Constant) and id(tensor) not in seen:
-                seen.add(id(tensor))
-                put(f"constant {tensor.name!r} ".encode())
-                values(tensor.values, state)
+        put(f"node {node.op!r} {node.domain or ''!r} {node.name!r} {ends!r}\n".encode())
+        _constants(node.inputs, state, values, seen)
         for name in sorted(node.attrs):
             put(f"attribute {name!r} ".encode())
-            _attribute(node.attrs[name], state, values, seen)
-    for tensor in graph.outputs:
-        if isinstance(tensor, gs.Constant) and id(tensor) not in seen:
-            seen.add(id(tensor))
-            put(f"constant {tensor.name!r} ".encode())
-            values(tensor.values, state)
+            value = node.attrs[name]
+            if isinstance(value, gs.Graph):
+                _walk(value, state, values, opset, seen)
+            elif isinstance(value, gs.Constant):
+                values(value.values, state)
+            elif opset is None and not isinstance(value, (AttributeProto, np.ndarray)):
+                put(repr(value).encode())
+            else:
+                put(attribute_bytes(node, name, opset or graph.opset))
+            put(b"\n")
+    _constants(graph.outputs, state, values, seen)
     put(b"end\n")
 
 
-def _attribute(value: Any, state: Any, values: _Write, seen: set[int]) -> None:
-    if isinstance(value, gs.Graph):
-        _walk(value, state, values, seen)
-    elif isinstance(value, gs.Constant):
-        values(value.values, state)
-    elif isinstance(value, np.ndarray):
-        values(value, state)
-    elif isinstance(value, AttributeProto):
-        state.update(value.SerializeToString(deterministic=True))
-    elif isinstance(value, (list, tuple)):
-        state.update(repr([_plain(v) for v in value]).encode())
-    else:
-        state.update(repr(_plain(value)).encode())
-    state.update(b"\n")
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _constants(ends: list[Any], state: Any, values: _Write, seen: set[int]) -> None:
+    for tensor in ends:
+        if isinstance(tensor, gs.Constant) and id(tensor) not in seen:
+            seen.add(id(tensor))
+            state.update(f"constant {tensor.name!r} ".encode())
+            values(tensor.values, state)
 
 
 def _info(tensor: gs.Tensor) -> tuple[str, str, str]:

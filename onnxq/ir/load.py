@@ -24,6 +24,9 @@ OPSETS = range(7, 27)
 IR_VERSIONS = range(3, 14)
 """IR versions that can be read."""
 
+_FREE_OPSET = 21
+"""Of a model without any op of ai.onnx: every version is right, so the one that most targets want."""
+
 _MARK = "onnxq:"
 _LARGE = 1 << 10
 """Bytes from which a tensor is taken out of the protobuf while it is worked on."""
@@ -207,7 +210,7 @@ def _check_versions(proto: ModelProto, where: str) -> int:
     if not versions:
         if _uses_default_domain(proto.graph):
             raise ModelError(f"{where} does not say which version of the ai.onnx operator set it uses; export it again")
-        return 21 if proto.ir_version >= 10 else 9
+        return _FREE_OPSET
     opset = int(max(versions))
     if opset not in OPSETS:
         raise ModelError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
+
+from onnxq.ir import walk
 
 G_LOGGER.severity = G_LOGGER.CRITICAL + 1  # it prints to stdout, where our JSON goes; what is critical is raised, too
 
@@ -66,6 +68,16 @@ class Model:
     meta: Meta = field(default_factory=Meta)
     source: Path | None = None
     notes: list[str] = field(default_factory=list)
+
+    def copy(self) -> Model:
+        """A model whose graph can be edited without changing this one; the arrays are shared."""
+        graph = walk.copy(self.graph)
+        by_name = {t.name: t for n in graph.nodes for t in n.inputs if isinstance(t, gs.Constant)}
+        kept = [by_name.get(c.name, c) for c in self.meta.overridable_constants]
+        meta = replace(
+            self.meta, metadata=dict(self.meta.metadata), domains=dict(self.meta.domains), overridable_constants=kept
+        )
+        return replace(self, graph=graph, meta=meta, notes=list(self.notes))
 
     def __post_init__(self) -> None:
         self.graph.opset = self.opset

@@ -233,7 +233,9 @@ def homes(graph: gs.Graph) -> dict[int, list[gs.Constant]]:
 
 def _same(a: gs.Constant, b: gs.Constant) -> bool:
     x, y = a.values, b.values
-    return x is y or (x.dtype == y.dtype and x.shape == y.shape and bool(x.tobytes() == y.tobytes()))
+    if x is y or x.dtype != y.dtype or x.shape != y.shape:
+        return bool(x is y)
+    return bool(x.tolist() == y.tolist() if x.dtype == object else x.tobytes() == y.tobytes())
 
 
 def export_graph(
@@ -310,6 +312,15 @@ def _attribute_kinds(op: str, domain: str, opset: int) -> Mapping[str, int]:
     except defs.SchemaError:
         return {}
     return {name: int(cast(Any, a.type).value) for name, a in schema.attributes.items()}
+
+
+def attribute_bytes(node: gs.Node, name: str, opset: int) -> bytes:
+    """An attribute (not a graph, not a tensor) as it is written: `1` and `1.0` are equal where the op wants a float."""
+    kind = _attribute_kinds(node.op, node.domain or "", opset).get(name)
+    data: bytes = _export_attribute(name, node.attrs[name], kind, tensors.to_proto).SerializeToString(
+        deterministic=True
+    )
+    return data
 
 
 def _export_attribute(name: str, value: Any, kind: int | None, write: WriteTensor) -> AttributeProto:

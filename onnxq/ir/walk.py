@@ -174,6 +174,51 @@ def _toposort_one(graph: gs.Graph) -> bool:
     return False
 
 
+def copy(graph: gs.Graph) -> gs.Graph:
+    """A copy of a graph and the graphs inside: new nodes and tensors, shared arrays.
+
+    `gs.Graph.copy` loses doc strings, metadata and the types of sequences.
+    """
+    return _copy(graph, {})
+
+
+def _copy(graph: gs.Graph, made: dict[int, gs.Tensor]) -> gs.Graph:
+    def twin(tensor: gs.Tensor) -> gs.Tensor:
+        known = made.get(id(tensor))
+        if known is not None:
+            return known
+        new: gs.Tensor
+        if isinstance(tensor, gs.Constant):
+            new = gs.Constant(tensor.name, tensor.values)
+        else:
+            new = gs.Variable(tensor.name, tensor.dtype, tensor.shape, getattr(tensor, "type", "tensor_type"))
+            info = getattr(tensor, "value_info", None)
+            if info is not None:
+                new.value_info = info
+        if tensor.name:
+            made[id(tensor)] = new
+        return new
+
+    inputs = [twin(t) for t in graph.inputs]
+    nodes = []
+    for node in graph.nodes:
+        new = gs.Node(
+            node.op, node.name, {}, [twin(t) for t in node.inputs], [twin(t) for t in node.outputs], node.domain
+        )
+        for extra in ("doc_string", "metadata_props"):
+            if hasattr(node, extra):
+                setattr(new, extra, getattr(node, extra))
+        nodes.append(new)
+    for node, new in zip(graph.nodes, nodes, strict=True):  # bodies last: they capture tensors of any node
+        for name, value in node.attrs.items():
+            if isinstance(value, gs.Graph):
+                new.attrs[name] = _copy(value, made)
+            else:
+                new.attrs[name] = list(value) if isinstance(value, list) and value else value
+    outputs = [twin(t) for t in graph.outputs]
+    return gs.Graph(nodes, inputs, outputs, name=graph.name, doc_string=graph.doc_string, opset=graph.opset)
+
+
 def tensor_names(graph: gs.Graph) -> set[str]:
     """All tensor names in a graph and the graphs inside."""
     names: set[str] = set()

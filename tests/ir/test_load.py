@@ -16,6 +16,7 @@ from onnxq.errors import ModelError
 from onnxq.ir import walk
 from onnxq.ir.load import from_proto, is_quantized, load
 from onnxq.ir.save import save, to_bytes, to_proto
+from onnxq.ir.text import text
 
 RELU = '<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }'
 
@@ -80,6 +81,21 @@ class TestBadFiles:
     @pytest.mark.parametrize("ir", [2, 14])
     def test_ir_out_of_range(self, write, ir):
         refuses(write(RELU.replace("ir_version: 8", f"ir_version: {ir}")), f"IR version {ir}, but 3 to 13")
+
+    def test_over_two_gigabytes_in_one_file(self, tmp_path):
+        path = tmp_path / "m.onnx"
+        with path.open("wb") as file:
+            file.truncate(1 << 31)  # a hole: costs no disk
+        refuses(path, "is 2147483648 bytes long, but an ONNX file ends at 2 GB")
+
+    def test_unreadable(self, write, monkeypatch):
+        path = write(RELU)
+
+        def refuse(_: Path) -> bytes:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        refuses(path, r"cannot be read \(Permission denied\); check its permissions")
 
     def test_no_opset(self, tmp_path):
         model = parser.parse_model(RELU)
@@ -332,6 +348,53 @@ class TestFunctions:
         x = np.arange(-1000, 1000, dtype=np.float32)
         np.testing.assert_array_equal(run(model, {"x": x})["y"], np.maximum(x, 0) - x + 5)
         assert [i.domain for i in to_proto(model).opset_import] == [""]
+
+
+def test_a_function_that_cannot_be_inlined():
+    proto = parser.parse_model(RELU.replace("Relu(x)", "local.f(x)"))
+    proto.opset_import.add(domain="local", version=1)
+    function = helper.make_function(
+        "local",
+        "f",
+        ["x"],
+        ["y"],
+        [helper.make_node("f", ["x"], ["y"], domain="local")],
+        [helper.make_opsetid("local", 1)],
+    )
+    proto.functions.append(function)  # calls itself
+    with pytest.raises(ModelError, match="the model: a local function cannot be inlined") as caught:
+        from_proto(proto)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_left_out_is_said():
+    proto = parser.parse_model(RELU)
+    proto.training_info.add()
+    proto.configuration.add(name="two devices", num_devices=2)
+    notes = from_proto(proto).notes
+    assert notes == ["Training information was left out.", "Multi-device configurations were left out."]
+
+
+def test_strings_that_are_not_utf8(tmp_path):
+    proto = parser.parse_model(RELU)
+    proto.graph.initializer.append(
+        TensorProto(name="s", data_type=TensorProto.STRING, dims=[2], string_data=[b"\xff", b"a"])
+    )
+    proto.graph.node.append(helper.make_node("Identity", ["s"], ["t"]))
+    proto.graph.output.append(helper.make_tensor_value_info("t", TensorProto.STRING, [2]))
+    save(from_proto(proto), tmp_path / "m.onnx")
+    assert list(onnx.load(tmp_path / "m.onnx").graph.initializer[0].string_data) == [b"\xff", b"a"]
+
+
+def test_initializer_and_input_as_outputs(tmp_path, run_file):
+    source = """<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y, float[2] w, float[2] x)
+        <float[2] w = {1, 2}> { y = Neg(x) }"""
+    model = from_proto(parser.parse_model(source))
+    save(model, tmp_path / "m.onnx")
+    got = run_file(tmp_path / "m.onnx", {"x": np.ones(2, np.float32)})
+    assert {n: v.tolist() for n, v in got.items()} == {"y": [-1, -1], "w": [1, 2], "x": [1, 1]}
+    assert "const w = float32[2] {1.0, 2.0}" in text(model)
+    assert to_bytes(model.copy()) == to_bytes(model)
 
 
 CAPTURE = """<ir_version: 8, opset_import: ["": 17]> g (float[4] x, bool c) => (float[4] y)

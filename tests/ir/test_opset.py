@@ -210,6 +210,35 @@ class TestStays:
         same_form = model("{ a = Relu(x) y = Neg(a) }", 12)
         assert convert(same_form, 21, 10, sample(), run).opset == 21  # only the number had to change
 
+    @pytest.mark.parametrize(
+        ("edit", "reason"),
+        [
+            (lambda p: p.graph.output.reverse(), "changed the inputs or outputs"),
+            (lambda p: p.graph.node[0].input.__setitem__(2, ""), "lost the scales"),
+        ],
+    )
+    def test_where_the_converter_breaks_the_model(self, run, monkeypatch, edit, reason):
+        real = version_converter.convert_version
+
+        def broken(proto: onnx.ModelProto, to: int) -> onnx.ModelProto:
+            result = real(proto, to)
+            del result.graph.node[:-2]
+            edit(result)
+            return result
+
+        monkeypatch.setattr(opset.version_converter, "convert_version", broken)
+        old = parse("""<ir_version: 7, opset_import: ["": 10]> g (float[1,1,2,2] x) => (float[1,1,4,4] y,
+            float[1,1,4,4] z) <float[4] s = {1, 1, 2, 2}> { y = Resize(x, s) z = Neg(y) }""")
+        assert convert(old, 21, 10, None, run) is old
+        assert reason in old.notes[0]
+
+    def test_an_op_that_onnx_does_not_know(self, run):
+        old = model("{ t = Relu(x) y = ReduceSum<axes=[1]>(t) }", 12)
+        old.graph.nodes[0].op = "Secret"
+        new = convert(old, 21, 10, sample(), lambda m, x: dict(x))
+        assert new is old
+        assert "cannot convert it" in old.notes[0]
+
     def test_without_a_sample_one_is_made_up(self, run):
         new = convert(model("{ y = Relu(x) }", 17, shape="N,2,?,6"), 21, 10, None, run)
         assert new.notes == [f"Opset 17 became 21; {SAME}"]
@@ -318,6 +347,10 @@ class TestCompare:
     )
     def test_differences(self, got, part):
         assert part in compare({"y": self.A}, got)
+
+    def test_nothing_finite(self):
+        nan = np.full(2, np.nan, np.float32)
+        assert compare({"y": nan}, {"y": nan}) == ""
 
     def test_integers_are_exact(self):
         a = np.array([1, 2])

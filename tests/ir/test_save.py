@@ -13,7 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import psutil
 import pytest
-from onnx import helper, parser
+from onnx import helper, numpy_helper, parser
 
 from onnxq.errors import OutputError, PassError
 from onnxq.ir import save as saving
@@ -107,6 +107,22 @@ class TestBytes:
         model = from_proto(proto)
         assert not to_proto(model).graph.value_info
         assert [v.name for v in to_proto(model, value_info=True).graph.value_info] == ["h"]
+
+    def test_lists_in_attributes(self):
+        model = small()
+        node = model.graph.nodes[-1]
+        node.op, node.domain = "Any", "my"
+        node.attrs = {
+            "i": [1, np.int64(2)],
+            "f": [1, 2.5],
+            "s": ["a", b"b"],
+            "none": [],
+            "t": np.zeros((1, 2)),
+            "b": True,
+        }
+        got = {a.name: onnx.helper.get_attribute_value(a) for a in to_proto(model).graph.node[-1].attribute}
+        assert np.array_equal(numpy_helper.to_array(got.pop("t")), np.zeros((1, 2)))
+        assert got == {"i": [1, 2], "f": [1.0, 2.5], "s": [b"a", b"b"], "none": [], "b": 1}
 
     def test_two_constants_of_one_name(self):
         model = small()
@@ -253,6 +269,26 @@ class TestFailures:
     def test_folder_that_takes_no_files(self):
         with pytest.raises(OutputError, match=r"takes no files|read-only"):
             check_writable("/proc/m.onnx")
+
+    def test_read_only_file(self, tmp_path, monkeypatch):
+        path = tmp_path / "m.onnx"
+        path.write_bytes(b"")
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(OutputError, match="it is read-only; remove it"):
+            check_writable(path)
+
+    def test_folder_that_takes_no_more_folders(self, tmp_path, monkeypatch):
+        def refuse(**_: object) -> str:
+            raise OSError(122, "Disk quota exceeded")
+
+        monkeypatch.setattr(saving.tempfile, "mkdtemp", refuse)
+        with pytest.raises(OutputError, match=r"cannot be written \(Disk quota exceeded\)"):
+            save(small(), tmp_path / "m.onnx")
+
+    def test_undefined_input_is_refused(self, tmp_path):
+        model = from_proto(parser.parse_model(SOURCE.replace("Relu(h)", "Add(h, nowhere)")))
+        with pytest.raises(OutputError, match="nowhere"):
+            save(model, tmp_path / "m.onnx")
 
     def test_good_path_leaves_no_trace(self, tmp_path):
         check_writable(tmp_path / "m.onnx")

@@ -13,6 +13,7 @@ from onnx import parser
 
 from onnxq.ir import walk
 from onnxq.ir.load import from_proto
+from onnxq.ir.save import to_bytes
 
 NESTED = """<ir_version: 8, opset_import: ["": 17]> g (float[4] x, bool c) => (float[4] y)
     <float[4] w = {1, 2, 3, 4}> {
@@ -166,6 +167,41 @@ class TestToposort:
             assert {t.name for t in node.inputs} <= seen
             seen.update(t.name for t in node.outputs)
         assert len(graph.nodes) == n
+
+
+class TestCopy:
+    def test_is_equal_and_independent(self):
+        model = from_proto(parser.parse_model(NESTED))
+        model.graph.nodes[0].doc_string = "doc"
+        model.graph.nodes[0].metadata_props = {"a": "b"}
+        model.meta.metadata["k"] = "v"
+        before = to_bytes(model)
+        twin = model.copy()
+        assert to_bytes(twin) == before
+        arrays = [t.values for m in (model, twin) for t in _constants(m.graph)]
+        assert arrays[0] is arrays[-1]
+        twin.graph.nodes[0].op = "Neg"
+        inner = twin.graph.nodes[1].attrs["else_branch"]
+        walk.set_input(inner.nodes[0], 0, twin.graph.inputs[0])
+        twin.meta.metadata.clear()
+        assert to_bytes(model) == before
+        assert to_bytes(twin) != before
+
+    def test_captures_point_into_the_copy(self, nested):
+        twin = walk.copy(nested)
+        inner = twin.nodes[1].attrs["else_branch"].nodes[0]
+        assert inner.inputs[0] is twin.nodes[0].outputs[0]
+        assert inner.inputs[0] is not nested.nodes[0].outputs[0]
+
+    def test_a_sequence_keeps_its_type(self):
+        source = """<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (seq(float[2]) s) {
+            s = SequenceConstruct(x, x) }"""
+        model = from_proto(parser.parse_model(source))
+        assert to_bytes(model.copy()) == to_bytes(model)
+
+
+def _constants(graph: gs.Graph) -> list[gs.Constant]:
+    return [t for _, g in walk.graphs(graph) for n in g.nodes for t in n.inputs if isinstance(t, gs.Constant)]
 
 
 def test_unique_name(nested):
