@@ -45,6 +45,11 @@ class Level(enum.Enum):
     ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 
 
+SIDE_BY_SIDE = {"session.force_spinning_stop": "1"}
+"""Configuration for several sessions in one process: threads that keep spinning after a run would take the cores from
+the next session."""
+
+
 class Session:
     """A model loaded by ORT on the CPU.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import DataError, MetricError, ModelError
 from onnxq.progress import Progress, Silent
-from onnxq.runtime.session import Level, Session
+from onnxq.runtime.session import SIDE_BY_SIDE, Level, Session
 from onnxq.validate.metrics.base import Metric, is_label_free
 from onnxq.validate.metrics.fidelity import decibels
 from onnxq.validate.outputs import OutputAccuracy, OutputSums, as_array
@@ -116,9 +116,9 @@ def compare(
         raise MetricError(
             f'metric "{name}" needs labels and {data.description} has none: add labels or leave the metric out'
         )
-    first, second = Session(reference, threads=threads), Session(candidate, threads=threads)
+    first, second = (Session(m, threads=threads, config=SIDE_BY_SIDE) for m in (reference, candidate))
     _check_interfaces(first, second)
-    literal = Session(candidate, threads=threads, level=Level.OFF) if literal_samples else None
+    literal = Session(candidate, threads=threads, level=Level.OFF, config=SIDE_BY_SIDE) if literal_samples else None
     sums = {o: OutputSums() for o in first.outputs}
     rows: tuple[list[list[float]], list[list[float]]] = ([], [])
     fused = _Fusion()
@@ -135,9 +135,11 @@ def compare(
                 label = x if is_label_free(metric) else sample.label
                 rows[0].append(_record(metric, name, x, label, sample))
                 rows[1].append(_record(metric, name, y, label, sample))
-            if literal is not None and count < literal_samples:
+            if literal is not None:
                 fused.add(x, literal.run(sample.inputs, first.outputs), y)
             count += 1
+            if count >= literal_samples:
+                literal = None  # its memory is worth more than its company
             step(1)
     if not count:
         raise DataError(f"{data.description} holds no sample to validate with: name another folder")

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.errors import UsageError
-from onnxq.runtime.session import Session
+from onnxq.runtime.session import SIDE_BY_SIDE, Session
 
 Inputs = Mapping[str, NDArray[Any]]
 
 _LEAST_SECONDS = 1e-3  # one timing is at least this long: the clock and the call cost about a microsecond
 _NOISY = 0.15
+_FEWEST_PAIRS = 5
 _MOST_PAIRS = 1000
 
 
@@ -78,15 +79,20 @@ def measure(
     if not inputs or threads < 1 or (runs is not None and runs < 1):
         raise UsageError("a latency measurement needs at least one sample, one thread and one run")
     begin = clock()
-    # a pool that keeps spinning after its run would take the cores from the other model
-    config = {"session.force_spinning_stop": "1"} if threads > 1 else {}
+    config = SIDE_BY_SIDE if threads > 1 else {}
     sessions = [Session(m, threads=threads, config=config) for m in (reference, candidate)]
     estimates = [_warm(s, inputs[0], warmup, clock) for s in sessions]
     inner = max(1, math.ceil(_LEAST_SECONDS / max(min(estimates), 1e-7)))
     if runs is None:
-        runs = int(np.clip(budget_seconds / max(sum(estimates) * inner, 1e-7), 5, _MOST_PAIRS))
+        runs = int(np.clip(budget_seconds / max(sum(estimates) * inner, 1e-7), _FEWEST_PAIRS, _MOST_PAIRS))
+        deadline = clock() + 1.5 * budget_seconds  # a machine that got busy after the estimate
+    else:
+        deadline = math.inf
     times = np.empty((runs, 2))
     for pair in range(runs):
+        if pair >= _FEWEST_PAIRS and clock() > deadline:
+            times = times[:pair]
+            break
         sample = inputs[pair % len(inputs)]
         for side, session in enumerate(sessions):
             start = clock()

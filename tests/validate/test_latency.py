@@ -51,6 +51,18 @@ def test_number_of_pairs_follows_the_budget(clock: Any) -> None:
     assert measure(b"0.001", b"0.001", [{"n": 1}], budget_seconds=30.0, clock=clock).pairs == 1000
 
 
+def test_a_machine_that_gets_busy_does_not_stretch_the_budget(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: FakeSession, inputs: dict[str, Any]) -> None:
+        FakeSession.now += self.cost * (1 if len(FakeSession.log) < 4 else 50)
+        FakeSession.log.append((self.cost, inputs["n"]))
+
+    monkeypatch.setattr(FakeSession, "run", run)
+    result = measure(b"0.002", b"0.002", [{"n": 1}], budget_seconds=2.0, clock=clock)
+    assert result.pairs == pytest.approx(15, abs=1)  # 500 were planned; 0.2 s each, until 1.5 times the budget is spent
+    FakeSession.log.clear()
+    assert measure(b"0.002", b"0.002", [{"n": 1}], runs=30, budget_seconds=2.0, clock=clock).pairs == 30
+
+
 def test_short_runs_are_timed_in_groups(clock: Any) -> None:
     result = measure(b"0.0001", b"0.00005", [{"n": 1}], budget_seconds=0.3, clock=clock)
     assert result.inner == pytest.approx(20, abs=1)
