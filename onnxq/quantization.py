@@ -268,6 +268,8 @@ def choose(
     are equal are tried once; ties go to the one that is named first.
     """
     names = list(plans)
+    if not plans[names[0]].uses:
+        return names[0], ["No op of this model can run in an integer kernel: what is written is the float model, normalised."]
     if len(names) == 1:
         return names[0], []
     if weight_bytes(model) > EMBED_LIMIT:

@@ -51,6 +51,7 @@ def collect(
     progress: Progress | None = None,
     feedback: Mapping[str, str] | None = None,
     allow_infinite: Collection[str] = (),
+    shapes: Mapping[str, Shape] | None = None,
     subset: int | None = SUBSET,
     budget: int = BUDGET,
 ) -> Statistics:
@@ -71,6 +72,7 @@ def collect(
         feedback: output name -> input name: from the second sample on, the input takes what the output was.
         allow_infinite: tensors in which infinite values are counted and left out; elsewhere they are an error. NaN is
             one everywhere.
+        shapes: from `observe_shapes`, spares doing that again if the model leaves shapes open.
         subset: elements of one array that a histogram counts, see `Histogram`; None for all.
         budget: bytes of fetched arrays of one sample.
 
@@ -91,11 +93,12 @@ def collect(
     session = _open(model, taps, threads)
     specs = {s.name: s for s in (*session.inputs, *session.output_specs)}
     taps = [t for t in taps if specs[t].dtype.kind == "f"]
-    parts = _split(taps, _sizes(session, model, taps, data, feedback), budget)
+    parts = _split(taps, _sizes(session, model, taps, data, shapes=shapes or {}, threads=threads), budget)
     samples = 0
     for number, part in enumerate(parts):
         label = "calibrating" if len(parts) == 1 else f"calibrating, part {number + 1} of {len(parts)}"
         if len(parts) > 1:
+            del session  # its memory, before the next one takes as much
             session = _open(model, part, threads)
         samples = 0
         with (progress or Silent()).task(label, len(data) if limit is None else min(limit, len(data))) as step:
@@ -192,16 +195,19 @@ def observe_shapes(model: Model, samples: Sequence[Sample], *, threads: int | No
     here = produced(model.graph)
     given = names_of(model.graph.inputs)
     names = [n for n in here if n not in given]
-    with runnable(with_outputs(model, names)) as source:
-        opened = Session(source, level=Level.OFF, threads=threads, memory_pattern=False, prepacking=False)
+    opened = _reference(with_outputs(model, names), threads)
     # strings are objects, too, and have shapes that nobody quantizes
-    proper = [s.name for s in opened.output_specs if s.name in here and s.dtype.kind != "O"]
+    tensors = {s.name for s in opened.output_specs if s.dtype.kind != "O"}
+    proper = [n for n in names if n in tensors]
     del opened
     probes = {f"onnxq_shape_{i}": n for i, n in enumerate(proper)}
+    # last tensor first: in file order ONNX Runtime would run all probes at the end and keep every tensor until then;
     # variables of the same names, not the tensors themselves: those would list the probes among their consumers
-    nodes = [gs.Node(op="Shape", name=p, inputs=[gs.Variable(n)], outputs=[gs.Variable(p)]) for p, n in probes.items()]
-    with runnable(with_outputs(model, list(probes), nodes)) as source:
-        session = Session(source, level=Level.OFF, threads=threads, memory_pattern=False, prepacking=False)
+    nodes = [
+        gs.Node(op="Shape", name=p, inputs=[gs.Variable(n)], outputs=[gs.Variable(p)])
+        for p, n in reversed(probes.items())
+    ]
+    session = _reference(with_outputs(model, list(probes), nodes), threads)
     shapes: dict[str, Shape] = {}
     for sample in samples[:2]:
         found = _checked_run(session, sample, sample.inputs, list(probes))
@@ -234,20 +240,32 @@ def _open(model: Model, taps: Sequence[str], threads: int | None) -> Session:
         return Session(source, level=Level.ALL, threads=threads, memory_pattern=False, prepacking=prepacking)
 
 
+def _reference(model: Model, threads: int | None) -> Session:
+    with runnable(model) as source:
+        return Session(source, level=Level.OFF, threads=threads, memory_pattern=False, prepacking=False)
+
+
 def _sizes(
-    session: Session, model: Model, taps: Sequence[str], data: Dataset, feedback: Mapping[str, str] | None
+    session: Session,
+    model: Model,
+    taps: Sequence[str],
+    data: Dataset,
+    *,
+    shapes: Mapping[str, Shape],
+    threads: int | None,
 ) -> dict[str, int]:
-    """Bytes of each tap: from the shapes that ORT infers, or, if one is unknown, from a run on the first sample."""
-    specs = {s.name: s for s in session.output_specs}
-    sizes: dict[str, int] = {}
-    for tap in taps:
-        shape = specs[tap].shape if tap in specs else ()
-        known = [d for d in shape if isinstance(d, int)]
-        if len(known) < len(shape):
-            first = next(_run(session, model, taps, data, limit=1, feedback=feedback), None)
-            return dict.fromkeys(taps, 0) if first is None else {t: first[1][t].nbytes for t in first[1]}
-        sizes[tap] = math.prod(known) * specs[tap].dtype.itemsize if tap in specs else 0
-    return sizes
+    """Bytes of each tap: from the shapes that ORT infers, those observed before, or else those of the first sample."""
+    specs = {s.name: s for s in (*session.inputs, *session.output_specs)}
+    inferred = {t: specs[t].shape for t in taps}
+    found = {t: s if _known_shape(s) else shapes.get(t, ("?",)) for t, s in inferred.items()}
+    if not all(map(_known_shape, found.values())):
+        first = list(itertools.islice(iter(data), 1))
+        found.update(observe_shapes(model, first, threads=threads) if first else {})
+    return {t: math.prod(d for d in found[t] if isinstance(d, int)) * specs[t].dtype.itemsize for t in taps}
+
+
+def _known_shape(shape: Sequence[int | str | None]) -> bool:
+    return all(isinstance(d, int) for d in shape)
 
 
 def _run(

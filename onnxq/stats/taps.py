@@ -3,7 +3,7 @@ graph."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,27 +17,10 @@ COPIES = frozenset(
 )
 """Ops whose output holds exactly the elements of their first input, in another order or shape."""
 
-MASK_OPS = frozenset(
-    {
-        *COPIES,
-        *(
-            "Add",
-            "Sub",
-            "Mul",
-            "Where",
-            "Cast",
-            "Expand",
-            "Tile",
-            "Slice",
-            "Concat",
-            "Gather",
-            "Trilu",
-            "ConstantOfShape",
-        ),
-    }
+MASK_OPS = COPIES.union(
+    "Add Sub Mul Where Cast Expand Tile Slice Concat Gather Trilu Constant ConstantOfShape".split()  # noqa: SIM905
 )
-"""Ops that carry the huge negative constant of an attention mask on; Softmax, MatMul and everything else end the
-way."""
+"""Ops that make the huge negative value of an attention mask or carry it on; all others, as Softmax, end the way."""
 
 MASKED = -1e4
 """A constant as low as this is taken for "minus infinity" of a mask; BERT exports write -10000, others -1e9, -3.4e38
@@ -108,7 +91,7 @@ def mask_tensors(graph: gs.Graph) -> set[str]:
     while True:
         before = len(masked)
         for node in graph.nodes:
-            if node.op in MASK_OPS and (any(_masks(t, masked) for t in node.inputs) or _low(node.attrs.get("value"))):
+            if node.op in MASK_OPS and (any(_masks(t, masked) for t in node.inputs) or any(map(_low, _given(node)))):
                 masked.update(names_of(node.outputs))
                 masked.update(names_of([t for t in node.inputs if _masks(t, masked)]))
         if len(masked) == before:
@@ -117,6 +100,13 @@ def mask_tensors(graph: gs.Graph) -> set[str]:
 
 def _masks(tensor: Any, masked: Iterable[str]) -> bool:
     return tensor.name in masked or (isinstance(tensor, gs.Constant) and _low(tensor.values))
+
+
+def _given(node: gs.Node) -> Iterator[object]:
+    """The value of a Constant or ConstantOfShape node."""
+    yield node.attrs.get("value")
+    yield np.asarray(node.attrs.get("value_float", 0.0))
+    yield np.asarray(node.attrs.get("value_floats", 0.0), dtype=np.float32)
 
 
 def _low(values: object) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -387,3 +389,27 @@ def test_observe_shapes_skips_what_is_no_tensor() -> None:
     assert found == {"x": (4,), "n": (), "e": (1,), "y": (2,)}
     data = Data(lambda i: {"x": np.ones(4, np.float32)}, 1)
     assert list(collect(model, ["x", "s", "e", "y"], data, threads=1).tensors) == ["e", "x", "y"]
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from onnxq.data.sample import Sample
+from onnxq.ir.text import parse
+from onnxq.stats.collect import observe_shapes
+
+def chain(length):
+    ops = " ".join(f"t{i + 1} = Neg(t{i})" for i in range(length))
+    text = f'<ir_version: 10, opset_import: ["": 21]> g (float[N] t0) => (float[N] t{length}) {{ {ops} }}'
+    sample = Sample(index=0, name="s", inputs={"t0": np.ones(1 << 20, np.float32)})
+    assert len(observe_shapes(parse(text), [sample], threads=1)) == length + 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+print(chain(3), chain(100))
+"""
+
+
+def test_observing_shapes_keeps_no_tensor_alive() -> None:
+    found = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout.split()
+    few, many = (int(kilobytes) for kilobytes in found)
+    assert many < few + 100_000  # the 100 tensors of the chain are 400 MB

@@ -50,6 +50,14 @@ def test_a_mask_is_followed_to_the_softmax(low: str) -> None:
     assert masks("s = Where(b, x, low) y = Softmax(s)", f"float low = {{{low}}}") == {"low", "s"}
 
 
+def test_a_mask_made_by_constant_nodes() -> None:
+    low = "k = Constant <value = float {-inf}> ()"
+    assert masks(f"{low} s = Where(b, x, k) y = Softmax(s)") == {"k", "s"}
+    assert masks(f"{low} y = Clip(x, k)") == {"k"}
+    assert masks("k = Constant <value_float = -1e9> () s = Add(x, k) y = Softmax(s)") == {"k", "s"}
+    assert masks("k = Constant <value_float = -1.0> () s = Add(x, k) y = Softmax(s)") == set()
+
+
 def test_a_mask_made_by_constant_of_shape() -> None:
     assert masks("d = Shape(x) m = ConstantOfShape <value = float[1] {-1e9}> (d) s = Add(x, m) y = Softmax(s)") == {
         "m",
