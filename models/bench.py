@@ -151,7 +151,7 @@ def _cost(entry: Entry, settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def _count(values: dict[str, Any], plain: Mapping[str, Any] | None) -> dict[str, Any]:
-    """With the number of samples: plain runs count for those that were given the same data; None if they cannot tell."""
+    """With the number of samples: plain runs count for those given the same data; None if they cannot tell."""
     known = plain["values"] if plain is not None else {}
     same = values.get("data", known.get("data")) == known.get("data")
     return {**values, "samples": values.get("samples", known.get("samples") if same else None)}

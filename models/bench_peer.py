@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench_process import describe
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -56,9 +57,7 @@ def quantize(method: str, model: Path, data: Dataset, output: Path) -> dict[str,
         try:
             quant_pre_process(str(model), str(ready))
         except Exception as error:  # it raises plain Exception
-            notes.append(
-                f"quant_pre_process fails ({type(error).__name__}: {error}), done with skip_symbolic_shape=True"
-            )
+            notes.append(f"quant_pre_process fails ({describe(error)}), done with skip_symbolic_shape=True")
             quant_pre_process(str(model), str(ready), skip_symbolic_shape=True)
         reader = Reader(data)
         quantize_static(

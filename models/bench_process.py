@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,7 @@ def run(
     return Outcome(
         seconds=seconds,
         peak_bytes=int(values.get("peak_bytes") or seen),
-        error=one_line(error, folder),
+        error=one_line(error),
         values={k: v for k, v in values.items() if k not in ("peak_bytes", "error")},
     )
 
@@ -124,18 +125,29 @@ def _death(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-def one_line(error: str, folder: str = "") -> str:
-    """An error message fit for a table: one line, no paths of this machine, at most 300 characters.
+def one_line(error: str) -> str:
+    """An error message fit for a table: one line, files without their folders, at most 300 characters.
 
-    >>> one_line("Fail: [ONNXRuntimeError]\\n  Load model failed")
-    'Fail: [ONNXRuntimeError] Load model failed'
+    >>> one_line("Fail: [ONNXRuntimeError] : 10 : INVALID_GRAPH : Load model from /a/b.onnx failed:no\\n good")
+    'Fail: INVALID_GRAPH : no good'
     """
-    for path, name in ((folder, "tmp"), (str(ROOT), "."), (str(Path.home()), "~")):
-        if len(path) > 1:
-            error = error.replace(path, name)
-    error = re.sub(r"/\S*/(\S+?\.(?:cc|h|py)):", r"\1:", error)
     error = " ".join(error.split())
+    error = re.sub(r"\[ONNXRuntimeError\] : \d+ : |Load model from \S+ failed: ?", "", error)
+    error = re.sub(r"(?<![\w/])\.{0,2}/(?:[^\s:/]+/)+([^\s:/]+)", r"\1", error)
     return error if len(error) <= _LONGEST else error[: _LONGEST - 1].rstrip() + "…"
+
+
+def describe(error: BaseException) -> str:
+    """`Type: message`; where it was raised, if it has no message.
+
+    >>> describe(ValueError("no"))
+    'ValueError: no'
+    """
+    if str(error):
+        return f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].name}, {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 def own_peak() -> int:

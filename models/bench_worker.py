@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench_process import own_peak
+from bench_process import describe, own_peak
 
 if TYPE_CHECKING:
     import numpy as np
@@ -252,7 +252,7 @@ def _main(arguments: Sequence[str]) -> None:
         else:
             values = peer(args.kind, job, args.out, clock)
     except BaseException as error:  # the table says which error it was
-        values = {"error": f"{type(error).__name__}: {error}"}
+        values = {"error": describe(error)}
     values |= {"parts": clock.seconds, "peak_bytes": own_peak()}
     args.result.write_text(json.dumps(plain_json(values)))
 

@@ -279,9 +279,21 @@ def test_whatever_becomes_of_a_child_is_said_in_one_line(name: str, tmp_path: Pa
 
 
 def test_messages_are_short_and_free_of_paths() -> None:
-    shown = process.one_line(f"Fail: {MODELS}/a.onnx\n at /build/src/core/graph.cc:12 in\t/scratch/x", "/scratch")
-    assert shown == "Fail: ./models/a.onnx at graph.cc:12 in tmp/x"
+    shown = process.one_line(f"Fail: {MODELS}/a.onnx\n at /build/src/core/graph.cc:12 in\t../out/x or and/or 1/2")
+    assert shown == "Fail: a.onnx at graph.cc:12 in x or and/or 1/2"
+    refused = "[ONNXRuntimeError] : 10 : INVALID_GRAPH : Load model from /a/b.onnx failed:This is an invalid model."
+    assert process.one_line(refused) == "INVALID_GRAPH : This is an invalid model."
     assert len(process.one_line("x" * 1000)) == 300
+
+
+def test_an_error_without_a_message_says_where() -> None:
+    def refuse() -> None:
+        raise AssertionError
+
+    with pytest.raises(AssertionError) as caught:
+        refuse()
+    assert process.describe(caught.value).startswith("AssertionError in refuse, test_bench.py:")
+    assert process.describe(KeyError("a")) == "KeyError: 'a'"
 
 
 def test_rounds_are_interleaved() -> None:
