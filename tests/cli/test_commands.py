@@ -10,7 +10,7 @@ import onnx
 import pytest
 import tiny
 
-QUANTIZE = ("quantize", "model.onnx", "--calib", "calib.npz", "--threads", "1")
+QUANTIZE = ("quantize", "model.onnx", "--calib", "calib.npz", "--threads", "1", "--config", "quick.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +19,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     tiny.save_classifier(Path("model.onnx"))
     tiny.save_samples(Path("calib.npz"))
+    Path("quick.yaml").write_text("model: model.onnx\nvalidate: {runs: 3, warmup: 0}\n")
     return tmp_path
 
 
@@ -41,7 +42,7 @@ def test_quantize_writes_beside_the_model(here: Path, onnxq: Any) -> None:
 def test_quantize_prints_a_report_and_nothing_else(onnxq: Any) -> None:
     outcome = onnxq(*QUANTIZE, "--metric", "top1")
     assert outcome.code == 0, outcome.err
-    assert outcome.err == ""
+    assert outcome.complaints == []
     assert "top1" in outcome.out
     assert "model.int8.onnx" in outcome.out
     assert "\x1b" not in outcome.out
@@ -142,7 +143,7 @@ def test_inspect_what_is_no_model(onnxq: Any) -> None:
 
 def test_validate(onnxq: Any, int8: Path) -> None:
     arguments = ("validate", "model.onnx", int8, "--data", "calib.npz", "--metric", "top1", "--samples", "8")
-    outcome = onnxq(*arguments, "--threads", "1", "--json")
+    outcome = onnxq(*arguments, "--threads", "1", "--json", "--config", "quick.yaml")
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
     assert result["command"] == "validate"
@@ -172,7 +173,7 @@ def test_gate_fails_with_exit_code_1(onnxq: Any) -> None:
     outcome = gate(onnxq, "other.onnx", "--max-drop", "0.1")
     assert outcome.code == 1
     assert "cosine" in outcome.out
-    assert outcome.err == ""
+    assert outcome.complaints == []
 
 
 def test_gate_without_a_limit(onnxq: Any) -> None:
