@@ -284,7 +284,7 @@ def choose(
     for name in names:
         key = plans[name].to_json()
         if key not in seen:
-            trial = dataclasses.replace(model, graph=model.graph.copy())
+            trial = model.copy()
             inserter().run(trial.graph, dataclasses.replace(context, plan=plans[name]))
             with runnable(trial) as source:
                 session = Session(source, threads=threads)

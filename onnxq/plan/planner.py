@@ -343,10 +343,9 @@ class _Planner:
                 continue
             reason = "" if integer else self.chosen.reasons[node.name]
             out[node.name] = Decision(op=node.op, integer=integer, reason=reason, heavy=node.op in HEAVY)
-        for path, node in self.facts.inner:
-            if self.facts.declared_float(node) and (node.op in HEAVY or node.op in self.target.kernels):
-                owner = path[-1].rpartition("/")[0]
-                reason = f"it stands in the body of {owner}, and bodies are not calibrated"
+        for _, node in self.facts.inner:
+            if self.facts.declared_float(node):
+                reason = "it stands in a body of If, Loop or Scan, and bodies are not calibrated"
                 out[node.name] = Decision(op=node.op, integer=False, reason=reason, heavy=node.op in HEAVY)
         return out
 

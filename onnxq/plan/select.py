@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.optable import OP_TABLE, data_slots
@@ -104,7 +105,7 @@ class _Selector:
         slots = data_slots(node)
         wrong = [node.inputs[s] for s in slots if not self.facts.is_float(node.inputs[s])]
         if wrong:
-            return f"its operand {wrong[0].name} is {wrong[0].dtype}, not float32"
+            return f"its operand is {np.dtype(wrong[0].dtype)}, not float32"
         match kernel.kind:
             case "weighted":
                 return self._weighted_reason(node)
@@ -122,16 +123,16 @@ class _Selector:
         data = self.facts.constant(node.inputs[0])
         weight = self.facts.constant(node.inputs[row.weight])
         if data is not None:
-            return f"its data operand {node.inputs[0].name} is constant"
+            return "its data operand is constant"
         if weight is None:
             return "both operands are computed at run time: the 8-bit error of two activations multiplies, so it stays float"
         if weight.ndim < 2:
-            return f"its weight {node.inputs[row.weight].name} has rank {weight.ndim}, integer kernels want 2 or more"
+            return f"its weight has rank {weight.ndim}, integer kernels want 2 or more"
         bias = self._bias(node)
         if bias is not None:
             values = self.facts.constant(bias)
             if values is None:
-                return f"its bias {bias.name} is computed at run time, not constant"
+                return "its bias is computed at run time, not constant"
             if node.op == "Gemm":
                 channels = weight.shape[0 if node.attrs.get("transB", 0) else 1]
                 if values.size != channels or values.shape[-1:] != (channels,):
@@ -259,7 +260,7 @@ class _Selector:
         dynamic = [t for t in operands if self.facts.constant(t) is None]
         lost = [t for t in dynamic if not self._has_integer_source(t)]
         if not self._all_small(lost, dynamic, kernel):
-            return f"its operand {lost[0].name} comes from a float op"
+            return "its input comes from a float op"
         return ""
 
     def _outputs_behind(self, node: gs.Node, tail: str | None) -> list[Any]:
@@ -363,14 +364,14 @@ class _Selector:
                     self.out.reasons[node.name] = "its bounds are computed at run time"
                 else:
                     self.out.reasons[node.name] = (
-                        f"the result of {producer.name} before it stays float or has other users, so {node.op} cannot vanish into it"
+                        f"the result of the op before it stays float or has other users, so {node.op} cannot vanish into it"
                     )
             elif lost is not None:
                 producer = self.facts.producer.get(lost.name)
-                source = f"{producer.op} {producer.name}" if producer is not None else "a graph input"
-                self.out.reasons[node.name] = f"its operand {lost.name} is float: it comes from {source}"
+                source = producer.op if producer is not None else "a graph input"
+                self.out.reasons[node.name] = f"its input is float: it comes from {source}"
             else:
-                self.out.reasons[node.name] = "all its operands are constant"
+                self.out.reasons[node.name] = "it reads a constant table: only weights of heavy ops are quantized"
 
 
 def clip_bounds(facts: Facts, node: gs.Node) -> tuple[float, float] | None:

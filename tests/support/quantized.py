@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxq.encoding import Scheme
-from onnxq.ir import save
+from onnxq.ir import save, walk
 from onnxq.ir.text import parse
 from onnxq.pipeline.base import Context
 from onnxq.plan.plan import Plan
@@ -72,8 +72,9 @@ def quantize_text(
 ) -> Result:
     """Parse, measure ranges on one random sample (normal, seed), plan, insert."""
     model = parse(_filled(source))
-    for index, node in enumerate(model.graph.nodes):
-        node.name = node.name or f"{node.op}_{index}"
+    for _, inner in walk.graphs(model.graph):
+        for index, node in enumerate(inner.nodes):
+            node.name = node.name or f"{node.op}_{index}"
     fill(model, constants or {})
     original = save.to_bytes(model)
     rng = np.random.default_rng(seed)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import dataclasses
+
+from onnxq.testing import check_pass, default_context
+from onnxq_passes.share_initializers import ShareInitializers
+from rewriting import bitwise, keep
+
+PASS = ShareInitializers(least_bytes=8)
+
+
+def test_contract() -> None:
+    check_pass(ShareInitializers)
+
+
+def test_equal_constants_become_one() -> None:
+    before = "(float[2] x) => (float[2] y) <float[2] a = {1, 2}, float[2] b = {1, 2}> { [p] c = Add(x, a) [q] y = Mul(c, b) }"
+    after = "(float[2] x) => (float[2] y) <float[2] a = {1, 2}> { [p] c = Add(x, a) [q] y = Mul(c, a) }"
+    bitwise(PASS, before, after, rewrites=1)
+
+
+def test_constants_of_bodies_are_shared_with_the_outer_graph() -> None:
+    before = """(bool c, float[2] x) => (float[2] y) {
+        [if] y = If(c) <then_branch = t () => (float[2] u) <float[2] a = {1, 2}> { [p] u = Add(x, a) },
+                        else_branch = e () => (float[2] v) <float[2] b = {1, 2}> { [q] v = Mul(x, b) }> }"""
+    after = """(bool c, float[2] x) => (float[2] y) <float[2] a = {1, 2}> {
+        [if] y = If(c) <then_branch = t () => (float[2] u) { [p] u = Add(x, a) },
+                        else_branch = e () => (float[2] v) { [q] v = Mul(x, a) }> }"""
+    bitwise(PASS, before, after, rewrites=1)
+
+
+def test_near_misses_value_shape_and_type() -> None:
+    keep(PASS, "(float[2] x) => (float[2] y) <float[2] a = {1, 2}, float[2] b = {1, 3}> { [p] c = Add(x, a) [q] y = Mul(c, b) }")
+    keep(PASS, "(float[2] x) => (float[m, 2] y) <float[2] a = {1, 2}, float[1, 2] b = {1, 2}> { [p] c = Add(x, a) [q] y = Mul(c, b) }")
+    keep(PASS, "(float[2] x) => (float[2] y) <float[2] a = {0, 0}, float[2] b = {-0.0, 0}> { [p] c = Add(x, a) [q] y = Add(c, b) }")
+
+
+def test_small_constants_and_overridable_models_stay() -> None:
+    text = "(float[2] x) => (float[2] y) <float[2] a = {1, 2}, float[2] b = {1, 2}> { [p] c = Add(x, a) [q] y = Mul(c, b) }"
+    keep(ShareInitializers(least_bytes=9), text)
+    keep(PASS, text, context=dataclasses.replace(default_context(), keep_overridable=True))
