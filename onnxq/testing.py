@@ -76,7 +76,8 @@ def assert_rewrite(
         before, after: models in `onnx.parser` syntax; both are brought into canonical text.
         rewrites: what the pass must count.
         refused: for each refusal, in any order, a part of its reason.
-        atol: greatest absolute difference between the outputs of both models in ORT without optimizations; 0 means bit for bit.
+        atol: greatest absolute difference between the outputs of both models in ORT without optimizations; 0 means
+            bit for bit.
         context: default: the `cpu` target.
         inputs: default: seeded normal numbers (bool and integer inputs: 0 and 1); symbolic dimensions are 2.
 
@@ -104,7 +105,10 @@ def assert_rewrite(
 
 
 def check_pass(pass_class: type[Pass]) -> None:
-    """Does a class keep the contract of passes? Form, stages, and, on `SAMPLES`, honesty, idempotence, determinism, names and meaning."""
+    """Does a class keep the contract of passes?
+
+    Form and stages; on `SAMPLES`: honest counts, idempotence, determinism, names of inputs and outputs, and meaning.
+    """
     name = pass_class.__name__
     _check_form(pass_class)
     assert issubclass(pass_class, Pass), f"{name} must derive from onnxq.pipeline.base.Pass"
@@ -139,7 +143,10 @@ def check_pass(pass_class: type[Pass]) -> None:
 
 
 def check_calibrator(calibrator_class: type[Any]) -> None:
-    """Does a class keep the contract of calibrators? Form, and ranges that are finite, ordered, inside [min, max] and deterministic."""
+    """Does a class keep the contract of calibrators?
+
+    Form, and ranges that are finite, ordered, inside [min, max] (0 included) and deterministic.
+    """
     name = calibrator_class.__name__
     _check_form(calibrator_class)
     assert (calibrator_class.__doc__ or "").strip(), f"{name} needs a docstring"

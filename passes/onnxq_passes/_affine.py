@@ -84,7 +84,7 @@ def batch_norm(node: gs.Node, editor: Editor) -> Affine | str:
 
 
 def per_channel(constant: gs.Constant, channels: int, axis: int, rank: int | None) -> Vector | None:
-    """The constant as [channels] or [1], if it broadcasts along `axis` of data of that rank and adds no dimension, else None."""
+    """The constant as [channels] or [1], if it broadcasts along `axis` and adds no dimension, else None."""
     values: NDArray[Any] = np.asarray(constant.values)
     if values.dtype.kind != "f" or (values.ndim > 1 and (rank is None or values.ndim > rank)):
         return None

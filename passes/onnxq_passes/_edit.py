@@ -1,7 +1,8 @@
 """Edits of a graph and of its If/Loop/Scan bodies, in linear time, by identity.
 
-graphsurgeon's own lists compare nodes deeply, one by one, whenever an element leaves them. `Editor` therefore records what is removed, inserted and
-rewired, answers questions about the graph as it will be, and rebuilds each touched list once in `commit()`.
+graphsurgeon's own lists compare nodes deeply, one by one, whenever an element leaves them. `Editor` therefore records
+what is removed, inserted and rewired, answers questions about the graph as it will be, and rebuilds each touched list
+once in `commit()`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,12 @@ class Editor:
     # Questions
 
     def live(self, body: gs.Graph | None = None, ops: Iterable[str] | None = None) -> Iterator[gs.Node]:
-        """Nodes that the graph had at the start and still has; of one body or of all, of some operators of the standard domain or of all."""
+        """Nodes that the graph had at the start and still has.
+
+        Args:
+            body: only of this graph.
+            ops: only these operators of the standard domain.
+        """
         wanted = None if ops is None else frozenset(ops)
         for one in self.bodies if body is None else (body,):
             for node in one.nodes:
@@ -79,7 +85,7 @@ class Editor:
         return None
 
     def uses(self, tensor: gs.Tensor) -> Iterator[tuple[gs.Node, int]]:
-        """Each (consumer, input slot), in every body; graph outputs are not among them. Edit after iterating, not while."""
+        """Each (consumer, input slot), in every body; graph outputs do not count. Edit after iterating, not while."""
         for node in self._readers(tensor).values():
             for slot, source in enumerate(node.inputs):
                 if source is tensor:
@@ -183,7 +189,7 @@ class Editor:
         attrs: dict[str, Any] | None = None,
         domain: str | None = None,
     ) -> gs.Node:
-        """A new node, not yet placed, under a unique name that starts with `name`. Its outputs' producers must be removed."""
+        """A new node, not yet placed, under a unique name; the former producers of its outputs must be removed."""
         self._touch(*inputs, *outputs)
         node = gs.Node(op, name=self.fresh_node(name), attrs=dict(attrs or {}), domain=domain)
         for tensor in inputs:

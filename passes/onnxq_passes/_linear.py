@@ -38,7 +38,7 @@ def scale_outputs(node: gs.Node, w: Vector, scale: Vector) -> Vector:
 
 
 def scale_inputs(node: gs.Node, w: Vector, scale: Vector) -> Vector:
-    """The weight [O, I/groups, ...] of a Conv with input channel i multiplied by scale[i]; `scale` has one element per channel."""
+    """The weight [O, I/groups, ...] of a Conv with input channel i multiplied by scale[i]; `scale` has shape [I]."""
     groups = int(node.attrs.get("group", 1))
     split = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
     return np.asarray((split * scale.reshape(groups, 1, -1, *[1] * (w.ndim - 2))).reshape(w.shape))

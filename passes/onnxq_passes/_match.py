@@ -73,7 +73,7 @@ def other(node: gs.Node, tensor: gs.Tensor) -> gs.Tensor:
 
 
 def leak(editor: Editor, nodes: Sequence[gs.Node], root: gs.Node) -> str | None:
-    """Why matched nodes cannot vanish: a result, other than that of `root`, that is read outside; None if there is none."""
+    """Why matched nodes cannot vanish: a result, other than that of `root`, that is read outside; or None."""
     for node in nodes:
         if node is not root and not editor.private(node.outputs[0], nodes):
             return f"the result of its {node.op} is also read elsewhere"
@@ -110,7 +110,7 @@ class Polynomial:
 
 
 def polynomial(editor: Editor, tensor: gs.Tensor, x: gs.Tensor, depth: int = _DEPTH) -> Polynomial | None:
-    """What `tensor` is as a polynomial of `x`, through Add, Sub, Mul, Div by a constant and Pow by 2 or 3; None if it is none."""
+    """`tensor` as a polynomial of `x`, through Add, Sub, Mul, Div by a constant, Pow by 2 or 3; or None."""
     if tensor is x:
         return Polynomial({1: 1.0})
     value = scalar(tensor)

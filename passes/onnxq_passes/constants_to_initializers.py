@@ -24,7 +24,8 @@ class ConstantsToInitializers(Pass):
     2. `value_float`, `value_floats`: float32 of rank 0 and 1. `value_int`, `value_ints`: int64 of rank 0 and 1.
     3. `sparse_value`: the dense tensor.
     4. Strings (`value_string`, `value_strings`, a string tensor) stay nodes: no kernel of interest reads them.
-    5. A Constant that is itself an output of a graph stays a node: ONNX Runtime wants outputs of bodies to be computed.
+    5. A Constant that is itself an output of a graph stays a node: ONNX Runtime wants outputs of bodies to be
+       computed.
     """
 
     def run(self, graph: gs.Graph, context: Context) -> Report:

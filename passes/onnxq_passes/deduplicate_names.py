@@ -8,8 +8,7 @@ from itertools import count
 import onnx_graphsurgeon as gs
 
 from onnxq.ir import walk
-from onnxq.pipeline.base import Pass, Report
-from onnxq.pipeline.base import Context as Context
+from onnxq.pipeline.base import Context, Pass, Report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,10 @@ OPTIONAL_FROM = {
 class EliminateDead(Pass):
     """Remove what reaches no output of the main graph.
 
-    1. Nodes, in all graphs, none of whose outputs is needed, directly or by a body. Constants go with their last reader.
-    2. Unused optional outputs of ops that are needed (the mask of Dropout, the indices of MaxPool, the states of LSTM).
+    1. Nodes, in all graphs, none of whose outputs is needed, directly or by a body. Constants go with their last
+       reader.
+    2. Unused optional outputs of ops that are needed (the mask of Dropout, the indices of MaxPool, the states of
+       LSTM).
     3. Inputs of the main graph, inputs and outputs of bodies, and outputs that an op must have (Split, TopK) stay.
     """
 

@@ -17,16 +17,19 @@ class EliminateIdentity(Pass):
     """Remove ops whose output is their input, bit for bit.
 
     1. Identity.
-    2. Dropout in inference (no `training_mode` input before opset 12, false or omitted after), if the mask is not read.
+    2. Dropout in inference (no `training_mode` input before opset 12, false or omitted after), if the mask is not
+       read.
     3. Cast to the type that the input is known to have.
-    4. Reshape to the shape that the input is known to have, also by copied (0) and one inferred (-1) dimensions; Expand likewise.
+    4. Reshape to the shape that the input is known to have, also by copied (0) and one inferred (-1) dimensions;
+       Expand likewise.
     5. Transpose with the identity permutation.
     6. Pad by nothing.
     7. Slice of everything.
     8. Concat of one tensor; Sum, Max, Min and Mean of one tensor.
     9. Flatten of a rank-2 tensor at axis 1.
-    10. If the output is an output of the graph, the producer of the input takes its name over. An input, a constant or a tensor of an
-        outer graph that goes straight to an output, and a tensor that is an output already, keep the op.
+    10. If the output is an output of the graph, the producer of the input takes its name over. An input, a constant
+        or a tensor of an outer graph that goes straight to an output, and a tensor that is an output already, keep
+        the op.
     """
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
@@ -43,7 +46,7 @@ class EliminateIdentity(Pass):
         return report
 
 
-# Each rule returns None if the node does nothing, "" if it does something (no site at all), else why it might do something.
+# Each rule returns None if the node does nothing, "" if it does something (no site), else why it might do something.
 
 
 def _identity(node: gs.Node, editor: Editor, opset: int) -> str | None:

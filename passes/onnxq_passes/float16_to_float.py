@@ -1,4 +1,4 @@
-"""Half precision has no fast kernels on a CPU and none of the integer kernels: ORT casts around every op. Inside, we compute in float."""
+"""Half precision has no fast kernels on a CPU, and none of the integer kernels: ORT casts around every op."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ _FLOAT32 = np.dtype(np.float32)
 
 @dataclass(frozen=True, kw_only=True)
 class Float16ToFloat(Pass):
-    """Compute in float what the graph computes in float16 or bfloat16. Results differ by the rounding that no longer happens.
+    """Compute in float what the graph computes in float16 or bfloat16.
 
-    1. Inputs of the main graph keep their type; a Cast to float follows. Outputs keep their type; a Cast from float precedes.
+    Results differ by the rounding that no longer happens.
+
+    1. Inputs of the main graph keep their type; a Cast to float follows. Outputs keep their type; a Cast from float
+       precedes.
     2. Constants, also those in attributes, become float: exactly.
-    3. Attributes that name the type of a result (`to` of Cast, `dtype` of ConstantOfShape's kin) name float. So inner Casts between
-       half and float do nothing any more, and eliminate-identity removes them.
+    3. Attributes that name the type of a result (`to` of Cast, `dtype` of ConstantOfShape's kin) name float. So
+       inner Casts between half and float do nothing any more, and eliminate-identity removes them.
     4. Bodies of If, Loop and Scan are float throughout.
     5. Half constants that are only read by Casts are no half-precision graph: fold-constants folds them.
     6. Refused for the whole graph: BitCast, ops of unknown domains, sequences of halves at the boundary.

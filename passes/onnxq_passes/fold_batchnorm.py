@@ -22,14 +22,16 @@ class FoldBatchnorm(Pass):
 
     Exact up to float rounding: the maps of a chain are multiplied in float64, and the result is rounded once.
 
-    1. BatchNormalization (inference), and Add, Sub, Mul, Div by one number per channel, after a Conv: W[o] * scale[o], b * scale + shift.
+    1. BatchNormalization (inference), and Add, Sub, Mul, Div by one number per channel, after a Conv: W[o] *
+       scale[o], b * scale + shift.
     2. After a ConvTranspose: the output channels are on axis 1 of the weights, group by group.
     3. After a Gemm: the columns of B (its rows with transB); C becomes beta * C * scale + shift with beta = 1.
-    4. After a MatMul with a constant matrix: its columns; a following Add of a constant is its bias. Scaling alone needs no bias. A
-       BatchNormalization needs rank 2, and becomes that Add. Lone Adds stay.
+    4. After a MatMul with a constant matrix: its columns; a following Add of a constant is its bias. Scaling alone
+       needs no bias. A BatchNormalization needs rank 2, and becomes that Add. Lone Adds stay.
     5. BatchNormalization before a Conv without padding: W[:, i] * scale[i], b + sum of W * shift.
     6. Shared weights get a copy of their own. Results of the ops in between must not be read elsewhere.
-    7. A BatchNormalization without such a neighbour stays, and so does everything that would make the weights infinite.
+    7. A BatchNormalization without such a neighbour stays, and so does everything that would make the weights
+       infinite.
     """
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
@@ -83,7 +85,7 @@ def _fold_behind(node: gs.Node, editor: Editor, report: Report) -> None:
         last = following
     if not chain or (node.op == "MatMul" and len(chain) == 1 and chain[0] is bias):
         return  # case 4: it has its bias already
-    reason = _apply(node, weight, total, bias, chain, editor, report)
+    reason = _apply(node, weight, _Chain(total=total, nodes=chain, bias=bias), editor, report)
     if reason:
         report.refuse(chain[0], reason)
 
@@ -96,18 +98,19 @@ def _next(node: gs.Node, editor: Editor) -> gs.Node | None:
     return None
 
 
-def _apply(
-    node: gs.Node,
-    weight: gs.Constant,
-    total: Affine,
-    bias: gs.Node | None,
-    chain: list[gs.Node],
-    editor: Editor,
-    report: Report,
-) -> str | None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Chain:
+    """The maps behind a linear op: together, one by one, and the first Add of a MatMul."""
+
+    total: Affine
+    nodes: list[gs.Node]
+    bias: gs.Node | None
+
+
+def _apply(node: gs.Node, weight: gs.Constant, chain: _Chain, editor: Editor, report: Report) -> str | None:
     """Fold the chain behind a linear op into it, or say why not."""
     size = channels(node, weight) or 1
-    scale, shift = np.broadcast_to(total.scale, size), np.broadcast_to(total.shift, size)
+    scale, shift = np.broadcast_to(chain.total.scale, size), np.broadcast_to(chain.total.shift, size)
     previous = input_at(node, 2) if node.op != "MatMul" else None
     if previous is not None:
         if not isinstance(previous, gs.Constant):
@@ -119,11 +122,11 @@ def _apply(
     added = rounded(shift, dtype)
     if new is None or added is None:
         return NOT_FINITE
-    report.rewrites += len(chain)
-    for gone in chain:
+    report.rewrites += len(chain.nodes)
+    for gone in chain.nodes:
         editor.remove(gone)
     replace_constant(editor, node, 1, new, f"{weight.name}_folded")
-    result = chain[-1].outputs[0]
+    result = chain.nodes[-1].outputs[0]
     needless = previous is None and not added.any()
     if node.op != "MatMul" and not needless:
         replace_constant(editor, node, 2, added, f"{node.name}_bias")
@@ -133,7 +136,7 @@ def _apply(
         return None
     middle = editor.variable(f"{node.name}_product", result)  # case 4
     editor.set_output(node, 0, middle)
-    origin = bias if bias is not None else chain[-1]
+    origin = chain.bias if chain.bias is not None else chain.nodes[-1]
     add = editor.node(
         "Add", [middle, editor.constant(f"{origin.name}_constant", added)], [result], name=f"{origin.name}_bias"
     )

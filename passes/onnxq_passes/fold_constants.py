@@ -29,13 +29,13 @@ Array = NDArray[Any]
 class FoldConstants(Pass):
     """Replace ops whose inputs are all constant by their results.
 
-    1. Any deterministic op of the standard domain, computed by numpy where that is the same bit for bit, else by ONNX Runtime without
-       optimizations. So fp16 weights behind a Cast become float weights.
-    2. Shape and Size of a tensor whose dimensions (those that are asked for) are known; Gather and Slice of a Shape likewise, even if
-       other dimensions are not known.
+    1. Any deterministic op of the standard domain, computed by numpy where that is the same bit for bit, else by
+       ONNX Runtime without optimizations. So fp16 weights behind a Cast become float weights.
+    2. Shape and Size of a tensor whose dimensions (those that are asked for) are known; Gather and Slice of a Shape
+       likewise, even if other dimensions are not known.
     3. Never Constant, random ops, Q/DQ, ops with bodies, ops of other domains, sequences, strings.
-    4. Not if the result is more than `limit` bytes larger than the inputs and has more elements: Expand, Tile, ConstantOfShape and
-       the like are cheaper than memory.
+    4. Not if the result is more than `limit` bytes larger than the inputs and has more elements: Expand, Tile,
+       ConstantOfShape and the like are cheaper than memory.
     5. Not if the result is an output of the graph.
 
     Attributes:
@@ -209,12 +209,13 @@ def _reshape(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
     wanted = [int(d) for d in sources[1]]
     if 0 in wanted:
         return None  # a copied or an empty dimension
-    return np.asarray(sources[0]).reshape(wanted)
+    result: Array = sources[0].reshape(wanted)
+    return result
 
 
 def _squeeze(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
     axes = node.attrs.get("axes") if opset < 13 else sources[1].reshape(-1).tolist() if len(sources) > 1 else None
-    return np.squeeze(sources[0], None if axes is None else tuple(axes))
+    return np.asarray(np.squeeze(sources[0], None if axes is None else tuple(axes)))
 
 
 def _exact(operation: Callable[..., Any], kinds: str = "fiu") -> Callable[[gs.Node, Sequence[Any], int], Array | None]:

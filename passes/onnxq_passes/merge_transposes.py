@@ -14,9 +14,10 @@ from onnxq_passes._edit import Editor, rank, standard
 class MergeTransposes(Pass):
     """Make one Transpose of two in a row; bit for bit.
 
-    1. Transpose(Transpose(x, p), q) reads x with the permutation p[q[i]]. The first one goes if nobody else reads it; it stays if
-       somebody does (then two short chains replace a long one).
-    2. If they undo each other, the second one vanishes, too; an op whose input is an input and whose output an output of the graph stays.
+    1. Transpose(Transpose(x, p), q) reads x with the permutation p[q[i]]. The first one goes if nobody else reads
+       it; it stays if somebody does (then two short chains replace a long one).
+    2. If they undo each other, the second one vanishes, too; an op whose input is an input and whose output an
+       output of the graph stays.
     3. A Transpose without `perm` reverses the dimensions; its rank must be known.
     """
 

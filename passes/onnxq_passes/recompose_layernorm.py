@@ -1,4 +1,4 @@
-"""Exporters below opset 17 spell LayerNormalization out in nine ops; as one op it is fast in float, and no Q/DQ falls between its parts."""
+"""Exporters below opset 17 spell LayerNormalization out in nine ops; as one op it is fast, no Q/DQ falls into it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ OPSET = 17
 class RecomposeLayernorm(Pass):
     """Recognise layer normalization and make it one LayerNormalization op (opset 17). Exact up to float rounding.
 
-    1. d = x - ReduceMean(x); d / Sqrt(ReduceMean(d^2) + epsilon), over the same last axes, keeping them. The square is a Pow by 2 or d * d;
-       the root is a Sqrt or a Pow by 0.5; the quotient is a Div, or a Mul by a Reciprocal. d may be computed twice.
-    2. A Mul behind it by a constant of the size of the normalized dimensions is the scale; without one, the scale is ones. An Add behind
-       that is the bias.
-    3. Refused: other axes, dimensions of unknown size, constants of other shapes, a part that is read elsewhere, a root mean square
-       without the mean, a type other than float, an opset below 17.
+    1. d = x - ReduceMean(x); d / Sqrt(ReduceMean(d^2) + epsilon), over the same last axes, keeping them. The square
+       is a Pow by 2 or d * d; the root is a Sqrt or a Pow by 0.5; the quotient is a Div, or a Mul by a Reciprocal.
+       d may be computed twice.
+    2. A Mul behind it by a constant of the size of the normalized dimensions is the scale; without one, the scale
+       is ones. An Add behind that is the bias.
+    3. Refused: other axes, dimensions of unknown size, constants of other shapes, a part that is read elsewhere, a
+       root mean square without the mean, a type other than float, an opset below 17.
     """
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
@@ -57,8 +58,9 @@ def _rewrite(variance: gs.Node, editor: Editor, context: Context, report: Report
         return "it is no layer normalization: x - mean is not divided by the root"
     nodes = list({id(n): n for n in (mean, deviation, square, variance, add, root, *quotient)}.values())
     shape = dimensions(x, context)
-    axes = _axes(variance, None if shape is None else len(shape), opset)
-    if axes is None or axes != _axes(mean, None if shape is None else len(shape), opset):
+    size = None if shape is None else len(shape)
+    axes = _axes(variance, size)
+    if axes is None or axes != _axes(mean, size):
         return "it does not normalize over the last axes, keeping them"
     if opset < OPSET:
         return f"LayerNormalization needs opset {OPSET}"
@@ -114,8 +116,8 @@ def _quotient(root: gs.Node, x: gs.Tensor, mean: gs.Node, deviation: gs.Node, ed
     return [twin, *nodes] if again is mean else None
 
 
-def _axes(node: gs.Node, rank: int | None, opset: int) -> int | None:
-    """Number of last axes that a ReduceMean takes, or None if it takes others, does not keep them, or that is not known."""
+def _axes(node: gs.Node, rank: int | None) -> int | None:
+    """How many last axes a ReduceMean takes; None if it takes others, does not keep them, or if that is unknown."""
     tensor = input_at(node, 1)
     axes = ints(tensor) if tensor is not None else node.attrs.get("axes")
     if not axes or not node.attrs.get("keepdims", 1):

@@ -1,4 +1,4 @@
-"""SiLU as Sigmoid and Mul costs more in integer kernels than as one float op; ONNX has no op for it below opset 24, ONNX Runtime has."""
+"""SiLU in two integer kernels costs more than as one float op. ONNX has none below opset 24, ONNX Runtime has."""
 
 from __future__ import annotations
 
