@@ -112,9 +112,7 @@ def check_pass(pass_class: type[Pass]) -> None:
     name = pass_class.__name__
     _check_form(pass_class)
     assert issubclass(pass_class, Pass), f"{name} must derive from onnxq.pipeline.base.Pass"
-    assert (pass_class.__doc__ or "").strip() and pass_class.summary(), (
-        f"{name} needs a docstring whose first line says what it does"
-    )
+    _check_documented(pass_class)
     for field in ("takes", "gives"):
         assert isinstance(getattr(pass_class, field), Stage), f"{name}.{field} must be a Stage"
     assert isinstance(pass_class.needs, frozenset), f"{name}.needs must be a frozenset of names"
@@ -149,7 +147,7 @@ def check_calibrator(calibrator_class: type[Any]) -> None:
     """
     name = calibrator_class.__name__
     _check_form(calibrator_class)
-    assert (calibrator_class.__doc__ or "").strip(), f"{name} needs a docstring"
+    _check_documented(calibrator_class)
     observers = getattr(calibrator_class, "observers", None)
     assert isinstance(observers, tuple) and observers, f"{name}.observers must name at least one observer"
     assert all(isinstance(o, str) for o in observers), f"{name}.observers must be names of observers"
@@ -215,6 +213,12 @@ def _check_form(cls: type[Any]) -> None:
     assert not loose, (
         f"{cls.__name__} must be keyword-only: @dataclass(frozen=True, kw_only=True); {loose} are positional"
     )
+
+
+def _check_documented(cls: type[Any]) -> None:
+    words = (cls.__doc__ or "").strip()
+    written = words and not words.startswith(f"{cls.__name__}(")  # what @dataclass puts where nothing is
+    assert written, f"{cls.__name__} needs a docstring whose first line says what it does"
 
 
 def _default(cls: type[Any]) -> Any:

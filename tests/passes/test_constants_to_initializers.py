@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 from onnx import TensorProto, helper
+from rewriting import bitwise, keep, model
 
 from onnxq.ir import load, text, walk
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.constants_to_initializers import ConstantsToInitializers
-from rewriting import bitwise, keep, model
 
 
 def test_contract() -> None:
@@ -56,11 +56,15 @@ def test_in_bodies() -> None:
 
 def test_case_3_sparse() -> None:
     sparse = helper.make_sparse_tensor(
-        helper.make_tensor("v", TensorProto.FLOAT, [1], [3.0]), helper.make_tensor("i", TensorProto.INT64, [1], [1]), [2]
+        helper.make_tensor("v", TensorProto.FLOAT, [1], [3.0]),
+        helper.make_tensor("i", TensorProto.INT64, [1], [1]),
+        [2],
     )
     inputs, outputs = ([helper.make_tensor_value_info(n, TensorProto.FLOAT, [2])] for n in "xy")
     nodes = [helper.make_node("Constant", [], ["c"], sparse_value=sparse), helper.make_node("Add", ["x", "c"], ["y"])]
-    proto = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 21)])
+    proto = helper.make_model(
+        helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 21)]
+    )
     proto.ir_version = 10
     graph = load.from_proto(proto).graph
     assert ConstantsToInitializers().run(graph, default_context()).rewrites == 1
@@ -76,4 +80,6 @@ def test_case_4_strings_stay() -> None:
 
 
 def test_case_5_an_output_stays() -> None:
-    keep(ConstantsToInitializers(), "() => (float[1] y) { y = Constant<value_floats = [1.0]>() }", "output of the graph")
+    keep(
+        ConstantsToInitializers(), "() => (float[1] y) { y = Constant<value_floats = [1.0]>() }", "output of the graph"
+    )

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from rewriting import bitwise, keep, model
+
 from onnxq.ir import text, walk
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.deduplicate_names import DeduplicateNames
-from rewriting import bitwise, keep, model
 
 
 def test_contract() -> None:
@@ -71,5 +72,5 @@ def test_case_4_outputs_of_the_main_graph_keep_their_names() -> None:
     parsed = text.parse(source)
     DeduplicateNames().run(parsed.graph, default_context())
     assert [t.name for t in parsed.graph.outputs] == ["y"]
-    inner = [body for path, body in walk.graphs(parsed.graph) if path][0]
+    inner = next(body for path, body in walk.graphs(parsed.graph) if path)
     assert [t.name for t in inner.outputs] == ["y_1"]

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from rewriting import bitwise, keep
+
 from onnxq.testing import check_pass
 from onnxq_passes.eliminate_dead import EliminateDead
-from rewriting import bitwise, keep
 
 PASS = EliminateDead()
 
@@ -29,7 +30,12 @@ def test_case_1_in_a_body_and_what_only_it_captured() -> None:
 
 
 def test_case_1_near_miss_captured_by_a_body() -> None:
-    keep(PASS, BODY.format("b = Abs(x)", "v = Neg(b) w = Shape(v)").replace("t = Relu(a)", "z = Cast<to = 1>(w) t = Mul(z, a)").replace("[2] x", "[1] x"))
+    keep(
+        PASS,
+        BODY.format("b = Abs(x)", "v = Neg(b) w = Shape(v)")
+        .replace("t = Relu(a)", "z = Cast<to = 1>(w) t = Mul(z, a)")
+        .replace("[2] x", "[1] x"),
+    )
 
 
 def test_case_1_a_dead_if_goes_with_its_bodies() -> None:
@@ -52,7 +58,10 @@ def test_case_2_unused_optional_outputs() -> None:
 
 
 def test_case_2_near_miss_the_indices_are_read() -> None:
-    keep(PASS, "(float[1,1,4,4] x) => (float[1,1,2,2] y, int64[1,1,2,2] z) { y, i = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x) z = Neg(i) }")
+    keep(
+        PASS,
+        "(float[1,1,4,4] x) => (float[1,1,2,2] y, int64[1,1,2,2] z) { y, i = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x) z = Neg(i) }",
+    )
 
 
 def test_case_3_outputs_that_an_op_must_have() -> None:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from rewriting import bitwise, keep
 
 from onnxq.testing import check_pass
 from onnxq_passes.eliminate_identity import EliminateIdentity
-from rewriting import bitwise, keep
 
 PASS = EliminateIdentity()
 FRAME = "(float[2,3] x) => (float[2,3] y) <{0}> {{ a = Relu(x) {1} y = Neg(b) }}"
@@ -44,11 +44,17 @@ def test_cases_1_to_9(constants: str, op: str) -> None:
         ("float unused = {0}", "b = Cast<to = 1>(a)"),  # the type of a is not known
         ("int64[2] s = {2, 3}", "b = Reshape(a, s)"),  # the shape of a is not known
         ("int64[2] s = {-1, 3}", "b = Reshape(a, s)"),
-        ("int64[3] s = {1, 2, 3}, float[2,3] a", "c = Reshape(a, s) one = Constant<value_ints = [0]>() b = Squeeze(c, one)"),
+        (
+            "int64[3] s = {1, 2, 3}, float[2,3] a",
+            "c = Reshape(a, s) one = Constant<value_ints = [0]>() b = Squeeze(c, one)",
+        ),
         ("int64[4] p = {0, 0, 0, 0}", "c = Transpose<perm = [1, 0]>(a) b = Transpose<perm = [1, 0]>(c)"),
         ("int64[4] p = {0, 1, 0, -1}", "b = Pad(a, p)"),
         ("int64[1] s = {0}, int64[1] e = {3}, int64[1] d = {1}", "b = Slice(a, s, e, d)"),
-        ("int64[1] s = {-1}, int64[1] e = {-4}, int64[1] d = {1}, int64[1] t = {-1}, float[2,3] a", "b = Slice(a, s, e, d, t)"),
+        (
+            "int64[1] s = {-1}, int64[1] e = {-4}, int64[1] d = {1}, int64[1] t = {-1}, float[2,3] a",
+            "b = Slice(a, s, e, d, t)",
+        ),
         ("float[2,3] k = {0, 0, 0, 0, 0, 0}", "b = Max(a, k)"),
         ("float[2,3] a", "c = Flatten<axis = 0>(a) t = Constant<value_ints = [2, 3]>() b = Reshape(c, t)"),
     ],
@@ -58,11 +64,17 @@ def test_near_misses_that_are_no_sites(constants: str, op: str) -> None:
 
 
 def test_case_2_the_mask_is_read() -> None:
-    keep(PASS, "(float[2] x) => (float[2] y, bool[2] m) { a = Neg(x) b, m = Dropout(a) y = Exp(b) }", "mask of Dropout is read")
+    keep(
+        PASS,
+        "(float[2] x) => (float[2] y, bool[2] m) { a = Neg(x) b, m = Dropout(a) y = Exp(b) }",
+        "mask of Dropout is read",
+    )
 
 
 def test_case_2_training_mode() -> None:
-    source = """(float[2] x) => (float[2] y) <float r = {0}, bool t = {1}> { a = Neg(x) b = Dropout(a, r, t) y = Exp(b) }"""
+    source = (
+        """(float[2] x) => (float[2] y) <float r = {0}, bool t = {1}> { a = Neg(x) b = Dropout(a, r, t) y = Exp(b) }"""
+    )
     keep(PASS, source, "training mode")
 
 

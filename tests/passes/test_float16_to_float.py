@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from rewriting import bitwise, keep, model, rewrite
 
 from onnxq.ir import text, walk
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.float16_to_float import Float16ToFloat
-from rewriting import bitwise, keep, model, rewrite
 
 PASS = Float16ToFloat()
 ONE_AND_A_HALF = 15872  # its bits in float16
@@ -30,7 +30,11 @@ def test_cases_1_and_2() -> None:
 
 def test_bfloat16() -> None:
     # ONNX Runtime has no bfloat16 kernels of Mul: the result is compared, not the original run
-    graph = text.parse(model(f"(bfloat16[1] x) => (float[1] y) <bfloat16[1] w = {{{BF_ONE_AND_A_HALF}}}> {{ z = Mul(x, w) y = Cast<to = 1>(z) }}")).graph
+    graph = text.parse(
+        model(
+            f"(bfloat16[1] x) => (float[1] y) <bfloat16[1] w = {{{BF_ONE_AND_A_HALF}}}> {{ z = Mul(x, w) y = Cast<to = 1>(z) }}"
+        )
+    ).graph
     assert PASS.run(graph, default_context()).rewrites == 2
     wanted = """(bfloat16[1] x) => (float[1] y) <float[1] w = {1.5}> { [x_Cast] x_float = Cast<to = 1>(x) z = Mul(x_float, w) y = Cast<to = 1>(z) }"""
     assert text.text(graph) == text.text(text.parse(model(wanted)).graph)
@@ -84,7 +88,10 @@ WANTED_BODIES = """(bool c, float16[1] x) => (float16[1] y) { [x_Cast] x_float =
 
 
 def test_case_5_fp16_weights_behind_a_cast_are_left_alone() -> None:
-    keep(PASS, f"(float[1] x) => (float[1] y) <float16[1] w = {{{ONE_AND_A_HALF}}}> {{ f = Cast<to = 1>(w) y = Mul(x, f) }}")
+    keep(
+        PASS,
+        f"(float[1] x) => (float[1] y) <float16[1] w = {{{ONE_AND_A_HALF}}}> {{ f = Cast<to = 1>(w) y = Mul(x, f) }}",
+    )
 
 
 def test_case_5_near_miss_a_cast_down() -> None:
@@ -101,7 +108,10 @@ def test_case_5_near_miss_a_cast_down() -> None:
     [
         ("(float16[1] x) => (float16[1] y) { [op] y = their.domain.Op(x) }", "op of the domain their.domain"),
         ("(float16[1] x) => (uint16[1] y) { [op] y = BitCast<to = 4>(x) }", "reads the bits"),
-        ("(seq(float16[1]) x) => (float[1] y) { [op] z = ConcatFromSequence<axis = 0>(x) y = Cast<to = 1>(z) }", "sequence of half"),
+        (
+            "(seq(float16[1]) x) => (float[1] y) { [op] z = ConcatFromSequence<axis = 0>(x) y = Cast<to = 1>(z) }",
+            "sequence of half",
+        ),
     ],
 )
 def test_case_6_refusals(source: str, reason: str) -> None:

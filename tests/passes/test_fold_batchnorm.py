@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from rewriting import keep, model, rewrite
 
 from onnxq.ir import text
 from onnxq.testing import assert_rewrite, check_pass, default_context
 from onnxq_passes.fold_batchnorm import FoldBatchnorm
-from rewriting import keep, model, rewrite
 
 PASS = FoldBatchnorm()
 BN = "float[2] g = {1, 2}, float[2] h = {0.5, -1}, float[2] m = {1, -1}, float[2] v = {3, 0}"
@@ -43,9 +43,11 @@ def test_case_1_conv_with_bias() -> None:
 def test_case_1_a_chain_of_constants() -> None:
     rewrite(
         PASS,
-        CONV + """ <float[2,1,1,1] w = {4, 3}, float[2,1,1] p = {2, 3}, float[1,2,1,1] q = {1, -1}, float h = {0.5}, float two = {2}>
+        CONV
+        + """ <float[2,1,1,1] w = {4, 3}, float[2,1,1] p = {2, 3}, float[1,2,1,1] q = {1, -1}, float h = {0.5}, float two = {2}>
         { [conv] c = Conv(x, w) a = Mul(p, c) b = Add(a, q) d = Sub(b, h) y = Div(d, two) }""",
-        CONV + " <float[2,1,1,1] w = {4, 4.5}, float[2] conv_bias = {0.25, -0.75}> { [conv] y = Conv(x, w, conv_bias) }",
+        CONV
+        + " <float[2,1,1,1] w = {4, 4.5}, float[2] conv_bias = {0.25, -0.75}> { [conv] y = Conv(x, w, conv_bias) }",
         rewrites=4,
         atol=1e-6,
     )
@@ -66,13 +68,19 @@ def test_case_1_constant_minus_result() -> None:
     [
         ("float[2] p = {2, 3}", "y = Mul(c, p)", "not one number per channel"),  # along the width
         ("float[2,1,2] p = {1, 2, 3, 4}", "y = Mul(c, p)", "not one number per channel"),
-        ("float[2,1,1,1,1] p = {1, 2}", "r = Mul(c, p) z = Constant<value_ints = [0]>() s = ReduceSum<keepdims = 0>(r, z) y = Neg(s)", "not one number"),
+        (
+            "float[2,1,1,1,1] p = {1, 2}",
+            "r = Mul(c, p) z = Constant<value_ints = [0]>() s = ReduceSum<keepdims = 0>(r, z) y = Neg(s)",
+            "not one number",
+        ),
         ("float[2,1,1] p = {1, 0}", "y = Div(c, p)", "has a zero"),
         ("float[2,1,1] p = {1e38, 1e38}", "a = Mul(c, p) y = Mul(a, p)", "would not be finite"),
     ],
 )
 def test_case_1_and_7_near_misses(constant: str, op: str, reason: str) -> None:
-    source = f"(float[1,1,1,2] x) => (float[p,q,r,s] y) <float[2,1,1,1] w = {{4, 3}}, {constant}> {{ c = Conv(x, w) {op} }}"
+    source = (
+        f"(float[1,1,1,2] x) => (float[p,q,r,s] y) <float[2,1,1,1] w = {{4, 3}}, {constant}> {{ c = Conv(x, w) {op} }}"
+    )
     keep(PASS, source, reason, inputs={"x": np.zeros((1, 1, 1, 2), np.float32)})
 
 
@@ -91,8 +99,10 @@ GROUPED = "(float[1,4,2,2] x) => (float[1,4,2,2] y)"
 def test_case_2_conv_transpose_with_groups() -> None:
     rewrite(
         PASS,
-        GROUPED + " <float[4,2,1,1] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[4,1,1] p = {1, 10, 100, 1000}> { [ct] c = ConvTranspose<group = 2>(x, w) y = Mul(c, p) }",
-        GROUPED + " <float[4,2,1,1] w = {1, 20, 3, 40, 500, 6000, 700, 8000}> { [ct] y = ConvTranspose<group = 2>(x, w) }",
+        GROUPED
+        + " <float[4,2,1,1] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[4,1,1] p = {1, 10, 100, 1000}> { [ct] c = ConvTranspose<group = 2>(x, w) y = Mul(c, p) }",
+        GROUPED
+        + " <float[4,2,1,1] w = {1, 20, 3, 40, 500, 6000, 700, 8000}> { [ct] y = ConvTranspose<group = 2>(x, w) }",
         rewrites=1,
         atol=1e-2,
     )
@@ -140,7 +150,10 @@ def test_case_4_matmul_with_bias_and_batchnorm() -> None:
 
 
 def test_case_4_lone_bias_stays() -> None:
-    keep(PASS, "(float[3,2] x) => (float[3,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2] b = {4, 5}> { a = MatMul(x, w) y = Add(a, b) }")
+    keep(
+        PASS,
+        "(float[3,2] x) => (float[3,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2] b = {4, 5}> { a = MatMul(x, w) y = Add(a, b) }",
+    )
 
 
 def test_case_4_near_miss_batchnorm_of_rank_3() -> None:
@@ -187,20 +200,27 @@ def test_case_5_and_7_near_misses(conv: str, reason: str) -> None:
 def test_case_6_a_shared_weight_is_copied() -> None:
     rewrite(
         PASS,
-        CONV.replace("y)", "y, float[1,2,3,3] z)") + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) y = Mul(c, two) [c2] z = Conv(x, w) }",
-        CONV.replace("y)", "y, float[1,2,3,3] z)") + " <float[2,1,1,1] w = {4, 3}, float[2,1,1,1] w_folded = {8, 6}> { [c1] y = Conv(x, w_folded) [c2] z = Conv(x, w) }",
+        CONV.replace("y)", "y, float[1,2,3,3] z)")
+        + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) y = Mul(c, two) [c2] z = Conv(x, w) }",
+        CONV.replace("y)", "y, float[1,2,3,3] z)")
+        + " <float[2,1,1,1] w = {4, 3}, float[2,1,1,1] w_folded = {8, 6}> { [c1] y = Conv(x, w_folded) [c2] z = Conv(x, w) }",
         rewrites=1,
         atol=1e-6,
     )
 
 
 def test_case_6_near_miss_the_result_is_read_elsewhere() -> None:
-    source = CONV + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) s = Mul(c, two) y = Add(s, c) }"
+    source = (
+        CONV + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) s = Mul(c, two) y = Add(s, c) }"
+    )
     keep(PASS, source, "result of Conv c1 is also read elsewhere")
 
 
 def test_case_6_near_miss_the_result_is_an_output() -> None:
-    source = CONV.replace("y)", "y, float[1,2,3,3] c)") + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) y = Mul(c, two) }"
+    source = (
+        CONV.replace("y)", "y, float[1,2,3,3] c)")
+        + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) y = Mul(c, two) }"
+    )
     keep(PASS, source, "result of Conv c1 is also read elsewhere")
 
 
@@ -218,7 +238,10 @@ def test_case_7_batchnorms_that_stay(bn: str, reason: str) -> None:
 
 
 def test_a_bias_that_is_computed() -> None:
-    source = CONV + " <float[2,1,1,1] w = {4, 3}, float[2] b = {1, 2}, float two = {2}> { n = Neg(b) c = Conv(x, w, n) y = Mul(c, two) }"
+    source = (
+        CONV
+        + " <float[2,1,1,1] w = {4, 3}, float[2] b = {1, 2}, float two = {2}> { n = Neg(b) c = Conv(x, w, n) y = Mul(c, two) }"
+    )
     keep(PASS, source, "bias of Conv is not constant")
 
 

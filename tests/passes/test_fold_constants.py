@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from rewriting import bitwise, keep, model
 
 from onnxq.ir import text
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.fold_constants import FoldConstants
-from rewriting import bitwise, keep, model
 
 PASS = FoldConstants()
 
@@ -21,7 +21,11 @@ def test_contract() -> None:
         ("float[2] a = {4, 9}", "k = Sqrt(a)", "float[2] k = {2, 3}"),
         ("float[2] a = {1, 2}, float[2] b = {3, 4}", "k = Sub(a, b)", "float[2] k = {-2, -2}"),
         ("float[1,2] a = {1, 2}", "t = Transpose(a) o = Squeeze(t) k = Identity(o)", "float[2] k = {1, 2}"),
-        ("float[2] a = {1, 2}, int64[1] x0 = {0}", "u = Unsqueeze(a, x0) k = Concat<axis = 1>(u)", "float[1,2] k = {1, 2}"),
+        (
+            "float[2] a = {1, 2}, int64[1] x0 = {0}",
+            "u = Unsqueeze(a, x0) k = Concat<axis = 1>(u)",
+            "float[1,2] k = {1, 2}",
+        ),
         ("float[3] a = {1, 2, 3}, int64[2] i = {2, -3}", "k = Gather(a, i)", "float[2] k = {3, 1}"),
         ("int32[2] a = {1, 2}", "k = Cast<to = 1>(a)", "float[2] k = {1, 2}"),
         ("float[2] a = {1.5, -2.5}", "i = Cast<to = 7>(a) k = Cast<to = 1>(i)", "float[2] k = {1, -2}"),
@@ -36,7 +40,7 @@ def test_case_1(constants: str, op: str, result: str) -> None:
 
 
 def shape(result: str) -> str:
-    return result.split(" ")[0]
+    return result.split(" ", maxsplit=1)[0]
 
 
 def test_case_1_fp16_weights_behind_a_cast() -> None:
@@ -135,7 +139,7 @@ def test_case_4_near_miss_below_the_limit() -> None:
 
 
 def test_case_3_other_domains_and_bodies() -> None:
-    keep(PASS, '(float[1] x) => (float[1] y) <float[1] a = {1}> { k = com.microsoft.QuickGelu(a) y = Add(x, k) }')
+    keep(PASS, "(float[1] x) => (float[1] y) <float[1] a = {1}> { k = com.microsoft.QuickGelu(a) y = Add(x, k) }")
 
 
 def test_case_5_an_output() -> None:

@@ -9,7 +9,9 @@ from onnxq_passes.fuse_pad_into_conv import FusePadIntoConv
 PASS = FusePadIntoConv()
 HEAD = '<ir_version: 10, opset_import: ["": 21]> g '
 INITS = "float[1,1,2,2] w = {1, -2, 3, -4}"
-BEFORE = HEAD + "(float[1,1,4,4] x) => (float[1,1,m,n] y) <" + INITS + ", {0}> {{ [pad] p = Pad{1} [conv] y = Conv{2} }}"
+BEFORE = (
+    HEAD + "(float[1,1,4,4] x) => (float[1,1,m,n] y) <" + INITS + ", {0}> {{ [pad] p = Pad{1} [conv] y = Conv{2} }}"
+)
 
 
 def before(inits: str, pad: str, conv: str = "(p, w)") -> str:
@@ -28,7 +30,12 @@ def test_contract() -> None:
     ("inits", "pad", "conv", "pads"),
     [
         ("int64[8] a = {0, 0, 0, 1, 0, 0, 2, 0}", "(x, a)", "(p, w)", "[0, 1, 2, 0]"),
-        ("int64[8] a = {0, 0, 0, 1, 0, 0, 2, 0}, float v = {0}", "(x, a, v)", "<pads = [1, 1, 1, 1]>(p, w)", "[1, 2, 3, 1]"),
+        (
+            "int64[8] a = {0, 0, 0, 1, 0, 0, 2, 0}, float v = {0}",
+            "(x, a, v)",
+            "<pads = [1, 1, 1, 1]>(p, w)",
+            "[1, 2, 3, 1]",
+        ),
         ("int64[8] a = {0, 0, 1, 1, 0, 0, 1, 1}", "(x, a)", '<auto_pad = "VALID">(p, w)', "[1, 1, 1, 1]"),
         ("int64[4] a = {1, 0, 0, 2}, int64[2] axes = {-1, 2}", "(x, a, , axes)", "(p, w)", "[0, 1, 2, 0]"),
     ],
@@ -66,7 +73,12 @@ def test_a_graph_output_and_run_time_amounts_are_refused() -> None:
         " { [pad] p = Pad(x, a) [conv] y = Conv(p, w) }"
     )
     assert_rewrite(PASS, text, text, rewrites=0, refused=["output of the graph"], atol=0)
-    text = HEAD + f"(float[1,1,4,4] x, int64[8] a) => (float[1,1,m,n] y) <{INITS}> {{ [pad] p = Pad(x, a) [conv] y = Conv(p, w) }}"
+    text = (
+        HEAD
+        + f"(float[1,1,4,4] x, int64[8] a) => (float[1,1,m,n] y) <{INITS}> {{ [pad] p = Pad(x, a) [conv] y = Conv(p, w) }}"
+    )
     amounts = np.array([0, 0, 1, 0, 0, 0, 0, 0], np.int64)
     x = np.ones((1, 1, 4, 4), np.float32)
-    assert_rewrite(PASS, text, text, rewrites=0, refused=["amounts are computed"], atol=0, inputs={"x": x, "a": amounts})
+    assert_rewrite(
+        PASS, text, text, rewrites=0, refused=["amounts are computed"], atol=0, inputs={"x": x, "a": amounts}
+    )

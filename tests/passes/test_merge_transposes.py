@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from rewriting import bitwise, keep
+
 from onnxq.testing import check_pass
 from onnxq_passes.merge_transposes import MergeTransposes
-from rewriting import bitwise, keep
 
 PASS = MergeTransposes()
 HEAD = "(float[2,3,4] x) => (float[{0}] y) {{ {1} }}"
@@ -15,7 +16,9 @@ def test_contract() -> None:
 def test_case_1_two_become_one() -> None:
     bitwise(
         PASS,
-        HEAD.format("2,4,3", "[a] t = Transpose<perm = [1, 2, 0]>(x) [b] u = Transpose<perm = [2, 1, 0]>(t) y = Neg(u)"),
+        HEAD.format(
+            "2,4,3", "[a] t = Transpose<perm = [1, 2, 0]>(x) [b] u = Transpose<perm = [2, 1, 0]>(t) y = Neg(u)"
+        ),
         HEAD.format("2,4,3", "[b] u = Transpose<perm = [0, 2, 1]>(x) y = Neg(u)"),
         rewrites=1,
     )
@@ -24,7 +27,10 @@ def test_case_1_two_become_one() -> None:
 def test_case_1_three_become_one() -> None:
     bitwise(
         PASS,
-        HEAD.format("3,4,2", "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [1, 2, 0]>(t) v = Transpose<perm = [2, 0, 1]>(u) y = Neg(v)"),
+        HEAD.format(
+            "3,4,2",
+            "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [1, 2, 0]>(t) v = Transpose<perm = [2, 0, 1]>(u) y = Neg(v)",
+        ),
         HEAD.format("3,4,2", "v = Transpose<perm = [1, 2, 0]>(x) y = Neg(v)"),
         rewrites=2,
     )
@@ -34,8 +40,12 @@ def test_case_1_the_first_one_is_read_elsewhere() -> None:
     head = HEAD.replace("y)", "y, float[3,4,2] z)")
     bitwise(
         PASS,
-        head.format("2,4,3", "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [2, 1, 0]>(t) y = Neg(u) z = Neg(t)"),
-        head.format("2,4,3", "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [0, 2, 1]>(x) y = Neg(u) z = Neg(t)"),
+        head.format(
+            "2,4,3", "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [2, 1, 0]>(t) y = Neg(u) z = Neg(t)"
+        ),
+        head.format(
+            "2,4,3", "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [0, 2, 1]>(x) y = Neg(u) z = Neg(t)"
+        ),
         rewrites=1,
     )
 
@@ -43,7 +53,9 @@ def test_case_1_the_first_one_is_read_elsewhere() -> None:
 def test_case_2_they_undo_each_other() -> None:
     bitwise(
         PASS,
-        HEAD.format("2,3,4", "a = Exp(x) t = Transpose<perm = [1, 2, 0]>(a) u = Transpose<perm = [2, 0, 1]>(t) y = Neg(u)"),
+        HEAD.format(
+            "2,3,4", "a = Exp(x) t = Transpose<perm = [1, 2, 0]>(a) u = Transpose<perm = [2, 0, 1]>(t) y = Neg(u)"
+        ),
         HEAD.format("2,3,4", "a = Exp(x) y = Neg(a)"),
         rewrites=1,
     )
@@ -52,7 +64,9 @@ def test_case_2_they_undo_each_other() -> None:
 def test_case_2_in_front_of_an_output() -> None:
     bitwise(
         PASS,
-        HEAD.format("2,3,4", "a = Exp(x) t = Transpose(a) y = Transpose(t)").replace("{ a", "{ a").replace(" y) {", " y) <float[2,3,4] a> {"),
+        HEAD.format("2,3,4", "a = Exp(x) t = Transpose(a) y = Transpose(t)")
+        .replace("{ a", "{ a")
+        .replace(" y) {", " y) <float[2,3,4] a> {"),
         HEAD.format("2,3,4", "y = Exp(x)"),
         rewrites=1,
         opset=20,

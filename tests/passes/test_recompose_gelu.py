@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from rewriting import keep, rewrite
 
 from onnxq.testing import check_pass
 from onnxq_passes.recompose_gelu import RecomposeGelu
-from rewriting import keep, rewrite
 
 PASS = RecomposeGelu()
 ATOL = 1e-6  # rounding of float32 at magnitude 3
@@ -61,7 +61,9 @@ def test_case_2_tanh(polynomial: str) -> None:
 
 
 def test_case_3_the_root_in_float16() -> None:
-    source = f"{HEAD} <{CONSTANTS.replace('1.41421354', '1.4140625')}> " + GELU.format("d = Div(x, r)", "m = Mul(x, s) [last] y = Mul(m, half)")
+    source = f"{HEAD} <{CONSTANTS.replace('1.41421354', '1.4140625')}> " + GELU.format(
+        "d = Div(x, r)", "m = Mul(x, s) [last] y = Mul(m, half)"
+    )
     rewrite(PASS, source, f"{HEAD} {{ [last_Gelu] y = Gelu(x) }}", rewrites=1, atol=1e-3)
 
 
@@ -76,7 +78,9 @@ def test_x_that_is_itself_scaled() -> None:
 
 
 def test_two_in_a_row() -> None:
-    ops = "d{0} = Div({1}, r) e{0} = Erf(d{0}) s{0} = Add(e{0}, one) m{0} = Mul({1}, s{0}) [l{0}] {2} = Mul(m{0}, half) "
+    ops = (
+        "d{0} = Div({1}, r) e{0} = Erf(d{0}) s{0} = Add(e{0}, one) m{0} = Mul({1}, s{0}) [l{0}] {2} = Mul(m{0}, half) "
+    )
     source = f"{HEAD} <{CONSTANTS}> {{ " + ops.format(1, "x", "z") + ops.format(2, "z", "y") + "}"
     rewrite(PASS, source, f"{HEAD} {{ [l1_Gelu] z = Gelu(x) [l2_Gelu] y = Gelu(z) }}", rewrites=2, atol=ATOL)
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from rewriting import keep, rewrite
 
 from onnxq.testing import check_pass
 from onnxq_passes.recompose_hardswish import RecomposeHardswish
-from rewriting import keep, rewrite
 
 PASS = RecomposeHardswish()
 ATOL = 1e-6

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from rewriting import keep, model, rewrite
 
 from onnxq.ir import text
 from onnxq.pipeline.base import Context
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.recompose_layernorm import RecomposeLayernorm
-from rewriting import keep, model, rewrite
 
 PASS = RecomposeLayernorm()
 ATOL = 2e-6  # rounding of float32 at magnitude 4

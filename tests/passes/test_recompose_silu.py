@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from rewriting import bitwise, keep, rewrite
 
 from onnxq.testing import check_pass
 from onnxq_passes.recompose_silu import RecomposeSilu
-from rewriting import bitwise, keep, rewrite
 
 PASS = RecomposeSilu()
 HEAD = "(float[2,8] x) => (float[2,8] y) <float a = {1.702}, float b = {2}>"
@@ -36,7 +36,9 @@ def test_case_2(scaling: str, alpha: str) -> None:
     )
 
 
-@pytest.mark.parametrize("ops", ["s = Sigmoid(x) m = Mul(x, s) y = Add(m, s)", "z = Mul(x, a) s = Sigmoid(z) m = Mul(x, s) y = Add(m, z)"])
+@pytest.mark.parametrize(
+    "ops", ["s = Sigmoid(x) m = Mul(x, s) y = Add(m, s)", "z = Mul(x, a) s = Sigmoid(z) m = Mul(x, s) y = Add(m, z)"]
+)
 def test_case_3_read_elsewhere(ops: str) -> None:
     keep(PASS, f"{HEAD} {{ {ops} }}", "is also read elsewhere")
 
@@ -45,7 +47,10 @@ def test_case_3_type() -> None:
     keep(PASS, "(double[2] x) => (double[2] y) { s = Sigmoid(x) y = Mul(x, s) }", "only float tensors")
 
 
-@pytest.mark.parametrize("ops", ["n = Neg(x) s = Sigmoid(n) y = Mul(x, s)", "s = Sigmoid(x) y = Mul(s, s)", "s = HardSigmoid(x) y = Mul(x, s)"])
+@pytest.mark.parametrize(
+    "ops",
+    ["n = Neg(x) s = Sigmoid(n) y = Mul(x, s)", "s = Sigmoid(x) y = Mul(s, s)", "s = HardSigmoid(x) y = Mul(x, s)"],
+)
 def test_other_gates_are_no_sites(ops: str) -> None:
     keep(PASS, f"{HEAD} {{ {ops} }}")
 
