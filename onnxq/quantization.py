@@ -19,6 +19,7 @@ from onnxq import registry
 from onnxq.data.sample import Dataset, Sample
 from onnxq.encoding import Scheme
 from onnxq.errors import ConfigError, DataError, ModelError, UnknownNameError, did_you_mean
+from onnxq.ir import walk
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
 from onnxq.ir.opset import convert
@@ -193,6 +194,8 @@ def quantize_model(
     first = _first_samples(data, 2)
     with timing.stage("convert"):
         model = convert(model, target.opset, target.ir_version, first[0].inputs, _run_literally)
+    if options.keep_overridable:
+        hide_overridable(model)
     if model.opset < 10:
         raise ModelError(
             f"the model stays at opset {model.opset}, because its converted form differs or cannot be made, but QuantizeLinear needs "
@@ -253,6 +256,20 @@ def quantize_model(
     return Quantized(
         model=model, plan=context.plan, method=chosen[0], statistics=collected[0], run=run, timing=timing, notes=tuple(notes)
     )
+
+
+def hide_overridable(model: Model) -> None:
+    """Let every overridable initializer look like a tensor of unknown value, so that no pass folds it and nothing of it is quantized.
+
+    Saving writes it as initializer and input again.
+    """
+    for constant in model.meta.overridable_constants:
+        open_tensor = gs.Variable(constant.name, dtype=constant.dtype, shape=constant.shape)
+        for _, inner in walk.graphs(model.graph):
+            for node in inner.nodes:
+                for slot, tensor in enumerate(node.inputs):
+                    if tensor is constant:
+                        walk.set_input(node, slot, open_tensor)
 
 
 TRIAL_SAMPLES = 8

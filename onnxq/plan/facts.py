@@ -42,6 +42,7 @@ class Facts:
         self.producer: dict[str, gs.Node] = {}
         self.consumers: dict[str, list[Consumer]] = defaultdict(list)
         self.by_name: dict[str, gs.Node] = {}
+        self.inputs = {t.name for t in graph.inputs}
         for path, inner in walk.graphs(graph):
             for node in inner.nodes:
                 if path:
@@ -55,6 +56,11 @@ class Facts:
             self.by_name[node.name] = node
             for tensor in node.outputs:
                 self.producer[tensor.name] = node
+
+    def overridable(self, tensor: Any) -> bool:
+        """True for an initializer that a caller may feed: a variable that nobody makes and that is no real input."""
+        made = tensor.name in self.producer or tensor.name in self.inputs
+        return bool(tensor.name) and not isinstance(tensor, gs.Constant) and not made
 
     def constant(self, tensor: Any) -> NDArray[Any] | None:
         """The values of a constant tensor, else None."""

@@ -103,6 +103,9 @@ class _Selector:
         if kernel is None or node.domain not in (None, "", "ai.onnx"):
             return self.target.no_kernel.get(node.op) or f"{self.target.name} has no integer kernel for {node.op}"
         slots = data_slots(node)
+        row = OP_TABLE[node.op]
+        if any(self.facts.overridable(node.inputs[s]) for s in {*slots, row.weight, row.bias} if s is not None and s < len(node.inputs)):
+            return "it reads an initializer that a caller may override (--keep-overridable)"
         wrong = [node.inputs[s] for s in slots if not self.facts.is_float(node.inputs[s])]
         if wrong:
             return f"its operand is {np.dtype(wrong[0].dtype)}, not float32"
