@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxq.validate.accuracy import Accuracy, MetricResult
@@ -193,12 +194,11 @@ def _coverage(found: Coverage) -> Iterator[Section]:
 
 def grouped(ops: Sequence[OpCoverage]) -> list[tuple[str, list[OpCoverage]]]:
     """Float operators by reason; those with the most multiply-accumulates first, then the most operators."""
-    groups: dict[str, list[OpCoverage]] = {}
+    found: dict[str, list[OpCoverage]] = {}
     for op in ops:
-        groups.setdefault(op.reason, []).append(op)
-    return sorted(
-        groups.items(), key=lambda g: (-sum(o.macs or 0 for o in g[1]), -sum(o.heavy for o in g[1]), -len(g[1]))
-    )
+        found.setdefault(_pattern(op.reason), []).append(op)
+    groups = [(p if len({o.reason for o in same}) > 1 else same[0].reason, same) for p, same in found.items()]
+    return sorted(groups, key=lambda g: (-sum(o.macs or 0 for o in g[1]), -sum(o.heavy for o in g[1]), -len(g[1])))
 
 
 def _heavy(found: Coverage) -> Iterator[Section]:
@@ -243,10 +243,28 @@ def _passes(result: Result) -> Iterator[Section]:
     ran = [(name, str(rewrites)) for name, rewrites, _ in result.passes if rewrites]
     if ran:
         yield Section(title="Passes", columns=("pass", "rewrites"), rows=tuple(ran), numbers=_ints(1))
-    refused = [(name, str(n), reason) for name, _, why in result.passes for reason, n in sorted(why.items())]
+    refused = [(name, str(n), reason) for name, _, why in result.passes for reason, n in _alike(why)]
     if refused:
         heads = ("pass", "times", "why not")
         yield Section(title="Rewrites that were refused", columns=heads, rows=tuple(refused), numbers=_ints(1))
+
+
+def _alike(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Reasons that differ only in names and numbers are one, most frequent first."""
+    found: dict[str, list[str]] = {}
+    for reason in sorted(counts):
+        found.setdefault(_pattern(reason), []).append(reason)
+    merged = [(p if len(same) > 1 else same[0], sum(counts[r] for r in same)) for p, same in found.items()]
+    return sorted(merged, key=lambda m: (-m[1], m[0]))
+
+
+def _pattern(reason: str) -> str:
+    """A reason without what is special to one node: words with a digit, a slash, an underscore or a dot inside.
+
+    >>> _pattern('its operand relu_2.tmp_0 is float: it comes from HardSwish Div@2_HardSwish')
+    'its operand ... is float: it comes from HardSwish ...'
+    """
+    return re.sub(r"\S*(?:[0-9/_]|\.\w)\S*", "...", reason)
 
 
 def _notes(result: Result) -> list[str]:

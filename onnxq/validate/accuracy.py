@@ -56,13 +56,16 @@ class FusionCheck:
         max_abs: largest difference over the float outputs.
         sqnr_db: literal against fused, dB.
         literal_sqnr_db: float model against literal, dB, for comparison.
-        suspicious: fusion moved the outputs more than quantization did.
+        worse: samples on which fusion moved the outputs more than quantization did, and by more than float rounding.
+        suspicious: that is so on most samples. On a few it is no fault: kernels may round the other way by one step,
+            and a softmax behind them magnifies that where two classes are close.
     """
 
     samples: int
     max_abs: float
     sqnr_db: float
     literal_sqnr_db: float
+    worse: int
     suspicious: bool
 
 
@@ -160,6 +163,7 @@ class _Fusion:
     """Sums for FusionCheck over all float outputs."""
 
     samples: int = 0
+    worse: int = 0
     max_abs: float = 0.0
     literal: float = 0.0
     fused_noise: float = 0.0
@@ -167,7 +171,15 @@ class _Fusion:
     literal_noise: float = 0.0
 
     def add(self, reference: Mapping[str, Any], literal: Mapping[str, Any], fused: Mapping[str, Any]) -> None:
+        before = (self.literal, self.fused_noise, self.literal_noise)
+        self._sum(reference, literal, fused)
+        now = (self.literal, self.fused_noise, self.literal_noise)
+        power, fused_noise, literal_noise = (n - b for n, b in zip(now, before, strict=True))
         self.samples += 1
+        # a fusion that only reorders float sums stays above 60 dB
+        self.worse += fused_noise > literal_noise and decibels(power, fused_noise) < 60.0
+
+    def _sum(self, reference: Mapping[str, Any], literal: Mapping[str, Any], fused: Mapping[str, Any]) -> None:
         for name in reference:
             x, y, z = (as_array(v[name]) for v in (reference, literal, fused))
             if x.dtype.kind != "f" or not x.shape == y.shape == z.shape:
@@ -191,8 +203,8 @@ class _Fusion:
             max_abs=self.max_abs,
             sqnr_db=decibels(self.literal, self.fused_noise),
             literal_sqnr_db=decibels(self.signal, self.literal_noise),
-            # below 60 dB apart from rounding: a fusion that only reorders float sums stays above that
-            suspicious=self.fused_noise > self.literal_noise and decibels(self.literal, self.fused_noise) < 60.0,
+            worse=self.worse,
+            suspicious=2 * self.worse > self.samples,
         )
 
 
@@ -280,7 +292,8 @@ def _fusion_notes(check: FusionCheck | None) -> list[str]:
         return []
     return [
         f"ONNX Runtime's fusions change the result more ({check.sqnr_db:.1f} dB) than quantization itself "
-        f"({check.literal_sqnr_db:.1f} dB): a fused kernel does not compute what the Q/DQ in the file say"
+        f"({check.literal_sqnr_db:.1f} dB) on {check.worse} of {check.samples} samples: "
+        "a fused kernel does not compute what the Q/DQ in the file say"
     ]
 
 

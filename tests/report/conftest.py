@@ -77,7 +77,9 @@ def full() -> Result:
             outputs=outputs,
             metric=metric,
             notes=("a note on accuracy",),
-            fusion=FusionCheck(samples=4, max_abs=0.0, sqnr_db=math.inf, literal_sqnr_db=37.0, suspicious=False),
+            fusion=FusionCheck(
+                samples=4, max_abs=0.0, sqnr_db=math.inf, literal_sqnr_db=37.0, worse=0, suspicious=False
+            ),
         ),
         latency=(latency, replace(latency, threads=2, noisy=True)),
         coverage=COVERAGE,

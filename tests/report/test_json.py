@@ -23,7 +23,8 @@ accuracy.metric.higher_is_better accuracy.metric.samples accuracy.metric.referen
 accuracy.metric.drop accuracy.metric.interval.low accuracy.metric.interval.high accuracy.metric.interval.level
 accuracy.metric.resamples accuracy.metric.mcnemar_p accuracy.metric.only_reference accuracy.metric.only_candidate
 accuracy.fusion.samples accuracy.fusion.max_abs accuracy.fusion.sqnr_db accuracy.fusion.literal_sqnr_db
-accuracy.fusion.suspicious accuracy.notes[] latency[].threads latency[].pairs latency[].inner latency[].reference_ms
+accuracy.fusion.worse accuracy.fusion.suspicious
+accuracy.notes[] latency[].threads latency[].pairs latency[].inner latency[].reference_ms
 latency[].candidate_ms latency[].speedup latency[].speedup_low latency[].speedup_high latency[].noisy latency[].seconds
 coverage.ops[].name coverage.ops[].op coverage.ops[].path coverage.ops[].heavy coverage.ops[].integer
 coverage.ops[].kernel coverage.ops[].macs coverage.ops[].reason coverage.kernels.QLinearConv

@@ -88,6 +88,19 @@ def test_reasons_are_grouped_with_the_heaviest_first(full: Result) -> None:
     assert "act0, act1, ..." in terminal.plain(full)
 
 
+def test_reasons_that_differ_only_in_names_are_one(full: Result) -> None:
+    assert full.coverage is not None
+    head = full.coverage.ops[1]
+    ops = [replace(head, name=f"n{i}", reason=f"its input x_{i} is float: it comes from Tanh act{i}") for i in range(3)]
+    assert [(r, len(o)) for r, o in grouped(ops)] == [("its input ... is float: it comes from Tanh ...", 3)]
+    assert grouped(ops[:1])[0][0] == "its input x_0 is float: it comes from Tanh act0"
+    other = replace(head, reason="its input y_0 is float: it comes from Erf act0")
+    assert len(grouped([*ops, other])) == 2
+    why = {"the result of Add Add.1 is read elsewhere": 1, "the result of Add Add.22 is read elsewhere": 2}
+    text = terminal.plain(replace(full, passes=(("fold", 0, why),)))
+    assert "fold      3  the result of Add ... is read elsewhere" in text
+
+
 def test_unmapped_operators_are_confessed(full: Result) -> None:
     assert full.coverage is not None
     lost = replace(full.coverage.ops[1], kernel="unmapped")

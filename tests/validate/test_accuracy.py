@@ -191,6 +191,7 @@ def test_a_fusion_that_computes_something_else_is_reported(build: Any, data: Any
     result = compare(reference, candidate, data(items, labelled=False))
     assert result.fusion is not None
     assert result.fusion.samples == 3
+    assert result.fusion.worse == (3 if suspicious else 0)
     assert result.fusion.suspicious == suspicious
     assert ("fused kernel does not compute" in " ".join(result.notes)) == suspicious
 
