@@ -33,7 +33,7 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]  # ORT has no types
         self.count = 0
         self._samples: Iterator[Any] = iter(data)
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> dict[str, Any] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The inputs of the next sample; None after the last."""
         sample = next(self._samples, None)
         if sample is None:

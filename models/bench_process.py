@@ -19,7 +19,9 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parent.parent
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+ONE_THREAD: dict[str, str] = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
+)
 _POLL_SECONDS = 0.02
 _LONGEST = 300
 
@@ -105,9 +107,9 @@ def _watch(child: subprocess.Popen[bytes], start: float, timeout: float, memory_
             except psutil.Error:  # it ended just now: the next wait returns
                 continue
             if seen > memory_limit:
-                return seen, f"ended by the bench: more than {memory_limit / 1e9:.0f} GB of memory"
+                return seen, f"ended by the bench: more than {memory_limit / 1e9:g} GB of memory"
             if time.perf_counter() - start > timeout:
-                return seen, f"ended by the bench: not done after {timeout:.0f} s"
+                return seen, f"ended by the bench: not done after {timeout:g} s"
     except psutil.NoSuchProcess:
         return seen, ""
     finally:

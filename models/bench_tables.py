@@ -139,6 +139,14 @@ def _notes(bench: Json) -> Iterator[str]:
                     places.append(name)
     for note, names in said.items():
         yield f"ORT on {', '.join(names)}: {note}."
+    unsteady = [
+        f"{_label(kind, cost)} on {name}"
+        for name, entry in bench["models"].items()
+        for kind, cost in entry["cost"].items()
+        if len({r.get("sha256") for r in cost["runs"]}) > 1 and not cost["error"]
+    ]
+    if unsteady:
+        yield f"Not the same file in every run: {', '.join(unsteady)}."
     if bench.get("missing"):
         yield f"Not measured, because not fetched (`make models`): {', '.join(bench['missing'])}."
     machine, versions = bench["machine"], bench["versions"]

@@ -111,10 +111,11 @@ def plain(job: Job, clock: Clock) -> dict[str, Any]:
 
 
 def ours(kind: str, job: Job, output: Path, clock: Clock) -> dict[str, Any]:
-    """The product's own driver with validation off; the job's method, or that of `onnxq-METHOD`."""
+    """The product's own driver without validation and its data; the job's method, or that of `onnxq-METHOD`."""
     from onnxq.driver import quantize
 
-    job = replace(job, output=output, validate=replace(job.validate, enabled=False))
+    validate = replace(job.validate, enabled=False, metric=None)
+    job = replace(job, output=output, validate=validate, data=replace(job.data, eval=None))
     if method := kind.removeprefix("onnxq").removeprefix("-"):
         job = job.with_overrides(method=method)
     with clock.part("work"):
@@ -143,6 +144,7 @@ def evaluate(job: Job, candidate: Path) -> dict[str, Any]:
     from onnxq.validate.accuracy import compare
     from onnxq.validate.coverage import coverage
     from onnxq.validate.metrics import load_metric
+    from onnxq.validate.result import file_bytes
 
     data = opened(job, calibration=False)
     name = job.validate.metric or ""
@@ -213,12 +215,6 @@ def interleave(runs: Sequence[Any], inputs: Sequence[Any], budget: float) -> tup
                 run(sample)
             times[row, column] = (time.perf_counter() - start) / inner
     return times, inner
-
-
-def file_bytes(path: Path) -> int:
-    """Of the model and, if it lies beside it, its external data."""
-    beside = Path(f"{path}.data")
-    return path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
 
 
 def _main(arguments: Sequence[str]) -> None:
