@@ -274,3 +274,18 @@ def test_totals(net: Any, saved: Any) -> None:
     assert (found.integer_macs, found.macs, found.mac_share) == (256, 512, 0.5)
     assert (found.integer_ops, len(found.float_ops), found.conversions) == (1, 1, 2)
     assert found.kernels["QuantizeLinear"] == 1
+
+
+def test_kernels_that_ort_makes_of_several_nodes(net: Any, saved: Any) -> None:
+    """Weight-only DQ, MatMul + Add, and GELU in pieces: each operator is found in the kernel that swallowed it."""
+    n = net(4, 64)
+    w = n.int8(64, 32, name="w4")
+    a = n.op("MatMul", "x", w, out="weight_only")
+    b = n.op("Add", n.op("MatMul", a, n.weight(32, 32, name="w5"), out="mm"), n.weight(32, name="b5"), out="sum")
+    inner = n.op("Erf", n.op("Div", b, n.const(2**0.5, "root"), out="div"), out="erf")
+    half = n.op("Mul", b, n.op("Add", inner, n.const(1.0, "one"), out="plus"), out="half")
+    n.result(n.op("Mul", half, n.const(0.5, "point5"), out="gelu"))
+    found = {o.name: (o.kernel, o.integer) for o in coverage(saved(n.model())).ops}
+    assert found["weight_only"] == ("MatMulNBits", True)
+    assert found["mm"] == found["sum"] == ("Gemm", False)
+    assert {found[k][0] for k in ("div", "erf", "plus", "half", "gelu")} == {"Gelu"}
