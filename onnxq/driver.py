@@ -75,7 +75,9 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
     try:
         folder = tempfile.TemporaryDirectory(prefix=".onnxq-", dir=output.parent)
     except OSError as error:
-        raise OutputError(f"nothing can be written in {output.parent} ({error.strerror}): give another path with -o") from error
+        raise OutputError(
+            f"nothing can be written in {output.parent} ({error.strerror}): give another path with -o"
+        ) from error
     with folder as name:
         file = Path(name) / output.name
         with made.timing.stage("save"):
@@ -104,7 +106,8 @@ def _checked(
     if job.strict and found.heavy_float:
         first = found.heavy_float[0]
         raise VerdictError(
-            f"--strict: {len(found.heavy_float)} of {found.heavy_total} heavy ops stay float, the first is {first.op} {first.name} "
+            f"--strict: {len(found.heavy_float)} of {found.heavy_total} heavy ops stay float, the first "
+            f"is {first.op} {first.name} "
             f"({first.reason}): mend the reason, or leave --strict out"
         )
     accuracy: Accuracy | None = None
@@ -117,7 +120,9 @@ def _checked(
             latency = _latency(job, job.model, file, samples, progress)
     notes = [*made.notes, *calib.skipped]
     if evaluation is None and accuracy is not None:
-        notes.append("There is no evaluation data: accuracy was measured on the calibration samples, which flatters it.")
+        notes.append(
+            "There is no evaluation data: accuracy was measured on the calibration samples, which flatters it."
+        )
     return Result(
         command="quantize",
         reference=job.model,
@@ -280,8 +285,7 @@ def _slow(latency: Sequence[Latency], found: Coverage) -> tuple[str, ...]:
     counts = ", ".join(f"{one.speedup:.2f}x at {one.threads} thread{'s' if one.threads > 1 else ''}" for one in slow)
     integer = found.integer_ops
     return (
-        f"This model is slower in int8 on this CPU ({counts}): {integer} integer ops need {found.conversions} conversions "
+        f"This model is slower in int8 on this CPU ({counts}): {integer} integer ops need "
+        f"{found.conversions} conversions "
         f"between int8 and float, and small or depthwise convolutions gain little from integer kernels.",
     )
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ class Affine:
     type: IntType
     granularity: Granularity
     scale: NDArray[np.float32]
-    zero_point: NDArray[np.generic]
+    zero_point: NDArray[Any]
 
     @property
     def key(self) -> tuple[object, ...]:

@@ -16,13 +16,17 @@ The scale is computed in float64 and rounded to float32 once.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnxq.encoding import LEVELS, Affine, PerBlock, PerChannel, PerTensor, Scheme
 
 TINY = 2.0**-100
-"""Least scale that is written: far above the float32 subnormals, so that 1/scale is finite; also that of an all-zero tensor."""
+"""Least scale that is written: far above the float32 subnormals, so that 1/scale is finite; also that of an all-zero
+tensor.
+"""
 
 
 def affine(low: ArrayLike, high: ArrayLike, scheme: Scheme) -> Affine:
@@ -38,9 +42,9 @@ def affine(low: ArrayLike, high: ArrayLike, scheme: Scheme) -> Affine:
     lo = np.minimum(np.asarray(low, dtype=np.float64), 0.0)
     hi = np.maximum(np.asarray(high, dtype=np.float64), 0.0)
     if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
-        raise ValueError(f"range [{low}, {high}] is not finite")
+        raise ValueError(f"range [{lo}, {hi}] is not finite")
     if np.any(np.asarray(low) > np.asarray(high)):
-        raise ValueError(f"range [{low}, {high}] is empty")
+        raise ValueError(f"range [{low!r}, {high!r}] is empty")
     qmin, qmax = LEVELS[scheme.type]
     if scheme.symmetric and qmin < 0:
         top = qmax // 2 if scheme.reduce_range else qmax
@@ -55,7 +59,7 @@ def affine(low: ArrayLike, high: ArrayLike, scheme: Scheme) -> Affine:
     return Affine(type=scheme.type, granularity=scheme.granularity, scale=scale, zero_point=zero)
 
 
-def _expand(parameters: NDArray[np.generic], encoding: Affine, shape: tuple[int, ...]) -> NDArray[np.generic]:
+def _expand(parameters: NDArray[Any], encoding: Affine, shape: tuple[int, ...]) -> NDArray[Any]:
     match encoding.granularity:
         case PerTensor():
             return parameters
@@ -67,7 +71,7 @@ def _expand(parameters: NDArray[np.generic], encoding: Affine, shape: tuple[int,
             return np.repeat(parameters, size, axis=axis)[tuple(slice(0, d) for d in shape)]
 
 
-def quantize(x: NDArray[np.floating], encoding: Affine) -> NDArray[np.generic]:
+def quantize(x: NDArray[Any], encoding: Affine) -> NDArray[Any]:
     """QuantizeLinear in numpy, bit for bit as ONNX Runtime computes it (float32 division, ties to even, saturation)."""
     qmin, qmax = LEVELS[encoding.type]
     scale = _expand(encoding.scale, encoding, x.shape)
@@ -75,11 +79,13 @@ def quantize(x: NDArray[np.floating], encoding: Affine) -> NDArray[np.generic]:
     # int32 levels do not fit float32: widen before the clip, after the float32 division
     with np.errstate(over="ignore"):  # a quotient beyond float32 saturates like any other
         steps = np.rint((np.asarray(x, dtype=np.float32) / scale).astype(np.float64)) + zero.astype(np.float64)
-    return np.clip(steps, qmin, qmax).astype(encoding.type)
+    levels: NDArray[Any] = np.clip(steps, qmin, qmax).astype(encoding.type)
+    return levels
 
 
-def dequantize(q: NDArray[np.generic], encoding: Affine) -> NDArray[np.float32]:
+def dequantize(q: NDArray[Any], encoding: Affine) -> NDArray[np.float32]:
     """DequantizeLinear in numpy: float32((q - zero_point) * scale)."""
     scale = _expand(encoding.scale, encoding, q.shape)
     zero = _expand(encoding.zero_point, encoding, q.shape)
-    return ((q.astype(np.int64) - zero.astype(np.int64)).astype(np.float32) * scale).astype(np.float32)
+    real: NDArray[np.float32] = (q.astype(np.int64) - zero.astype(np.int64)).astype(np.float32) * scale
+    return real

@@ -1,6 +1,7 @@
 """The op table: what each op means to quantization, said once and read by planner, passes and documentation.
 
-An op *moves* data if integer data may flow through it unchanged, so that `Q(op(x)) == op(Q(x))` and `op(DQ(q)) == DQ(op(q))` bit for bit with one
+An op *moves* data if integer data may flow through it unchanged, so that `Q(op(x)) == op(Q(x))` and `op(DQ(q)) ==
+DQ(op(q))` bit for bit with one
 per-tensor encoding on its data inputs and outputs. `tests/test_optable.py` checks every row in ONNX Runtime.
 """
 
@@ -97,7 +98,8 @@ HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"}) | RECUR
 def weight_granularity(node: gs.Node, rank: int) -> Granularity:
     """Per-channel axis of a constant weight: the axis of the output channels.
 
-    Conv [O, I/g, ...]: 0. ConvTranspose [I, O/g, ...]: 1. Gemm [K, N]: 1, with transB [N, K]: 0. MatMul [K, N]: 1; a batched constant has one
+    Conv [O, I/g, ...]: 0. ConvTranspose [I, O/g, ...]: 1. Gemm [K, N]: 1, with transB [N, K]: 0. MatMul [K, N]: 1; a
+    batched constant has one
     scale, because integer kernels want one vector of N scales for all batches.
     """
     match node.op:

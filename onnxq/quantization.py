@@ -1,4 +1,6 @@
-"""From a loaded model and samples to the Q/DQ graph: convert, normalise, calibrate, plan, insert. The stages know nothing of each other."""
+"""From a loaded model and samples to the Q/DQ graph: convert, normalise, calibrate, plan, insert. The stages know
+nothing of each other.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +135,8 @@ def load_float(path: Path, *, keep_overridable: bool) -> Model:
     found = is_quantized(model.graph)
     if found:
         raise ModelError(
-            f"{path} is quantized already (it has {', '.join(found)}): give the float model, or look at this one with onnxq inspect"
+            f"{path} is quantized already (it has {', '.join(found)}): give the float model, or look at "
+            "this one with onnxq inspect"
         )
     return model
 
@@ -198,7 +201,8 @@ def quantize_model(
         hide_overridable(model)
     if model.opset < 10:
         raise ModelError(
-            f"the model stays at opset {model.opset}, because its converted form differs or cannot be made, but QuantizeLinear needs "
+            f"the model stays at opset {model.opset}, because its converted form differs or cannot be "
+            "made, but QuantizeLinear needs "
             f"opset 10: export it again at opset 13 or later"
         )
     collected: list[Statistics] = []
@@ -252,14 +256,23 @@ def quantize_model(
     unreached = collected[0].unreached
     notes = [*model.notes, *run.notes, *trial_notes, *context.plan.notes]
     if unreached:
-        notes.append(f"{len(unreached)} tensors were never reached by a sample, their ops stay float: {', '.join(unreached[:5])}")
+        notes.append(
+            f"{len(unreached)} tensors were never reached by a sample, their ops stay float: {', '.join(unreached[:5])}"
+        )
     return Quantized(
-        model=model, plan=context.plan, method=chosen[0], statistics=collected[0], run=run, timing=timing, notes=tuple(notes)
+        model=model,
+        plan=context.plan,
+        method=chosen[0],
+        statistics=collected[0],
+        run=run,
+        timing=timing,
+        notes=tuple(notes),
     )
 
 
 def hide_overridable(model: Model) -> None:
-    """Let every overridable initializer look like a tensor of unknown value, so that no pass folds it and nothing of it is quantized.
+    """Let every overridable initializer look like a tensor of unknown value, so that no pass folds it and nothing of
+    it is quantized.
 
     Saving writes it as initializer and input again.
     """
@@ -281,12 +294,15 @@ def choose(
 ) -> tuple[str, list[str]]:
     """The plan whose model comes nearest to the float model on a few calibration samples, and a note with the figures.
 
-    Nearness is the mean over float outputs of the SQNR in dB (10 log10 of signal over noise energy), ORT at its default level. Methods whose plans
+    Nearness is the mean over float outputs of the SQNR in dB (10 log10 of signal over noise energy), ORT at its
+    default level. Methods whose plans
     are equal are tried once; ties go to the one that is named first.
     """
     names = list(plans)
     if not plans[names[0]].uses:
-        return names[0], ["No op of this model can run in an integer kernel: what is written is the float model, normalised."]
+        return names[0], [
+            "No op of this model can run in an integer kernel: what is written is the float model, normalised."
+        ]
     if len(names) == 1:
         return names[0], []
     if weight_bytes(model) > EMBED_LIMIT:
@@ -352,4 +368,3 @@ def _run_literally(model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str
     """One run in ORT with optimizations off: the reference semantics."""
     with runnable(model) as source:
         return Session(source, level=Level.OFF, threads=1, prepacking=False).run(inputs)
-

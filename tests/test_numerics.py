@@ -54,7 +54,9 @@ def test_constant_zero_tensor_gets_a_finite_scale() -> None:
         assert dequantize(quantize(np.zeros(3, np.float32), encoding), encoding).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("low", "high", "says"), [(np.nan, 1, "not finite"), (0, np.inf, "not finite"), (2, 1, "empty")])
+@pytest.mark.parametrize(
+    ("low", "high", "says"), [(np.nan, 1, "not finite"), (0, np.inf, "not finite"), (2, 1, "empty")]
+)
 def test_senseless_ranges_are_refused(low: float, high: float, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         affine(low, high, U8)
@@ -70,7 +72,10 @@ def _ort(x: np.ndarray, encoding: Affine, axis: int = 0) -> tuple[np.ndarray, np
         nodes,
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
-        [helper.make_tensor_value_info("q", kind, x.shape), helper.make_tensor_value_info("y", TensorProto.FLOAT, x.shape)],
+        [
+            helper.make_tensor_value_info("q", kind, x.shape),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, x.shape),
+        ],
         [onnx.numpy_helper.from_array(encoding.scale, "s"), onnx.numpy_helper.from_array(encoding.zero_point, "z")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
@@ -118,7 +123,9 @@ def test_blocks_repeat_their_scale() -> None:
 
 def test_int32_bias_is_exact_to_half_a_step() -> None:
     scale = np.float32(1e-7)
-    encoding = Affine(type="int32", granularity=PerChannel(0), scale=np.full(3, scale), zero_point=np.zeros(3, np.int32))
+    encoding = Affine(
+        type="int32", granularity=PerChannel(0), scale=np.full(3, scale), zero_point=np.zeros(3, np.int32)
+    )
     bias = np.array([3.0, -100.0, 1e-7], np.float32)
     back = dequantize(quantize(bias, encoding), encoding)
     np.testing.assert_allclose(back, bias, rtol=2e-7)

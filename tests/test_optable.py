@@ -24,15 +24,20 @@ FORMS: dict[str, list[tuple[int, dict[str, Any], dict[int, np.ndarray], int]]] =
     "Flatten": [(1, {"axis": 2}, {}, 1)],
     "Unsqueeze": [(1, {}, {1: np.array([0], I64)}, 1)],
     "Squeeze": [(1, {}, {}, 1)],
-    "Slice": [(1, {}, {1: np.array([5], I64), 2: np.array([0], I64), 3: np.array([3], I64), 4: np.array([-2], I64)}, 1)],
+    "Slice": [
+        (1, {}, {1: np.array([5], I64), 2: np.array([0], I64), 3: np.array([3], I64), 4: np.array([-2], I64)}, 1)
+    ],
     "Gather": [(1, {"axis": 1}, {1: np.array([[3, 0], [-1, 1]], I64)}, 1)],
-    "GatherElements": [(1, {"axis": 3}, {1: np.zeros((2, 4, 6, 2), I64) + [1, -1]}, 1)],
+    "GatherElements": [(1, {"axis": 3}, {1: np.zeros((2, 4, 6, 2), I64) + np.array([1, -1])}, 1)],
     "Expand": [(1, {}, {1: np.array([3, 2, 4, 6, 6], I64)}, 1)],
     "Tile": [(1, {}, {1: np.array([1, 2, 1, 3], I64)}, 1)],
     "Split": [(1, {"axis": 1, "num_outputs": 2}, {}, 2)],
     "DepthToSpace": [(1, {"blocksize": 2}, {}, 1), (1, {"blocksize": 2, "mode": "CRD"}, {}, 1)],
     "SpaceToDepth": [(1, {"blocksize": 2}, {}, 1)],
-    "MaxPool": [(1, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, {}, 1), (1, {"kernel_shape": [2, 2], "strides": [2, 2]}, {}, 1)],
+    "MaxPool": [
+        (1, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, {}, 1),
+        (1, {"kernel_shape": [2, 2], "strides": [2, 2]}, {}, 1),
+    ],
     "ReduceMax": [(1, {"keepdims": 0}, {1: np.array([2, 3], I64)}, 1)],
     "ReduceMin": [(1, {}, {1: np.array([1], I64)}, 1)],
     "Resize": [(1, {"mode": "nearest"}, {2: np.array([1, 1, 2, 1.5], np.float32)}, 1)],
@@ -41,7 +46,9 @@ FORMS: dict[str, list[tuple[int, dict[str, Any], dict[int, np.ndarray], int]]] =
 }
 
 
-def _model(op: str, data: int, attrs: dict[str, Any], extra: dict[int, np.ndarray], outs: int, kind: str, how: str) -> bytes:
+def _model(
+    op: str, data: int, attrs: dict[str, Any], extra: dict[int, np.ndarray], outs: int, kind: str, how: str
+) -> bytes:
     scale, zero = np.float32(0.0371), np.array(3 if kind == "int8" else 121, kind)
     nodes, slots, inits = [], {}, [numpy_helper.from_array(np.asarray(scale), "s"), numpy_helper.from_array(zero, "z")]
     free = iter(range(10))
@@ -95,7 +102,8 @@ def test_rows_that_move_data_commute_bit_for_bit(op: str, kind: str) -> None:
         ints = {f"x{i}": rng.integers(0, 256, shape).astype(np.uint8).view(kind) for i in range(data)}
         for feeds, pair in ((floats, ("q_before", "q_after")), (ints, ("dq_before", "dq_after"))):
             results = [
-                Session(_model(op, data, attrs, extra, outs, kind, how), level=Level.OFF, threads=1).run(feeds) for how in pair
+                Session(_model(op, data, attrs, extra, outs, kind, how), level=Level.OFF, threads=1).run(feeds)
+                for how in pair
             ]
             for a, b in zip(results[0].values(), results[1].values(), strict=True):
                 np.testing.assert_array_equal(a, b, err_msg=f"{op} {attrs} {pair}")

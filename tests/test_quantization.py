@@ -20,13 +20,13 @@ ROOT = Path(__file__).parent.parent
 RES8 = ROOT / "models/fashion-res8/model.onnx"
 CALIB = ROOT / "models/fashion-mnist/calib.npz"
 
-OVERRIDABLE = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4,6,6] x, float[4,4,1,1] w, float[4] b) => (float[1,4,6,6] y)
+OVERRIDABLE = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[1,4,6,6] x, float[4,4,1,1] w, float[4] b) => (float[1,4,6,6] y)
     <float[4,4,1,1] w = {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}, float[4] b = {1,2,3,4}> { [conv] y = Conv(x, w, b) }"""
 
 
 def _job(model: Path, data: Path, out: Path, **options: object) -> Job:
-    job = Job(model=model).with_overrides(output=out, calib=str(data), threads=1, speed=False, **options)  # type: ignore[arg-type]
-    return job
+    return Job(model=model).with_overrides(output=out, calib=str(data), threads=1, speed=False, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def overridable(tmp_path: Path) -> tuple[Path, Path]:
     return path, data
 
 
-def test_overridable_initializers_become_constants_and_it_is_said(overridable: tuple[Path, Path], tmp_path: Path) -> None:
+def test_overridable_initializers_become_constants_and_it_is_said(
+    overridable: tuple[Path, Path], tmp_path: Path
+) -> None:
     result = quantize(_job(*overridable, tmp_path / "o.onnx"))
     assert result.coverage is not None and not result.coverage.heavy_float
     assert any("could be fed as an input became constant" in note for note in result.notes)

@@ -8,7 +8,8 @@
 
         def run(self, graph: gs.Graph, context: Context) -> Report: ...
 
-A pass edits the graph in place, walks If/Loop/Scan bodies itself (`onnxq.ir.walk.graphs`), never renames graph inputs or outputs,
+A pass edits the graph in place, walks If/Loop/Scan bodies itself (`onnxq.ir.walk.graphs`), never renames graph inputs
+or outputs,
 and reports each rewrite and each refusal.
 """
 
@@ -83,7 +84,8 @@ class Context:
         plan: present for passes with `needs = {"plan"}`.
         keep_float: the user's patterns of nodes to keep in float.
         keep_overridable: leave initializers that are also graph inputs overridable (and their consumers float).
-        observed_shapes: tensor -> shape seen while calibrating (symbolic where samples differ), for models without shape inference.
+        observed_shapes: tensor -> shape seen while calibrating (symbolic where samples differ), for models without
+            shape inference.
         providers: need -> function(graph, context) that fills the attribute of that name.
     """
 

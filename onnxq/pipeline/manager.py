@@ -74,7 +74,8 @@ def check_order(pipeline: Pipeline) -> Stage:
     for step in pipeline.steps:
         if step.body.takes is not stage:
             raise ConfigError(
-                f'pipeline {pipeline.name}: pass "{step.name}" takes a graph in stage {step.body.takes.value}, but behind {previous} it is in '
+                f'pipeline {pipeline.name}: pass "{step.name}" takes a graph in stage '
+                f"{step.body.takes.value}, but behind {previous} it is in "
                 f"stage {stage.value}: move the pass"
             )
         stage = step.body.gives

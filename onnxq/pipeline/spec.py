@@ -1,4 +1,6 @@
-"""Pipeline files: a target and an ordered list of passes with settings. The built-in pipelines are such files and nothing else."""
+"""Pipeline files: a target and an ordered list of passes with settings. The built-in pipelines are such files and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,7 @@ def _step(spec: PassSpec) -> Step:
     else:
         raise ConfigError(f"{spec!r} is neither a pass name nor {{name: {{setting: value}}}}")
     cls: type[Pass] = registry.load(registry.PASSES, name)
-    fields = [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    fields: list[str] = [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
     for key in settings:
         if key not in fields:
             raise ConfigError(f'pass "{name}" has no setting "{key}": {did_you_mean(key, fields)}')

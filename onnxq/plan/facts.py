@@ -1,4 +1,6 @@
-"""A read-only view of the graph with what the planner asks all the time: who makes a tensor, who uses it, is it constant, how large is it."""
+"""A read-only view of the graph with what the planner asks all the time: who makes a tensor, who uses it, is it
+constant, how large is it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnxq.ir import walk
 from onnxq.plan.plan import GraphPath
+from onnxq.stats.taps import mask_tensors
 
 Shape = tuple[int | str | None, ...]
 
@@ -43,6 +46,7 @@ class Facts:
         self.consumers: dict[str, list[Consumer]] = defaultdict(list)
         self.by_name: dict[str, gs.Node] = {}
         self.inputs = {t.name for t in graph.inputs}
+        self.masks = mask_tensors(graph)
         for path, inner in walk.graphs(graph):
             for node in inner.nodes:
                 if path:

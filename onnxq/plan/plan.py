@@ -1,4 +1,6 @@
-"""The plan: which use of which tensor gets which encoding, and why each op is int8 or float. A value; it edits nothing."""
+"""The plan: which use of which tensor gets which encoding, and why each op is int8 or float. A value; it edits
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,10 @@ class Decision:
 class Plan:
     """Encodings by use and by produced value, decisions by node.
 
-    A use that is not in `uses` is float. A value in `values` gets one Q right behind its producer; uses of it whose encoding is equal read that
-    Q's DQ. A use whose encoding differs from that of the value gets its own conversion. Constants have no entry in `values`: each use quantizes them.
+    A use that is not in `uses` is float. A value in `values` gets one Q right behind its producer; uses of it whose
+    encoding is equal read that
+    Q's DQ. A use whose encoding differs from that of the value gets its own conversion. Constants have no entry in
+    `values`: each use quantizes them.
 
     Attributes:
         values: encoding of produced values (activations).
@@ -76,7 +80,9 @@ class Plan:
         return json.dumps(
             {
                 "version": 1,
-                "values": [{"path": list(v.path), "tensor": v.tensor, **_affine(e)} for v, e in sorted(self.values.items())],
+                "values": [
+                    {"path": list(v.path), "tensor": v.tensor, **_affine(e)} for v, e in sorted(self.values.items())
+                ],
                 "uses": [
                     {"path": list(u.path), "node": u.node, "slot": u.slot, **_affine(e)}
                     for u, e in sorted(self.uses.items())

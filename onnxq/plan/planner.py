@@ -95,14 +95,17 @@ def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> 
                     out[node.name] = f"its constant {tensor.name} is empty or not finite"
                     break
                 if node.op == "Mul" and (kept := _relative_sqnr(constant, target)) < target.min_factor_sqnr:
-                    out[node.name] = f"the factors in its constant {tensor.name} keep only {kept:.0f} dB in one 8-bit scale"
+                    out[node.name] = (
+                        f"the factors in its constant {tensor.name} keep only {kept:.0f} dB in one 8-bit scale"
+                    )
                     break
         if node.name in out or kernel.max_range_ratio is None or not spans:
             continue
         (least, small), (most, wide) = min(spans), max(spans)
         if most > kernel.max_range_ratio * least:
             out[node.name] = (
-                f"{wide} has a range of {most:.3g} and {small} one of {least:.3g}: in one 8-bit scale the narrow one would lose "
+                f"{wide} has a range of {most:.3g} and {small} one of {least:.3g}: in one 8-bit scale the "
+                "narrow one would lose "
                 f"{np.log2(most / max(least, TINY)):.0f} of its 8 bits"
             )
     return out
@@ -113,7 +116,9 @@ def _constant_encoding(values: NDArray[Any], target: Target) -> Affine:
 
 
 def _relative_sqnr(factors: NDArray[Any], target: Target) -> float:
-    """SQNR in dB with every factor counted alike: a channel multiplied by a small number is as important as one by a large number."""
+    """SQNR in dB with every factor counted alike: a channel multiplied by a small number is as important as one by a
+    large number.
+    """
     encoding = _constant_encoding(factors, target)
     exact = factors.astype(np.float64)
     error = exact - dequantize(quantize(factors, encoding), encoding)
@@ -155,7 +160,8 @@ class _Planner:
         if self.widened:
             first = ", ".join(list(self.widened)[:3])
             self.notes.append(
-                f"The weight scales of {sum(self.widened.values())} channels in {len(self.widened)} ops were widened, because their bias would "
+                f"The weight scales of {sum(self.widened.values())} channels in {len(self.widened)} ops "
+                "were widened, because their bias would "
                 f"overflow int32: {first}{', ...' if len(self.widened) > 3 else ''}."
             )
         return Plan(
@@ -173,7 +179,7 @@ class _Planner:
             kernel = self.target.kernels.get(node.op)
             if node.name in self.chosen.integer and kernel is not None and kernel.kind == "movement":
                 for tensor in node.outputs:
-                    source = node.inputs[0].name
+                    source = str(node.inputs[0].name)
                     root[tensor.name] = root.get(source, source)
         for tensor in sorted(self.chosen.values):
             source = root.get(tensor, tensor)
@@ -184,7 +190,9 @@ class _Planner:
     def _activation(self, tensor: str) -> Affine:
         bounds = self.ranges.range(tensor, self.target.activation)
         if bounds is None:
-            raise CalibrationError(f"no sample reached {tensor}: give samples that do, or keep it float with --keep-float")
+            raise CalibrationError(
+                f"no sample reached {tensor}: give samples that do, or keep it float with --keep-float"
+            )
         low, high = bounds
         inside = self.bounds.get(tensor)
         if inside is not None:
@@ -255,20 +263,19 @@ class _Planner:
         bias = self.facts.constant(add.inputs[other])
         weight = self.facts.constant(node.inputs[1])
         channels = () if weight is None else weight.shape[-1:]
-        if bias is None or bias.shape[-1:] != channels or bias.size != channels[0]:
+        if bias is None or bias.shape[-1:] != channels or bias.size != np.prod(channels):
             return None, None
         return Use((), add.name, other), bias
 
     def _kept(self, node: gs.Node) -> bool:
         return "pattern" in self.chosen.reasons.get(node.name, "")
 
-    def _widen(
-        self, node: gs.Node, weight: Affine, data: Affine, bias: NDArray[Any], values: NDArray[Any]
-    ) -> Affine:
+    def _widen(self, node: gs.Node, weight: Affine, data: Affine, bias: NDArray[Any], values: NDArray[Any]) -> Affine:
         """Widen weight scales where bias / (sx * sw) would leave int32.
 
         The limit leaves room for the products that are added to the bias: K terms of at most 255 * 128.
-        ONNX Runtime quantizes a float bias on load with the same scale and wraps silently, so float biases need it, too.
+        ONNX Runtime quantizes a float bias on load with the same scale and wraps silently, so float biases need it,
+        too.
         """
         channels = max(weight.scale.size, 1)
         terms = values.size // channels if weight.scale.ndim else values.size // max(bias.size, 1)
@@ -301,7 +308,8 @@ class _Planner:
     def _protected(self, node: gs.Node | None, slot: int, encoding: Affine) -> Affine:
         """The encoding for a float use.
 
-        ONNX Runtime quantizes the float weights of a Conv, ConvTranspose or Gemm between a scalar DQ and a Q per tensor, behind our back (its
+        ONNX Runtime quantizes the float weights of a Conv, ConvTranspose or Gemm between a scalar DQ and a Q per
+        tensor, behind our back (its
         WeightBiasQuantization). A per-axis DQ with equal scales has the same values and is left alone.
         """
         if not self.target.protect_float_weights or node is None or slot != 0 or node.name in self.chosen.integer:
@@ -351,7 +359,9 @@ class _Planner:
 
 
 def _within(encoding: Affine, bounds: tuple[float, float]) -> Affine:
-    """Shrink the scale until the real range lies inside the bounds of the activation that is to vanish (by at most one step)."""
+    """Shrink the scale until the real range lies inside the bounds of the activation that is to vanish (by at most
+    one step).
+    """
     low, high = LEVELS[encoding.type]
     zero = int(encoding.zero_point)
     scale = float(encoding.scale)

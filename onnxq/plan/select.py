@@ -2,11 +2,15 @@
 
 The rules, in the order in which they are applied:
 
-1. A weighted op (Conv, Gemm, MatMul) is a candidate if its weight and bias are constant and nothing vetoes it. It demands an 8-bit data input,
+1. A weighted op (Conv, Gemm, MatMul) is a candidate if its weight and bias are constant and nothing vetoes it. It
+   demands an 8-bit data input,
    and gives an 8-bit output where its kernel requires one.
-2. A Relu or Clip behind an integer op, and its only user, is absorbed: the range of the 8-bit output makes it redundant.
-3. Forward: a compute or movement op whose data operands are all 8-bit (or constant) becomes integer and gives an 8-bit output.
-4. Backward: a compute or movement op whose result is only used in float goes back to float; so does an op whose integer kernel pays only behind
+2. A Relu or Clip behind an integer op, and its only user, is absorbed: the range of the 8-bit output makes it
+   redundant.
+3. Forward: a compute or movement op whose data operands are all 8-bit (or constant) becomes integer and gives an
+   8-bit output.
+4. Backward: a compute or movement op whose result is only used in float goes back to float; so does an op whose
+   integer kernel pays only behind
    certain ops (`after`) that do not stand there.
 5. With `outputs=False` (TensorRT) only rule 1 applies, plus the shortcut operand of residual Adds.
 """
@@ -54,7 +58,9 @@ def matches(node: gs.Node, patterns: Sequence[str]) -> str | None:
     return None
 
 
-def select(facts: Facts, target: Target, keep_float: Sequence[str] = (), veto: Mapping[str, str] | None = None) -> Selection:
+def select(
+    facts: Facts, target: Target, keep_float: Sequence[str] = (), veto: Mapping[str, str] | None = None
+) -> Selection:
     """Apply the rules above.
 
     Args:
@@ -104,8 +110,15 @@ class _Selector:
             return self.target.no_kernel.get(node.op) or f"{self.target.name} has no integer kernel for {node.op}"
         slots = data_slots(node)
         row = OP_TABLE[node.op]
-        if any(self.facts.overridable(node.inputs[s]) for s in {*slots, row.weight, row.bias} if s is not None and s < len(node.inputs)):
+        if any(
+            self.facts.overridable(node.inputs[s])
+            for s in {*slots, row.weight, row.bias}
+            if s is not None and s < len(node.inputs)
+        ):
             return "it reads an initializer that a caller may override (--keep-overridable)"
+        touched = [*(node.inputs[s] for s in slots), *node.outputs]
+        if any(t.name in self.facts.masks for t in touched):
+            return "it works on an attention mask, whose large negative values must not set a range"
         wrong = [node.inputs[s] for s in slots if not self.facts.is_float(node.inputs[s])]
         if wrong:
             return f"its operand is {np.dtype(wrong[0].dtype)}, not float32"
@@ -115,7 +128,10 @@ class _Selector:
             case "movement":
                 row = OP_TABLE[node.op]
                 if row.moves is None or self.facts.graph.opset < row.min_opset:
-                    return f"{node.op} takes 8-bit integers from opset {row.min_opset} on, the model has {self.facts.graph.opset}"
+                    return (
+                        f"{node.op} takes 8-bit integers from opset {row.min_opset} on, the model has "
+                        f"{self.facts.graph.opset}"
+                    )
                 return row.moves(node)
             case "compute":
                 return ""
@@ -128,7 +144,10 @@ class _Selector:
         if data is not None:
             return "its data operand is constant"
         if weight is None:
-            return "both operands are computed at run time: the 8-bit error of two activations multiplies, so it stays float"
+            return (
+                "both operands are computed at run time: the 8-bit error of two activations multiplies, so "
+                "it stays float"
+            )
         if weight.ndim < 2:
             return f"its weight has rank {weight.ndim}, integer kernels want 2 or more"
         bias = self._bias(node)
@@ -254,7 +273,10 @@ class _Selector:
 
     def _drop_reason(self, node: gs.Node, kernel: Kernel) -> str:
         if kernel.after and not self._fed_by(node, kernel.after):
-            return f"the integer {node.op} is slower than the float one unless an integer {' or '.join(kernel.after)} feeds it"
+            return (
+                f"the integer {node.op} is slower than the float one unless an integer "
+                f"{' or '.join(kernel.after)} feeds it"
+            )
         tail = next((a for a, p in self.out.absorbed.items() if p == node.name), None)
         tensors = self._outputs_behind(node, tail)
         if not any(self._used_in_integer(t) for t in tensors):
@@ -332,7 +354,7 @@ class _Selector:
         if not self.target.residual:
             return
         for node in self.nodes:
-            if node.op != "Add" or node.name in self.out.reasons and "pattern" in self.out.reasons[node.name]:
+            if node.op != "Add" or (node.name in self.out.reasons and "pattern" in self.out.reasons[node.name]):
                 continue
             if any(self.facts.constant(t) is not None for t in node.inputs):
                 continue
@@ -346,7 +368,9 @@ class _Selector:
 
     def _sole_weighted(self, tensor: Any) -> bool:
         producer = self.facts.producer.get(tensor.name)
-        return producer is not None and producer.name in self.out.integer and self.facts.sole_consumer(tensor) is not None
+        return (
+            producer is not None and producer.name in self.out.integer and self.facts.sole_consumer(tensor) is not None
+        )
 
     def _explain(self) -> None:
         for node in self.nodes:
@@ -357,7 +381,8 @@ class _Selector:
                 continue
             operands = [node.inputs[s] for s in data_slots(node) if s < len(node.inputs)]
             lost = next(
-                (t for t in operands if t.name and self.facts.constant(t) is None and t.name not in self.out.values), None
+                (t for t in operands if t.name and self.facts.constant(t) is None and t.name not in self.out.values),
+                None,
             )
             if node.op in self.target.absorb:
                 producer = self.facts.producer.get(node.inputs[0].name)
@@ -367,7 +392,8 @@ class _Selector:
                     self.out.reasons[node.name] = "its bounds are computed at run time"
                 else:
                     self.out.reasons[node.name] = (
-                        f"the result of the op before it stays float or has other users, so {node.op} cannot vanish into it"
+                        f"the result of the op before it stays float or has other users, so {node.op} "
+                        "cannot vanish into it"
                     )
             elif lost is not None:
                 producer = self.facts.producer.get(lost.name)

@@ -1,7 +1,9 @@
 """What the CPU's integer instructions do to u8 x s8 products.
 
-`vpmaddubsw` (AVX2, AVX512BW) adds two u8 x s8 products in a saturating int16: 255 * 127 * 2 does not fit. VNNI and the ARM dot product accumulate
-in int32. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, VPMADDUBSW and VPDPBUSD; MLAS dispatches on the same features.
+`vpmaddubsw` (AVX2, AVX512BW) adds two u8 x s8 products in a saturating int16: 255 * 127 * 2 does not fit. VNNI and
+the ARM dot product accumulate
+in int32. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, VPMADDUBSW and VPDPBUSD; MLAS
+dispatches on the same features.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A target as data: which ops have integer kernels there, in which form. Planner, passes and reports read it; none knows a backend."""
+"""A target as data: which ops have integer kernels there, in which form. Planner, passes and reports read it; none
+knows a backend.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Kernel:
     """One op with an integer kernel.
 
     Attributes:
-        kind: weighted (constant weight), compute (every operand quantized, own output encoding) or movement (one encoding through).
+        kind: weighted (constant weight), compute (every operand quantized, own output encoding) or movement (one
+            encoding through).
         output: `required` if the kernel exists only with a quantized output, else `optional`.
         after: kernels exist, but are slower than float unless an integer op of these types feeds them.
         max_range_ratio: greatest ratio of the widest to the narrowest operand range that may be joined in one encoding.
@@ -126,5 +129,5 @@ def _kernel(op: str, body: Mapping[str, Any], path: Path) -> Kernel:
     for key in body:
         if key not in known:
             raise ConfigError(f'{path}: kernel {op}: unknown key "{key}": {did_you_mean(key, known)}')
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
     return Kernel(**values)

@@ -1,4 +1,6 @@
-"""TensorFlow-style "same" padding is exported as a Pad before the Conv; integer kernels pad by themselves, but have no Pad."""
+"""TensorFlow-style "same" padding is exported as a Pad before the Conv; integer kernels pad by themselves, but have
+no Pad.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,12 @@ from onnxq_passes._edit import Editor
 
 @dataclass(frozen=True, kw_only=True)
 class FusePadIntoConv(Pass):
-    """Move zero padding of the spatial dimensions from a Pad into the Conv behind it; exact up to the order of float sums.
+    """Move zero padding of the spatial dimensions from a Pad into the Conv behind it; exact up to the order of float
+    sums.
 
     1. The Pad is constant, its value 0, its amounts known, none negative, none on the batch or channel dimension.
-    2. Every reader of the Pad is a Conv that takes it as data, with explicit pads (auto_pad NOTSET or VALID); then all of them pad more.
+    2. Every reader of the Pad is a Conv that takes it as data, with explicit pads (auto_pad NOTSET or VALID); then
+       all of them pad more.
     """
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
@@ -46,7 +50,9 @@ class FusePadIntoConv(Pass):
 
 
 def _amounts(node: gs.Node) -> list[int] | None:
-    """Begin and end padding of every dimension, from the attribute (opset 2) or the input (opset 11, `axes` from 18 on)."""
+    """Begin and end padding of every dimension, from the attribute (opset 2) or the input (opset 11, `axes` from 18
+    on).
+    """
     if "pads" in node.attrs:
         return [int(p) for p in node.attrs["pads"]]
     pads = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None

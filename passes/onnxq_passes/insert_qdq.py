@@ -23,9 +23,11 @@ from onnxq.plan.plan import Plan, Use
 
 @dataclass(frozen=True, kw_only=True)
 class InsertQdq(Pass):
-    """Write the plan into the graph: QuantizeLinear/DequantizeLinear pairs on activations, DequantizeLinear on integer weights and biases.
+    """Write the plan into the graph: QuantizeLinear/DequantizeLinear pairs on activations, DequantizeLinear on
+    integer weights and biases.
 
-    1. A value with an encoding gets one QuantizeLinear behind its producer and one DequantizeLinear per distinct encoding of its uses.
+    1. A value with an encoding gets one QuantizeLinear behind its producer and one DequantizeLinear per distinct
+       encoding of its uses.
     2. A constant use gets the quantized constant and a DequantizeLinear; equal (constant, encoding) pairs share both.
     3. A graph output that exists in 8 bits only is written by a DequantizeLinear; its name and type stay.
     4. Equal encodings share one scale and one zero-point initializer, whoever uses them.
@@ -68,7 +70,9 @@ class _Writer:
         return self.report
 
     def _uses_by_tensor(self) -> list[tuple[Any, list[tuple[Any, int, Affine]]]]:
-        """Every tensor with quantized uses, in graph order: (holder of the slot, slot, encoding); the holder is a node or the graph (outputs)."""
+        """Every tensor with quantized uses, in graph order: (holder of the slot, slot, encoding); the holder is a
+        node or the graph (outputs).
+        """
         found: dict[int, tuple[Any, list[tuple[Any, int, Affine]]]] = {}
         seen = 0
         for path, inner in walk.graphs(self.graph):
@@ -80,7 +84,10 @@ class _Writer:
                     seen += 1
                     found.setdefault(id(tensor), (tensor, []))[1].append((holder, slot, encoding))
         if seen != len(self.plan.uses):
-            raise PassError(f"the plan speaks of {len(self.plan.uses)} uses, the graph has {seen} of them: it was made for another graph")
+            raise PassError(
+                f"the plan speaks of {len(self.plan.uses)} uses, the graph has {seen} of them: it was "
+                "made for another graph"
+            )
         return list(found.values())
 
     # case 2
@@ -104,9 +111,13 @@ class _Writer:
         if outputs:
             source = self._rename_inside(tensor)
         scale, zero = self._parameters(tensor.name, encoding if np.ndim(encoding.scale) == 0 else _scalar(encoding))
-        integers = gs.Variable(self._name(f"{tensor.name}_quantized"), dtype=np.dtype(encoding.type), shape=tensor.shape)
+        integers = gs.Variable(
+            self._name(f"{tensor.name}_quantized"), dtype=np.dtype(encoding.type), shape=tensor.shape
+        )
         place.append(
-            gs.Node("QuantizeLinear", self._name(f"{tensor.name}_QuantizeLinear"), {}, [source, scale, zero], [integers])
+            gs.Node(
+                "QuantizeLinear", self._name(f"{tensor.name}_QuantizeLinear"), {}, [source, scale, zero], [integers]
+            )
         )
         made: dict[tuple[object, ...], gs.Variable] = {}
         for holder, slot, wanted in uses:
@@ -139,7 +150,11 @@ class _Writer:
         self, tensor: Any, integers: Any, encoding: Affine, place: list[gs.Node], shape: Any, into: Any = None
     ) -> gs.Variable:
         scale, zero = self._parameters(tensor.name, encoding)
-        real = into if into is not None else gs.Variable(self._name(f"{tensor.name}_dequantized"), dtype=np.float32, shape=shape)
+        real = (
+            into
+            if into is not None
+            else gs.Variable(self._name(f"{tensor.name}_dequantized"), dtype=np.float32, shape=shape)
+        )
         name = self._name(f"{tensor.name}_DequantizeLinear")
         place.append(gs.Node("DequantizeLinear", name, _attributes(encoding), [integers, scale, zero], [real]))
         return real

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from rewriting import bitwise, keep
+
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.share_initializers import ShareInitializers
-from rewriting import bitwise, keep
 
 PASS = ShareInitializers(least_bytes=8)
 
@@ -30,9 +31,18 @@ def test_constants_of_bodies_are_shared_with_the_outer_graph() -> None:
 
 
 def test_near_misses_value_shape_and_type() -> None:
-    keep(PASS, "(float[2] x) => (float[2] y) <float[2] a = {1, 2}, float[2] b = {1, 3}> { [p] c = Add(x, a) [q] y = Mul(c, b) }")
-    keep(PASS, "(float[2] x) => (float[m, 2] y) <float[2] a = {1, 2}, float[1, 2] b = {1, 2}> { [p] c = Add(x, a) [q] y = Mul(c, b) }")
-    keep(PASS, "(float[2] x) => (float[2] y) <float[2] a = {0, 0}, float[2] b = {-0.0, 0}> { [p] c = Add(x, a) [q] y = Add(c, b) }")
+    keep(
+        PASS,
+        "(float[2] x) => (float[2] y) <float[2] a = {1, 2}, float[2] b = {1, 3}> { [p] c = Add(x, a) [q] y = Mul(c, b) }",
+    )
+    keep(
+        PASS,
+        "(float[2] x) => (float[m, 2] y) <float[2] a = {1, 2}, float[1, 2] b = {1, 2}> { [p] c = Add(x, a) [q] y = Mul(c, b) }",
+    )
+    keep(
+        PASS,
+        "(float[2] x) => (float[2] y) <float[2] a = {0, 0}, float[2] b = {-0.0, 0}> { [p] c = Add(x, a) [q] y = Add(c, b) }",
+    )
 
 
 def test_small_constants_and_overridable_models_stay() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import onnx_graphsurgeon as gs
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 
 from onnxq.errors import ConfigError, ModelError, PassError
@@ -95,7 +95,9 @@ def test_errors_of_the_user_keep_their_type() -> None:
 
 def test_the_order_is_checked_before_anything_runs() -> None:
     graph = _graph()
-    with pytest.raises(ConfigError, match='pass "p1" takes a graph in stage float, but behind "p0" it is in stage qdq: move the pass'):
+    with pytest.raises(
+        ConfigError, match='pass "p1" takes a graph in stage float, but behind "p0" it is in stage qdq: move the pass'
+    ):
         run_pipeline(graph, _pipeline(Quantizes(), Rename()), _context())
     assert graph.nodes[0].op == "Relu"
     assert check_order(_pipeline(Rename(), Quantizes())) is Stage.QDQ

@@ -1,4 +1,6 @@
-"""Quantize a small model given as text, with ranges measured on seeded random samples by ONNX Runtime: no mocks, no data wing."""
+"""Quantize a small model given as text, with ranges measured on seeded random samples by ONNX Runtime: no mocks, no
+data wing.
+"""
 
 from __future__ import annotations
 
