@@ -88,7 +88,7 @@ RECIPES = {
     "vit": Recipe(
         net=ViT,
         exercises="transformer: MatMul, Softmax, LayerNorm and GELU, whole (model.onnx) and decomposed (model-ts.onnx)",
-        epochs=12,
+        epochs=8,
         rate=0.002,
         sgd=False,
         half=True,
@@ -241,7 +241,7 @@ def make(name: str, options: argparse.Namespace) -> None:
     folder = MODELS / f"fashion-{name}"
     torch.manual_seed(options.seed)
     net = recipe.net().to(memory_format=torch.channels_last)
-    state = options.state and options.state / f"{name}.pt"
+    state = options.state and options.state / f"{name}-seed{options.seed}-epochs{epochs}.pt"
     print(f"{name}: {sum(p.numel() for p in net.parameters())} parameters, {epochs} epochs", flush=True)
     if state and state.exists():
         net.load_state_dict(torch.load(state))
