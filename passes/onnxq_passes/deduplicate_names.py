@@ -67,9 +67,7 @@ def _rename_tensors(graph: gs.Graph, bodies: list[gs.Graph]) -> int:
 
 
 def _next(name: str, taken: set[str], numbers: dict[str, count[int]]) -> str:
-    for number in numbers.setdefault(name, count(1)):
-        candidate = f"{name}_{number}"
-        if candidate not in taken:
-            taken.add(candidate)
-            return candidate
-    raise AssertionError
+    free = (f"{name}_{number}" for number in numbers.setdefault(name, count(1)))
+    chosen = next(candidate for candidate in free if candidate not in taken)
+    taken.add(chosen)
+    return chosen
