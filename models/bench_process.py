@@ -59,14 +59,14 @@ def run(
 
     Args:
         worker: the script; runs under this interpreter.
-        arguments: of the command line.
+        arguments: of the command line; files by absolute paths, since the child stands in a folder of its own.
         timeout: seconds after which it is ended.
         memory_limit: bytes of resident memory above which it is ended.
         environment: variables on top of this process's.
     """
     with tempfile.TemporaryDirectory(prefix="onnxq-bench-") as folder:
         result, log = Path(folder) / "result.json", Path(folder) / "log.txt"
-        command = [sys.executable, str(worker), *arguments, "--result", str(result)]
+        command = [sys.executable, str(worker.resolve()), *arguments, "--result", str(result)]
         with log.open("wb") as stream:
             start = time.perf_counter()
             child = subprocess.Popen(
@@ -74,6 +74,7 @@ def run(
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                cwd=folder,  # the peer leaves files where it stands
                 env={**os.environ, **(environment or {}), "TMPDIR": folder},
             )
             seen, ended = _watch(child, start, timeout, memory_limit)

@@ -26,6 +26,7 @@ from onnxq import registry
 from onnxq.config.reader import Reader, find, parse
 from onnxq.data.preprocess import Preprocess
 from onnxq.errors import UnknownNameError, UsageError
+from onnxq.stats.calibrator import AUTO
 from onnxq.stats.weights import WeightMethod
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class CalibrationSection:
         threads: of ONNX Runtime while calibrating; None is its default.
     """
 
-    method: str = "auto"
+    method: str = AUTO
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights: WeightMethod = "max"
     limit: int | None = None
@@ -324,10 +325,13 @@ def _check_settings(reader: Reader, root: yaml.Node) -> None:
     settings, method = find(root, "calibration", "settings"), find(root, "calibration", "method")
     if isinstance(settings, yaml.MappingNode) and settings.value:
         name = method.value if isinstance(method, yaml.ScalarNode) else CalibrationSection().method
-        try:
-            reader.read_node(settings, registry.load(registry.CALIBRATORS, name), "calibration.settings")
-        except UnknownNameError as error:
-            reader.fault(method or settings, f"calibration.method: {error}")
+        if name == AUTO:
+            reader.fault(settings, "calibration.settings: the method auto has none: name one with calibration.method")
+        else:
+            try:
+                reader.read_node(settings, registry.load(registry.CALIBRATORS, name), "calibration.settings")
+            except UnknownNameError as error:
+                reader.fault(method or settings, f"calibration.method: {error}")
     passes = find(root, "pipeline")
     if isinstance(passes, yaml.SequenceNode):
         reader.read_named(passes, lambda name: registry.load(registry.PASSES, name), "pipeline")

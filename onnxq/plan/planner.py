@@ -17,9 +17,9 @@ from onnxq.encoding import LEVELS, Affine, PerChannel, PerTensor, Scheme
 from onnxq.errors import CalibrationError
 from onnxq.numerics import TINY, affine, dequantize, quantize
 from onnxq.optable import HEAVY, OP_TABLE, data_slots, weight_granularity
-from onnxq.plan.facts import Facts, Shape
+from onnxq.plan.facts import Facts, Shape, clip_bounds
 from onnxq.plan.plan import Decision, Plan, Use, Value
-from onnxq.plan.select import Selection, clip_bounds, select
+from onnxq.plan.select import Selection, select
 from onnxq.targets.target import Target
 
 OUTPUT = ""

@@ -17,16 +17,15 @@ The rules, in the order in which they are applied:
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.optable import OP_TABLE, data_slots
-from onnxq.plan.facts import Consumer, Facts
+from onnxq.optable import data_slots
+from onnxq.plan.facts import Consumer, Facts, clip_bounds
+from onnxq.plan.reasons import explain, static_reason
 from onnxq.targets.target import Kernel, Target
 
 
@@ -49,15 +48,6 @@ class Selection:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def matches(node: gs.Node, patterns: Sequence[str]) -> str | None:
-    """The first pattern (shell style) that fits the node's name, op type or one of its outputs' names."""
-    for pattern in patterns:
-        names = [node.name, node.op, *(t.name for t in node.outputs)]
-        if any(n == pattern or fnmatch.fnmatchcase(n, pattern) for n in names):
-            return pattern
-    return None
-
-
 def select(
     facts: Facts, target: Target, keep_float: Sequence[str] = (), veto: Mapping[str, str] | None = None
 ) -> Selection:
@@ -77,7 +67,7 @@ class _Selector:
         self.out = Selection()
         self.kernel: dict[str, Kernel] = {}
         for node in self.nodes:
-            reason = self._static_reason(node, keep_float, veto)
+            reason = static_reason(facts, target, node, keep_float) or veto.get(node.name, "")
             if reason:
                 self.out.reasons[node.name] = reason
             elif node.op in target.kernels:
@@ -92,82 +82,10 @@ class _Selector:
             self._settle()
         else:
             self._residuals()
-        self._explain()
+        explain(self.facts, self.target, self.out)
         return self.out
 
     # rule 1
-
-    def _static_reason(self, node: gs.Node, keep_float: Sequence[str], veto: Mapping[str, str]) -> str:
-        pattern = matches(node, keep_float)
-        if pattern is not None:
-            return f'kept float by the pattern "{pattern}"'
-        if node.name in veto:
-            return veto[node.name]
-        if node.op in self.target.absorb:
-            return ""
-        kernel = self.target.kernels.get(node.op)
-        if kernel is None or node.domain not in (None, "", "ai.onnx"):
-            return self.target.no_kernel.get(node.op) or f"{self.target.name} has no integer kernel for {node.op}"
-        slots = data_slots(node)
-        row = OP_TABLE[node.op]
-        if any(
-            self.facts.overridable(node.inputs[s])
-            for s in {*slots, row.weight, row.bias}
-            if s is not None and s < len(node.inputs)
-        ):
-            return "it reads an initializer that a caller may override (--keep-overridable)"
-        touched = [*(node.inputs[s] for s in slots), *node.outputs]
-        if any(t.name in self.facts.masks for t in touched):
-            return "it works on an attention mask, whose large negative values must not set a range"
-        wrong = [node.inputs[s] for s in slots if not self.facts.is_float(node.inputs[s])]
-        if wrong:
-            return f"its operand is {np.dtype(wrong[0].dtype)}, not float32"
-        match kernel.kind:
-            case "weighted":
-                return self._weighted_reason(node)
-            case "movement":
-                row = OP_TABLE[node.op]
-                if row.moves is None or self.facts.graph.opset < row.min_opset:
-                    return (
-                        f"{node.op} takes 8-bit integers from opset {row.min_opset} on, the model has "
-                        f"{self.facts.graph.opset}"
-                    )
-                return row.moves(node)
-            case "compute":
-                return ""
-
-    def _weighted_reason(self, node: gs.Node) -> str:
-        row = OP_TABLE[node.op]
-        assert row.weight is not None
-        data = self.facts.constant(node.inputs[0])
-        weight = self.facts.constant(node.inputs[row.weight])
-        if data is not None:
-            return "its data operand is constant"
-        if weight is None:
-            return (
-                "both operands are computed at run time: the 8-bit error of two activations multiplies, so "
-                "it stays float"
-            )
-        if weight.ndim < 2:
-            return f"its weight has rank {weight.ndim}, integer kernels want 2 or more"
-        bias = self._bias(node)
-        if bias is not None:
-            values = self.facts.constant(bias)
-            if values is None:
-                return "its bias is computed at run time, not constant"
-            if node.op == "Gemm":
-                channels = weight.shape[0 if node.attrs.get("transB", 0) else 1]
-                if values.size != channels or values.shape[-1:] != (channels,):
-                    return f"its bias has shape {list(values.shape)}, the integer kernel wants [{channels}]"
-                if float(node.attrs.get("alpha", 1.0)) != 1.0 or float(node.attrs.get("beta", 1.0)) != 1.0:
-                    return "the integer Gemm with a bias wants alpha = beta = 1"
-        return ""
-
-    def _bias(self, node: gs.Node) -> Any | None:
-        slot = OP_TABLE[node.op].bias
-        if slot is None or slot >= len(node.inputs) or not node.inputs[slot].name:
-            return None
-        return node.inputs[slot]
 
     def _seed(self) -> None:
         for node in self.nodes:
@@ -371,46 +289,3 @@ class _Selector:
         return (
             producer is not None and producer.name in self.out.integer and self.facts.sole_consumer(tensor) is not None
         )
-
-    def _explain(self) -> None:
-        for node in self.nodes:
-            if node.name in self.out.integer or node.name in self.out.reasons:
-                continue
-            if not self.target.outputs and node.op in self.target.absorb:
-                self.out.reasons[node.name] = f"{self.target.name} fuses it with its neighbours by itself"
-                continue
-            operands = [node.inputs[s] for s in data_slots(node) if s < len(node.inputs)]
-            lost = next(
-                (t for t in operands if t.name and self.facts.constant(t) is None and t.name not in self.out.values),
-                None,
-            )
-            if node.op in self.target.absorb:
-                producer = self.facts.producer.get(node.inputs[0].name)
-                if producer is None or producer.name not in self.out.integer:
-                    self.out.reasons[node.name] = f"no integer op stands before it that {node.op} could vanish into"
-                elif node.op == "Clip" and clip_bounds(self.facts, node) is None:
-                    self.out.reasons[node.name] = "its bounds are computed at run time"
-                else:
-                    self.out.reasons[node.name] = (
-                        f"the result of the op before it stays float or has other users, so {node.op} "
-                        "cannot vanish into it"
-                    )
-            elif lost is not None:
-                producer = self.facts.producer.get(lost.name)
-                source = producer.op if producer is not None else "a graph input"
-                self.out.reasons[node.name] = f"its input is float: it comes from {source}"
-            else:
-                self.out.reasons[node.name] = "it reads a constant table: only weights of heavy ops are quantized"
-
-
-def clip_bounds(facts: Facts, node: gs.Node) -> tuple[float, float] | None:
-    """The constant bounds of a Clip; infinite where absent; None if computed at run time."""
-    bounds = [float(node.attrs.get("min", float("-inf"))), float(node.attrs.get("max", float("inf")))]
-    for index, tensor in enumerate(node.inputs[1:3]):
-        if not tensor.name:
-            continue
-        values = facts.constant(tensor)
-        if values is None:
-            return None
-        bounds[index] = float(values.reshape(-1)[0])
-    return bounds[0], bounds[1]

@@ -20,6 +20,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 from onnxq.encoding import Scheme
 from onnxq.stats.statistics import TensorStatistics
 
+AUTO = "auto"
+"""The method that is none: each of ours is tried, and the one that comes nearest to the float outputs is taken."""
+
 
 @runtime_checkable
 class Calibrator(Protocol):

@@ -76,7 +76,7 @@ def _fold_behind(node: gs.Node, editor: Editor, report: Report) -> None:
         if following.op == "BatchNormalization" and axis == -1 and dimensions != 2:
             break  # case 4: its channels are on axis 1
         if editor.only_use(last.outputs[0]) is None:
-            report.refuse(following, f"the result of {last.op} {last.name} is also read elsewhere")  # case 6
+            report.refuse(following, f"the result of the {last.op} before it is also read elsewhere")  # case 6
             break
         if node.op == "MatMul" and bias is None and following.op in ("Add", "Sub"):
             bias = following

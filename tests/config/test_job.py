@@ -163,7 +163,14 @@ gate: {max_drop: x%, min_speedup: -1}
             "calibration: {method: percentil, settings: {percentile: 99}}",
             '2:23: calibration.method: there is no method "percentil": did you mean "percentile"?',
         ),
-        ("calibration: {settings: {percentile: 99}}", '2:26: calibration.settings has no key "percentile": '),
+        (
+            "calibration: {method: minmax, settings: {percentile: 99}}",
+            '2:42: calibration.settings has no key "percentile": ',
+        ),
+        (
+            "calibration: {settings: {percentile: 99}}",
+            "2:25: calibration.settings: the method auto has none: name one with calibration.method",
+        ),
         ("gate: {max_drop: x%}", '2:18: gate: max_drop cannot be read: the limit "x%" is not a number of 0 or more'),
         (
             "gate: {max_drop: -0.5}",

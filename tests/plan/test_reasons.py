@@ -258,7 +258,8 @@ CASES = [
         "Add",
         "QLinearAdd",
         graph(
-            f"a = Conv {PADS} (x, W) b = Conv {PADS} (x, V) p = Mul(m, k) c = Add(b, p) d = Add(a, c) y = Conv {PADS} (d, W)",
+            f"a = Conv {PADS} (x, W) b = Conv {PADS} (x, V) p = Mul(m, k) c = Add(b, p)"
+            f" d = Add(a, c) y = Conv {PADS} (d, W)",
             ins="float[1,4,8,8] x, float[1,1,1,8] m",
             inits=INIT2 + ", float k = {-1000000000.0}",
         ),
@@ -325,9 +326,9 @@ def test_every_reason_of_the_selector_has_a_case() -> None:
     import inspect
     import re
 
-    from onnxq.plan import select
+    from onnxq.plan import reasons, select
 
-    source = inspect.getsource(select)
+    source = inspect.getsource(select) + inspect.getsource(reasons)
     starts = re.findall(r'(?:return|reasons\[[^]]+\] =|=) \(?\s*f?"([a-z][^"{]{12,})', source)
     known = " | ".join(c.reason for c in CASES) + " | ".join(EXEMPT)
     missing = [s for s in starts if s.strip()[:14] not in known and s.strip().split("{")[0][:14] not in known]

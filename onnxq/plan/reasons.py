@@ -1,0 +1,129 @@
+"""Why an op stays float: what the op itself says, and what its neighbours say."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.optable import OP_TABLE, data_slots
+from onnxq.plan.facts import Facts, clip_bounds
+from onnxq.targets.target import Target
+
+if TYPE_CHECKING:
+    from onnxq.plan.select import Selection
+
+
+def matches(node: gs.Node, patterns: Sequence[str]) -> str | None:
+    """The first pattern (shell style) that fits the node's name, op type or one of its outputs' names."""
+    for pattern in patterns:
+        names = [node.name, node.op, *(t.name for t in node.outputs)]
+        if any(n == pattern or fnmatch.fnmatchcase(n, pattern) for n in names):
+            return pattern
+    return None
+
+
+def static_reason(facts: Facts, target: Target, node: gs.Node, keep_float: Sequence[str]) -> str:
+    """Why a node cannot be integer whatever its neighbours are; "" if it may be."""
+    pattern = matches(node, keep_float)
+    if pattern is not None:
+        return f'kept float by the pattern "{pattern}"'
+    if node.op in target.absorb:
+        return ""
+    kernel = target.kernels.get(node.op)
+    if kernel is None or node.domain not in (None, "", "ai.onnx"):
+        return target.no_kernel.get(node.op) or f"{target.name} has no integer kernel for {node.op}"
+    slots = data_slots(node)
+    row = OP_TABLE[node.op]
+    if any(
+        facts.overridable(node.inputs[s])
+        for s in {*slots, row.weight, row.bias}
+        if s is not None and s < len(node.inputs)
+    ):
+        return "it reads an initializer that a caller may override (--keep-overridable)"
+    touched = [*(node.inputs[s] for s in slots), *node.outputs]
+    if any(t.name in facts.masks for t in touched):
+        return "it works on an attention mask, whose large negative values must not set a range"
+    wrong = [node.inputs[s] for s in slots if not facts.is_float(node.inputs[s])]
+    if wrong:
+        return f"its operand is {np.dtype(wrong[0].dtype)}, not float32"
+    match kernel.kind:
+        case "weighted":
+            return _weighted_reason(facts, node)
+        case "movement":
+            row = OP_TABLE[node.op]
+            if row.moves is None or facts.graph.opset < row.min_opset:
+                return (
+                    f"{node.op} takes 8-bit integers from opset {row.min_opset} on, the model has {facts.graph.opset}"
+                )
+            return row.moves(node)
+        case "compute":
+            return ""
+
+
+def _weighted_reason(facts: Facts, node: gs.Node) -> str:
+    row = OP_TABLE[node.op]
+    assert row.weight is not None
+    data = facts.constant(node.inputs[0])
+    weight = facts.constant(node.inputs[row.weight])
+    if data is not None:
+        return "its data operand is constant"
+    if weight is None:
+        return (
+            "both operands are computed at run time: the 8-bit error of two activations multiplies, so it stays float"
+        )
+    if weight.ndim < 2:
+        return f"its weight has rank {weight.ndim}, integer kernels want 2 or more"
+    bias = _bias(node)
+    if bias is not None:
+        values = facts.constant(bias)
+        if values is None:
+            return "its bias is computed at run time, not constant"
+        if node.op == "Gemm":
+            channels = weight.shape[0 if node.attrs.get("transB", 0) else 1]
+            if values.size != channels or values.shape[-1:] != (channels,):
+                return f"its bias has shape {list(values.shape)}, the integer kernel wants [{channels}]"
+            if float(node.attrs.get("alpha", 1.0)) != 1.0 or float(node.attrs.get("beta", 1.0)) != 1.0:
+                return "the integer Gemm with a bias wants alpha = beta = 1"
+    return ""
+
+
+def _bias(node: gs.Node) -> Any | None:
+    slot = OP_TABLE[node.op].bias
+    if slot is None or slot >= len(node.inputs) or not node.inputs[slot].name:
+        return None
+    return node.inputs[slot]
+
+
+def explain(facts: Facts, target: Target, chosen: Selection) -> None:
+    """Give every node that was not selected, and has no reason yet, the reason that its neighbours are."""
+    for node in facts.graph.nodes:
+        if node.name in chosen.integer or node.name in chosen.reasons:
+            continue
+        if not target.outputs and node.op in target.absorb:
+            chosen.reasons[node.name] = f"{target.name} fuses it with its neighbours by itself"
+            continue
+        operands = [node.inputs[s] for s in data_slots(node) if s < len(node.inputs)]
+        lost = next(
+            (t for t in operands if t.name and facts.constant(t) is None and t.name not in chosen.values),
+            None,
+        )
+        if node.op in target.absorb:
+            producer = facts.producer.get(node.inputs[0].name)
+            if producer is None or producer.name not in chosen.integer:
+                chosen.reasons[node.name] = f"no integer op stands before it that {node.op} could vanish into"
+            elif node.op == "Clip" and clip_bounds(facts, node) is None:
+                chosen.reasons[node.name] = "its bounds are computed at run time"
+            else:
+                chosen.reasons[node.name] = (
+                    f"the result of the op before it stays float or has other users, so {node.op} cannot vanish into it"
+                )
+        elif lost is not None:
+            producer = facts.producer.get(lost.name)
+            source = producer.op if producer is not None else "a graph input"
+            chosen.reasons[node.name] = f"its input is float: it comes from {source}"
+        else:
+            chosen.reasons[node.name] = "it reads a constant table: only weights of heavy ops are quantized"
