@@ -138,11 +138,14 @@ class Encoder(nn.Module):
 
 
 class ViT(nn.Module):
-    """4x4 patches (49 tokens), width 96, 4 blocks of 4 heads, mean over the tokens."""
+    """4x4 patches (49 tokens) from two strided convs, width 96, 4 blocks of 4 heads, mean over the tokens.
+
+    Two convs instead of one patch conv, because that needs fewer epochs.
+    """
 
     def __init__(self, width: int = 96, depth: int = 4, heads: int = 4, hidden: int = 192) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(1, width, 4, 4)
+        self.patches = nn.Sequential(nn.Conv2d(1, 32, 3, 2, 1), nn.GELU(), nn.Conv2d(32, width, 3, 2, 1))
         self.position = nn.Parameter(torch.randn(1, 49, width) * 0.02)
         self.blocks = nn.Sequential(*(Encoder(width, heads, hidden) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
