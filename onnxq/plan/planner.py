@@ -17,10 +17,14 @@ from onnxq.encoding import LEVELS, Affine, PerChannel, PerTensor, Scheme
 from onnxq.errors import CalibrationError
 from onnxq.numerics import TINY, affine, dequantize, quantize
 from onnxq.optable import HEAVY, OP_TABLE, data_slots, weight_granularity
+from onnxq.plan import protect
 from onnxq.plan.facts import Facts, Shape, clip_bounds
 from onnxq.plan.plan import Decision, Plan, Use, Value
 from onnxq.plan.select import Selection, select
 from onnxq.targets.target import Target
+
+PER_CHANNEL_OPSET = 13
+"""Least opset whose DequantizeLinear has an axis; below it, weights have one scale."""
 
 OUTPUT = ""
 """Node name of the use that a graph output is; its slot is the output's index."""
@@ -76,7 +80,15 @@ def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> 
     """Ops that the ranges speak against."""
     out: dict[str, str] = {}
     for node in facts.graph.nodes:
-        if node.name not in chosen.integer or node.name in chosen.absorbed:
+        if node.name not in chosen.integer:
+            continue
+        if reader := _unsafe_reader(facts, target, node, chosen):
+            out[chosen.absorbed.get(node.name, node.name)] = (
+                f"a body of If, Loop or Scan reads the {reader} behind it: ONNX Runtime aborts on that when it is "
+                "quantized"
+            )
+            continue
+        if node.name in chosen.absorbed:
             continue
         kernel = target.kernels[node.op]
         operands = [node.inputs[s] for s in data_slots(node) if node.inputs[s].name]
@@ -109,6 +121,19 @@ def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> 
                 f"{np.log2(most / max(least, TINY)):.0f} of its 8 bits"
             )
     return out
+
+
+def _unsafe_reader(facts: Facts, target: Target, node: gs.Node, chosen: Selection) -> str:
+    """The op that must not read this integer op's result in 8 bits; "" if there is none."""
+    if not target.outputs:
+        return ""
+    any_encoding = affine(0.0, 1.0, target.activation)
+    for tensor in node.outputs:
+        for use in facts.consumers.get(tensor.name, []) if tensor.name in chosen.values else []:
+            reads_float = use.node is not None and not use.path and use.node.name not in chosen.integer
+            if reads_float and protect.form(facts, target, use.node, use.slot, chosen.values, any_encoding) is None:
+                return str(use.node.op)  # type: ignore[union-attr]
+    return ""
 
 
 def _constant_encoding(values: NDArray[Any], target: Target) -> Affine:
@@ -222,6 +247,8 @@ class _Planner:
         values = self.facts.constant(weight)
         assert values is not None
         granularity = weight_granularity(node, values.ndim)
+        if self.facts.graph.opset < PER_CHANNEL_OPSET:
+            granularity = PerTensor()
         scheme = Scheme(
             type=self.target.weight.type,
             symmetric=self.target.weight.symmetric,
@@ -306,40 +333,11 @@ class _Planner:
                     self.uses[key] = self._protected(use.node, use.slot, encoding)
 
     def _protected(self, node: gs.Node | None, slot: int, encoding: Affine) -> Affine:
-        """The encoding for a float use.
-
-        ONNX Runtime quantizes the float weights of a Conv, ConvTranspose or Gemm between a scalar DQ and a Q per
-        tensor, behind our back (its
-        WeightBiasQuantization). A per-axis DQ with equal scales has the same values and is left alone.
-        """
-        if not self.target.protect_float_weights or node is None or slot != 0 or node.name in self.chosen.integer:
+        if node is None or node.name in self.chosen.integer:
             return encoding
-        if node.op not in ("Conv", "ConvTranspose", "Gemm") or not self._requantized(node):
-            return encoding
-        weight = self.facts.constant(node.inputs[1])
-        if weight is None:
-            return encoding
-        if node.op == "Gemm":
-            axis = 0 if node.attrs.get("transA", 0) else 1
-            channels = weight.shape[1 if node.attrs.get("transB", 0) else 0]
-        else:
-            axis = 1
-            channels = weight.shape[1] * int(node.attrs.get("group", 1)) if node.op == "Conv" else weight.shape[0]
-        return Affine(
-            type=encoding.type,
-            granularity=PerChannel(axis),
-            scale=np.full(channels, encoding.scale, dtype=np.float32),
-            zero_point=np.full(channels, encoding.zero_point),
-        )
-
-    def _requantized(self, node: gs.Node) -> bool:
-        tensor = node.outputs[0]
-        while tensor.name not in self.values:
-            after = self.facts.sole_consumer(tensor)
-            if after is None or after.op not in ("Relu", "Clip"):
-                return False
-            tensor = after.outputs[0]
-        return True
+        safe = protect.form(self.facts, self.target, node, slot, self.values, encoding)
+        assert safe is not None, "vetoed"
+        return safe
 
     # why
 

@@ -55,6 +55,7 @@ class Target:
         kernels: op -> kernel.
         no_kernel: op -> why there is none, where there is more to say than "no integer kernel".
         min_factor_sqnr: least SQNR (dB, relative per element) that the constant factors of a Mul must keep in 8 bits.
+        pushed_through: ops that the runtime pushes a DQ through by itself, and fails if a body of If reads behind them.
         protect_float_weights: keep the runtime from quantizing the float weights of an op between DQ and Q by itself.
         reduce_range: weights use 7 bits.
         note: sentence about a choice made for this machine.
@@ -72,6 +73,7 @@ class Target:
     kernels: Mapping[str, Kernel]
     no_kernel: Mapping[str, str] = field(default_factory=dict)
     min_factor_sqnr: float = 30.0
+    pushed_through: tuple[str, ...] = ()
     protect_float_weights: bool = False
     reduce_range: bool = False
     note: str = ""
@@ -116,6 +118,7 @@ def load_target(name: str, *, reduce_range: bool | None = None, cpu: Cpu | None 
             weight=weight,
             kernels=kernels,
             absorb=tuple(raw.pop("absorb", ())),
+            pushed_through=tuple(raw.pop("pushed_through", ())),
             reduce_range=reduced,
             note=note,
             **raw,

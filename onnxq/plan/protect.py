@@ -1,0 +1,126 @@
+"""Where ONNX Runtime would do something of its own with a DequantizeLinear of ours, the DQ gets a form that it leaves
+alone: per-axis with equal scales, which has the same values.
+
+1. A Conv, ConvTranspose or Gemm that stays float between a scalar DQ and a Q: its float weights would be quantized
+   per tensor, behind our back (WeightBiasQuantization).
+2. A chain of moves (MaxPool, Reshape ...) that a body of If, Loop or Scan reads: a scalar DQ in front of it is pushed
+   through the chain, and where the only reader is a body, ORT 1.31 aborts the process (QDQPropagation).
+
+Where no axis has a size that the weights fix, the op that makes the tensor stays float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.encoding import Affine, PerChannel
+from onnxq.plan.facts import Facts
+from onnxq.targets.target import Target
+
+PER_CHANNEL_OPSET = 13
+"""Least opset whose DequantizeLinear has an axis."""
+
+Axis = tuple[int, int]
+"""(axis, its size)."""
+
+_KEEPS_CHANNELS = frozenset(
+    {"Relu", "Clip", "LeakyRelu", "Sigmoid", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize"}
+)
+
+
+def form(
+    facts: Facts, target: Target, node: gs.Node, slot: int, values: Collection[str], encoding: Affine
+) -> Affine | None:
+    """The encoding in which a float op reads an 8-bit tensor; None if there is no safe one.
+
+    Args:
+        node: the float op; `slot` its input.
+        values: tensors that have 8 bits.
+    """
+    if slot != 0:
+        return encoding
+    per_axis = facts.graph.opset >= PER_CHANNEL_OPSET
+    if _captured_behind(facts, target, node):
+        axis = _fixed_axis(facts, node.inputs[0]) if per_axis else None
+        return None if axis is None else _per_axis(encoding, axis)
+    if per_axis and target.protect_float_weights and (axis := _weights_at_risk(facts, node, values)) is not None:
+        return _per_axis(encoding, axis)
+    return encoding
+
+
+def _per_axis(encoding: Affine, axis: Axis) -> Affine:
+    index, size = axis
+    return Affine(
+        type=encoding.type,
+        granularity=PerChannel(index),
+        scale=np.full(size, encoding.scale, dtype=np.float32),
+        zero_point=np.full(size, encoding.zero_point),
+    )
+
+
+# case 1
+
+
+def _weights_at_risk(facts: Facts, node: gs.Node, values: Collection[str]) -> Axis | None:
+    if node.op not in ("Conv", "ConvTranspose", "Gemm") or not _quantized_behind(facts, node, values):
+        return None
+    weight = facts.constant(node.inputs[1])
+    if weight is None:
+        return None
+    if node.op == "Gemm":
+        return 0 if node.attrs.get("transA", 0) else 1, weight.shape[1 if node.attrs.get("transB", 0) else 0]
+    return 1, weight.shape[1] * int(node.attrs.get("group", 1)) if node.op == "Conv" else weight.shape[0]
+
+
+def _quantized_behind(facts: Facts, node: gs.Node, values: Collection[str]) -> bool:
+    tensor = node.outputs[0]
+    while tensor.name not in values:
+        after = facts.sole_consumer(tensor)
+        if after is None or after.op not in ("Relu", "Clip"):
+            return False
+        tensor = after.outputs[0]
+    return True
+
+
+# case 2
+
+
+def _captured_behind(facts: Facts, target: Target, node: gs.Node) -> bool:
+    if node.op not in target.pushed_through:
+        return False
+    seen = {id(node)}
+    queue = [node]
+    while queue:
+        for tensor in queue.pop().outputs:
+            for use in facts.consumers.get(tensor.name, []):
+                if use.path:
+                    return True
+                after = use.node
+                if after is not None and use.slot == 0 and after.op in target.pushed_through and id(after) not in seen:
+                    seen.add(id(after))
+                    queue.append(after)
+    return False
+
+
+def _fixed_axis(facts: Facts, tensor: Any) -> Axis | None:
+    """An axis of an activation whose size follows from weights: what samples show may be another one tomorrow."""
+    while True:
+        producer = facts.producer.get(tensor.name)
+        if producer is None:
+            return None
+        if producer.op in ("Conv", "Gemm", "MatMul"):
+            break
+        if producer.op not in _KEEPS_CHANNELS:
+            return None
+        tensor = producer.inputs[0]
+    weight = facts.constant(producer.inputs[1])
+    shape = facts.shape(producer.outputs[0])
+    if weight is None or weight.ndim < 2 or shape is None:
+        return None
+    if producer.op == "MatMul":
+        return len(shape) - 1, weight.shape[-1]
+    return 1, weight.shape[0 if producer.op == "Conv" or producer.attrs.get("transB", 0) else 1]
