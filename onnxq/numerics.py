@@ -79,7 +79,8 @@ def quantize(x: NDArray[Any], encoding: Affine) -> NDArray[Any]:
     # int32 levels do not fit float32: widen before the clip, after the float32 division
     with np.errstate(over="ignore"):  # a quotient beyond float32 saturates like any other
         steps = np.rint((np.asarray(x, dtype=np.float32) / scale).astype(np.float64)) + zero.astype(np.float64)
-    levels: NDArray[Any] = np.clip(steps, qmin, qmax).astype(encoding.type)
+    # numpy turns arrays of rank 0 into scalars on the way
+    levels: NDArray[Any] = np.asarray(np.clip(steps, qmin, qmax).astype(encoding.type))
     return levels
 
 
@@ -87,5 +88,5 @@ def dequantize(q: NDArray[Any], encoding: Affine) -> NDArray[np.float32]:
     """DequantizeLinear in numpy: float32((q - zero_point) * scale)."""
     scale = _expand(encoding.scale, encoding, q.shape)
     zero = _expand(encoding.zero_point, encoding, q.shape)
-    real: NDArray[np.float32] = (q.astype(np.int64) - zero.astype(np.int64)).astype(np.float32) * scale
-    return real
+    real = (q.astype(np.int64) - zero.astype(np.int64)).astype(np.float32) * scale
+    return np.asarray(real, dtype=np.float32)

@@ -129,3 +129,12 @@ def test_int32_bias_is_exact_to_half_a_step() -> None:
     bias = np.array([3.0, -100.0, 1e-7], np.float32)
     back = dequantize(quantize(bias, encoding), encoding)
     np.testing.assert_allclose(back, bias, rtol=2e-7)
+
+
+def test_a_scalar_stays_an_array() -> None:
+    """numpy gives scalars for arrays of rank 0, and a scalar is no initializer."""
+    encoding = affine(0.0, 2.0, Scheme(type="uint8", symmetric=False))
+    levels = quantize(np.asarray(np.float32(2.0)), encoding)
+    back = dequantize(levels, encoding)
+    assert isinstance(levels, np.ndarray) and levels.shape == () and levels.dtype == np.uint8
+    assert isinstance(back, np.ndarray) and back.shape == () and back.dtype == np.float32

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from onnxq.optable import OP_TABLE, data_slots
 from onnxq.plan.facts import Facts, clip_bounds
@@ -75,6 +76,8 @@ def _weighted_reason(facts: Facts, node: gs.Node) -> str:
         return (
             "both operands are computed at run time: the 8-bit error of two activations multiplies, so it stays float"
         )
+    if not _finite(weight):
+        return "its weight holds NaN or Inf"
     if weight.ndim < 2:
         return f"its weight has rank {weight.ndim}, integer kernels want 2 or more"
     bias = _bias(node)
@@ -82,6 +85,8 @@ def _weighted_reason(facts: Facts, node: gs.Node) -> str:
         values = facts.constant(bias)
         if values is None:
             return "its bias is computed at run time, not constant"
+        if not _finite(values):
+            return "its bias holds NaN or Inf"
         if node.op == "Gemm":
             channels = weight.shape[0 if node.attrs.get("transB", 0) else 1]
             if values.size != channels or values.shape[-1:] != (channels,):
@@ -89,6 +94,11 @@ def _weighted_reason(facts: Facts, node: gs.Node) -> str:
             if float(node.attrs.get("alpha", 1.0)) != 1.0 or float(node.attrs.get("beta", 1.0)) != 1.0:
                 return "the integer Gemm with a bias wants alpha = beta = 1"
     return ""
+
+
+def _finite(values: NDArray[Any]) -> bool:
+    """No NaN, no Inf (found by the extremes, since a mask would be as long as the weight)."""
+    return values.size == 0 or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
 def _bias(node: gs.Node) -> Any | None:
@@ -113,10 +123,13 @@ def explain(facts: Facts, target: Target, chosen: Selection) -> None:
         )
         if node.op in target.absorb:
             producer = facts.producer.get(node.inputs[0].name)
+            bounds = clip_bounds(facts, node) if node.op == "Clip" else None
             if producer is None or producer.name not in chosen.integer:
                 chosen.reasons[node.name] = f"no integer op stands before it that {node.op} could vanish into"
-            elif node.op == "Clip" and clip_bounds(facts, node) is None:
+            elif node.op == "Clip" and bounds is None:
                 chosen.reasons[node.name] = "its bounds are computed at run time"
+            elif bounds is not None and not bounds[0] <= 0 <= bounds[1]:
+                chosen.reasons[node.name] = "its bounds leave out 0, which every 8-bit range contains"
             else:
                 chosen.reasons[node.name] = (
                     f"the result of the op before it stays float or has other users, so {node.op} cannot vanish into it"

@@ -111,8 +111,10 @@ class _Selector:
             return None
         if after.inputs[0] is not node.outputs[0]:
             return None
-        if after.op == "Clip" and clip_bounds(self.facts, after) is None:
-            return None
+        if after.op == "Clip":
+            bounds = clip_bounds(self.facts, after)
+            if bounds is None or not bounds[0] <= 0 <= bounds[1]:  # every 8-bit range contains 0
+                return None
         return after
 
     def _give(self, node: gs.Node) -> None:

@@ -1,6 +1,6 @@
 """ONNX Runtime 1.31 puts a Reshape and a second Q/DQ pair in front of a batched MatMul whose sum with a bias it turns
-into Gemm; for int8 activations that pair contradicts itself (`output_dtype` against the zero point), and the file does not
-load. It leaves a bias of rank 2 alone.
+into Gemm; for int8 activations that pair contradicts itself (`output_dtype` against the zero point), and the file does
+not load. It leaves a bias of rank 2 alone.
 """
 
 from __future__ import annotations

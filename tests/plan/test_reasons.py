@@ -254,6 +254,15 @@ CASES = [
         {"constants": W},
     ),
     Case(
+        "its bounds leave out 0",
+        "Clip",
+        "QLinearConv",
+        graph(f"a = Conv {PADS} (x, W) y = Clip(a, lo)", inits=INIT + ", float lo = {0.25}"),
+        graph(f"a = Conv {PADS} (x, W) y = Clip(a, lo)", inits=INIT + ", float lo = {-0.25}"),
+        {"constants": W},
+        {"constants": W},
+    ),
+    Case(
         "it works on an attention mask",
         "Add",
         "QLinearAdd",
