@@ -75,6 +75,11 @@ class Plan:
         """The encoding of one use."""
         return self.uses.get(Use(path, node, slot), FLOAT)
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Hashable identity of what would be written: plans with equal keys give equal models."""
+        return frozenset(self.values.items()), frozenset(self.uses.items())
+
     def to_json(self) -> str:
         """Readable, diffable, deterministic form."""
         return json.dumps(
