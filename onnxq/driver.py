@@ -69,8 +69,8 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
     metric = _metric(job)
     model = load_float(job.model, keep_overridable=job.keep_overridable)
     specs = _inputs(job.model)
-    calib = _open(job, calib_source, specs)
-    evaluation = _open(job, job.data.eval, specs) if job.data.eval is not None else None
+    calib = _open(job, calib_source, specs, job.calibration.limit)
+    evaluation = _open(job, job.data.eval, specs, job.validate.limit) if job.data.eval is not None else None
     made = quantize_model(model, calib, options, progress=progress)
     try:
         folder = tempfile.TemporaryDirectory(prefix=".onnxq-", dir=output.parent)
@@ -214,21 +214,25 @@ def _inputs(model: Path) -> tuple[InputSpec, ...]:
     return Session(model, level=Level.OFF, threads=1, prepacking=False).inputs
 
 
-def _open(job: Job, source: Source, specs: Sequence[InputSpec]) -> Dataset:
+def _open(job: Job, source: Source, specs: Sequence[InputSpec], limit: int | None) -> Dataset:
+    """The samples of a source; of two limits the lower one. Opening with it spreads the samples, which are often
+    sorted by class.
+    """
+    limits = [n for n in (source.limit, limit) if n is not None]
     return open_dataset(
         source.path,
         specs,
         job.data.preprocess_of(source),
         base=job.base,
         skip_bad=job.data.skip_bad,
-        limit=source.limit,
+        limit=min(limits, default=None),
     )
 
 
 def _evaluation(job: Job, model: Path) -> Dataset:
     if job.data.eval is None:
         raise UsageError("there is nothing to compare the models on: give --data DATA, or data.eval in the job file")
-    return _open(job, job.data.eval, _inputs(model))
+    return _open(job, job.data.eval, _inputs(model), job.validate.limit)
 
 
 def _metric(job: Job) -> Metric | None:
@@ -283,9 +287,12 @@ def _slow(latency: Sequence[Latency], found: Coverage) -> tuple[str, ...]:
     if not slow:
         return ()
     counts = ", ".join(f"{one.speedup:.2f}x at {one.threads} thread{'s' if one.threads > 1 else ''}" for one in slow)
-    integer = found.integer_ops
+    if not found.integer_ops:
+        return (f"This model is slower than the original on this CPU ({counts}), although all of it is float.",)
+    ops = "1 integer op needs" if found.integer_ops == 1 else f"{found.integer_ops} integer ops need"
+    conversions = "1 conversion" if found.conversions == 1 else f"{found.conversions} conversions"
+    small = "small or depthwise convolutions" if any(o.op == "Conv" for o in found.ops) else "small operators"
     return (
-        f"This model is slower in int8 on this CPU ({counts}): {integer} integer ops need "
-        f"{found.conversions} conversions "
-        f"between int8 and float, and small or depthwise convolutions gain little from integer kernels.",
+        f"This model is slower in int8 on this CPU ({counts}): {ops} {conversions} between int8 and float, and "
+        f"{small} gain little from integer kernels.",
     )

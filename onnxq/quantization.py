@@ -30,6 +30,7 @@ from onnxq.pipeline.base import Context
 from onnxq.pipeline.manager import Hook, Pipeline, Run, run_pipeline
 from onnxq.plan.plan import Plan
 from onnxq.plan.planner import make_plan, wanted
+from onnxq.plan.reasons import matches
 from onnxq.progress import Progress, Silent
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.calibrator import AUTO, Calibrator
@@ -193,6 +194,7 @@ def quantize_model(
     timing = Timing()
     target = options.target
     first = _first_samples(data, 2)
+    unused = unmatched(model.graph, options.keep_float)
     with timing.stage("convert"):
         model = convert(model, target.opset, target.ir_version, first[0].inputs, _run_literally)
     exact = _run_literally(model, first[0].inputs)
@@ -215,6 +217,7 @@ def quantize_model(
         with timing.stage("calibrate"):
             shapes = observe_shapes(model, first)
             annotate(graph, shapes)
+            trial_notes.extend(_check_patterns([p for p in unmatched(graph, options.keep_float) if p in unused], graph))
             tensors = wanted(graph, target, shapes, options.keep_float)
             statistics = collect(
                 model,
@@ -270,6 +273,28 @@ def quantize_model(
         timing=timing,
         notes=tuple(notes),
     )
+
+
+def unmatched(graph: gs.Graph, patterns: Sequence[str]) -> list[str]:
+    """The keep-float patterns that fit no node of the graph or of the bodies in it."""
+    nodes = [node for _, inner in walk.graphs(graph) for node in inner.nodes]
+    return [p for p in patterns if not any(matches(node, [p]) for node in nodes)]
+
+
+def _check_patterns(unused: Sequence[str], graph: gs.Graph) -> list[str]:
+    """Notes on wildcards that fit nothing in this model.
+
+    Raises:
+        UnknownNameError: a plain name fits nothing, which is a slip of the pen.
+    """
+    for name in unused:
+        if not any(c in name for c in "*?["):
+            nodes = [node for _, inner in walk.graphs(graph) for node in inner.nodes]
+            known = {n for node in nodes for n in (node.name, node.op, *(t.name for t in node.outputs)) if n}
+            guess = did_you_mean(name, known)
+            hint = guess if guess.startswith("did you mean") else "onnxq inspect shows the names"
+            raise UnknownNameError(f'--keep-float "{name}" is no node, op type or output of the model: {hint}')
+    return [f'The keep-float pattern "{p}" fits no node, op type or output of this model.' for p in unused]
 
 
 def hide_overridable(model: Model) -> None:

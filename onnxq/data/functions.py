@@ -49,7 +49,7 @@ class FunctionDataset:
 
     @property
     def description(self) -> str:
-        return f"{len(self)} samples of {self._name}"
+        return f"{len(self)} sample{'s' if len(self) != 1 else ''} of {self._name}"
 
     @property
     def labelled(self) -> bool:

@@ -85,12 +85,14 @@ class StreamDataset:
     def description(self) -> str:
         total, used = len(self._source), len(self._chosen)
         if self._batch > 1:
-            text = f"{used} batches of {self._batch} {self._source.noun} of {self._source.where}"
+            batches = "1 batch" if used == 1 else f"{used} batches"
+            text = f"{batches} of {self._batch} {self._source.noun} of {self._source.where}"
             dropped = total - self._runs * self._batch
             return f"{text}, remainder of {dropped} left out" if dropped else text
         if used < total:
             return f"{used} of {total} {self._source.noun} of {self._source.where}"
-        return f"{total} {self._source.noun} of {self._source.where}"
+        noun = self._source.noun.removesuffix("s") if total == 1 else self._source.noun
+        return f"{total} {noun} of {self._source.where}"
 
     @property
     def preprocess_summary(self) -> str:

@@ -15,6 +15,9 @@ from onnxq.validate.result import Result
 from onnxq.validate.summary import ModelSummary, TensorSummary
 
 NAMES_SHOWN = 2
+OPS_SHOWN = 3
+_SOURCE = ": it comes from "
+"""What stands in a reason before the float op that an operand comes from."""
 HEAVY_SHOWN = 20
 
 
@@ -118,7 +121,11 @@ def _head(result: Result) -> Iterator[Section]:
 
 def _sizes(sizes: Sizes | None) -> Iterator[tuple[str, ...]]:
     if sizes is not None:
-        yield "size", size(sizes.reference), size(sizes.candidate), f"{_times(1 / sizes.ratio)} smaller"
+        yield "size", size(sizes.reference), size(sizes.candidate), _smaller(sizes.ratio)
+
+
+def _smaller(ratio: float) -> str:
+    return f"{_times(1 / ratio)} smaller" if ratio <= 1 else f"{_times(ratio)} larger"
 
 
 def _latencies(latencies: Sequence[Latency]) -> Iterator[tuple[str, ...]]:
@@ -182,7 +189,7 @@ def _coverage(found: Coverage) -> Iterator[Section]:
         heads = ("operators", "MACs", "reason", "such as")
         table = [
             (
-                f"{len(ops)} {', '.join(sorted({o.op for o in ops}))}",
+                f"{len(ops)} {_some(sorted({o.op for o in ops}))}",
                 count(macs) if (macs := sum(o.macs or 0 for o in ops)) else "-",
                 reason,
                 ", ".join(o.name for o in ops[:NAMES_SHOWN]) + (", ..." if len(ops) > NAMES_SHOWN else ""),
@@ -192,13 +199,36 @@ def _coverage(found: Coverage) -> Iterator[Section]:
         yield Section(title="Left in float", columns=heads, rows=tuple(table), numbers=_ints(1))
 
 
+def _some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are.
+
+    >>> _some(["Add", "Cast", "Conv", "Gather", "Slice"]), _some(["Add", "Cast"])
+    ('Add, Cast, Conv, 2 more', 'Add, Cast')
+    """
+    more = len(names) - OPS_SHOWN
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:OPS_SHOWN])}, {more} more"
+
+
 def grouped(ops: Sequence[OpCoverage]) -> list[tuple[str, list[OpCoverage]]]:
     """Float operators by reason; those with the most multiply-accumulates first, then the most operators."""
     found: dict[str, list[OpCoverage]] = {}
     for op in ops:
-        found.setdefault(_pattern(op.reason), []).append(op)
-    groups = [(p if len({o.reason for o in same}) > 1 else same[0].reason, same) for p, same in found.items()]
+        found.setdefault(_pattern(op.reason).partition(_SOURCE)[0], []).append(op)
+    groups = [(_common(sorted({o.reason for o in same})), same) for same in found.values()]
     return sorted(groups, key=lambda g: (-sum(o.macs or 0 for o in g[1]), -sum(o.heavy for o in g[1]), -len(g[1])))
+
+
+def _common(reasons: Sequence[str]) -> str:
+    """One reason for several that are alike.
+
+    >>> _common(["its input is float: it comes from Add", "its input is float: it comes from Split"])
+    'its input is float: it comes from Add, Split'
+    """
+    patterns = sorted({_pattern(r) for r in reasons})
+    if len(reasons) == 1 or len(patterns) == 1:
+        return reasons[0] if len(reasons) == 1 else patterns[0]
+    sources = sorted({p.partition(_SOURCE)[2].split(" ")[0] for p in patterns})
+    return patterns[0].partition(_SOURCE)[0] + _SOURCE + _some(sources)
 
 
 def _heavy(found: Coverage) -> Iterator[Section]:
@@ -240,10 +270,17 @@ def _tensor(tensor: TensorSummary) -> str:
 
 
 def _passes(result: Result) -> Iterator[Section]:
-    ran = [(name, str(rewrites)) for name, rewrites, _ in result.passes if rewrites]
+    rewritten: dict[str, int] = {}
+    refusals: dict[str, dict[str, int]] = {}
+    for name, rewrites, why in result.passes:  # a pass may stand in a pipeline more than once
+        rewritten[name] = rewritten.get(name, 0) + rewrites
+        for reason, n in why.items():
+            # what is refused each time is the same thing, seen again
+            refusals.setdefault(name, {})[reason] = max(n, refusals.get(name, {}).get(reason, 0))
+    ran = [(name, str(rewrites)) for name, rewrites in rewritten.items() if rewrites]
     if ran:
         yield Section(title="Passes", columns=("pass", "rewrites"), rows=tuple(ran), numbers=_ints(1))
-    refused = [(name, str(n), reason) for name, _, why in result.passes for reason, n in _alike(why)]
+    refused = [(name, str(n), reason) for name, why in refusals.items() for reason, n in _alike(why)]
     if refused:
         heads = ("pass", "times", "why not")
         yield Section(title="Rewrites that were refused", columns=heads, rows=tuple(refused), numbers=_ints(1))
@@ -277,10 +314,12 @@ def _notes(result: Result) -> list[str]:
         notes.extend(result.coverage.notes)
         if result.coverage.unmapped:
             names = ", ".join(result.coverage.unmapped)
-            notes.append(f"the kernels of these operators were not found, which is a fault of onnxq: {names}")
+            notes.append(f"The kernels of these operators were not found, which is a fault of onnxq: {names}.")
     for one in result.latency:
         if one.noisy:
-            notes.append(f"latency with {_threads(one)}: the machine was busy, read the ratio with care")
+            notes.append(
+                f"The machine was busy when latency with {_threads(one)} was measured: read the ratio with care."
+            )
     return list(dict.fromkeys(notes))
 
 

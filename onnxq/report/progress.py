@@ -87,7 +87,8 @@ class Lines:
             nonlocal done, shown
             done += units
             now = self.clock()
-            if now - (start + _PATIENCE - _EVERY if shown is None else shown) >= _EVERY:
+            finished = total is not None and done >= total  # the line at the end says that
+            if not finished and now - (start + _PATIENCE - _EVERY if shown is None else shown) >= _EVERY:
                 shown = now
                 self._line(label, done, total, now - start)
 

@@ -117,6 +117,8 @@ class Session:
             ModelError: ORT fails on these inputs.
         """
         wanted = list(outputs) if outputs is not None else list(self.outputs)
+        if not wanted:  # ORT takes an empty list for all outputs
+            return {}
         try:
             values: list[Any] = list(self._session.run(wanted, dict(inputs)))
         except Exception as error:

@@ -7,7 +7,7 @@ import pytest
 
 from onnxq.report import terminal
 from onnxq.report.content import count, decibels, grouped, size
-from onnxq.validate.gate import GateVerdict
+from onnxq.validate.gate import GateVerdict, Sizes
 from onnxq.validate.result import Result
 
 
@@ -67,7 +67,7 @@ def test_the_metric_line(full: Result) -> None:
 def test_noise_is_said(full: Result) -> None:
     text = terminal.plain(full)
     assert "2.47 times as fast (2.40 to 2.50), noisy" in text
-    assert "latency with 2 threads: the machine was busy" in text
+    assert "The machine was busy when latency with 2 threads was measured" in text.replace("\n ", "")
     assert "latency with 1 thread: the machine was busy" not in text
 
 
@@ -95,7 +95,9 @@ def test_reasons_that_differ_only_in_names_are_one(full: Result) -> None:
     assert [(r, len(o)) for r, o in grouped(ops)] == [("its input ... is float: it comes from Tanh ...", 3)]
     assert grouped(ops[:1])[0][0] == "its input x_0 is float: it comes from Tanh act0"
     other = replace(head, reason="its input y_0 is float: it comes from Erf act0")
-    assert len(grouped([*ops, other])) == 2
+    assert grouped([*ops, other])[0][0] == "its input ... is float: it comes from Erf, Tanh"
+    unlike = replace(head, reason="no sample reached y_0, so its range is unknown")
+    assert len(grouped([*ops, unlike])) == 2
     why = {"the result of Add Add.1 is read elsewhere": 1, "the result of Add Add.22 is read elsewhere": 2}
     text = terminal.plain(replace(full, passes=(("fold", 0, why),)))
     assert "fold      3  the result of Add ... is read elsewhere" in text
@@ -162,3 +164,25 @@ def test_counts(value: float, text: str) -> None:
 def test_units() -> None:
     assert (size(900), size(1_234_567)) == ("900 B", "1.23 MB")
     assert (decibels(None), decibels(float("inf")), decibels(20.04)) == ("-", "equal", "20.0 dB")
+
+
+def test_larger_is_not_smaller(full: Result) -> None:
+    assert full.sizes is not None
+    grown = replace(full, sizes=Sizes(reference=100, candidate=250))
+    assert "2.50 times larger" in terminal.plain(grown)
+    assert "times larger" not in terminal.plain(full)
+
+
+def test_a_pass_that_ran_twice_is_one_row(full: Result) -> None:
+    twice = replace(full, passes=(("fold", 2, {"because": 3}), ("other", 1, {}), ("fold", 5, {"because": 3})))
+    lines = [" ".join(line.split()) for line in terminal.plain(twice).splitlines()]
+    assert lines.count("fold 7") == 1
+    assert lines.count("fold 3 because") == 1
+
+
+def test_many_operators_of_one_reason_are_cut(full: Result) -> None:
+    assert full.coverage is not None
+    names = ["Add", "Conv", "LSTM", "Pad", "Slice", "Sqrt"]
+    ops = tuple(replace(full.coverage.ops[1], name=f"n{i}", op=op, reason="the same") for i, op in enumerate(names))
+    text = terminal.plain(replace(full, coverage=replace(full.coverage, ops=ops)))
+    assert "6 Add, Conv, LSTM, 3 more" in text
