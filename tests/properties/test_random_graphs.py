@@ -1,0 +1,145 @@
+"""Random networks through the whole of quantization, for every target: what is promised holds for each of them.
+
+A failing recipe is printed by hypothesis; `random_graphs.build(recipe)` gives the model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import random_graphs
+import whole
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from random_graphs import OPS, Recipe, Step
+from whole import Arrays, copy, quantized, sqnr
+
+from onnxq.ir import load, save
+from onnxq.ir.opset import convert
+from onnxq.pipeline.base import Context
+from onnxq.pipeline.manager import Pipeline, run_pipeline
+from onnxq.pipeline.spec import load_pipeline
+from onnxq.quantization import Quantized
+from onnxq.runtime.session import Level, Session
+from onnxq.targets.target import load_target
+from onnxq.validate.coverage import coverage
+
+TARGETS = ("cpu", "tensorrt")
+SAMPLES = 4
+
+FLOAT_ROUNDING = 2e-4
+"""Normalising may change outputs by float32 rounding: this share of the greatest output, 2^12 roundings."""
+
+FUSION_DB = 40.0
+"""Least SQNR (dB) of ORT at any level against the literal Q/DQ. Integer kernels round a few elements to the next level,
+which later ops see; a scale or an axis that is wrong gives less than 10 dB."""
+
+ACCURACY_DB = 20.0
+"""Least SQNR (dB) of an output against the float model, in energy over all samples."""
+
+
+def normalized(model: onnx.ModelProto, samples: Sequence[Arrays], target: str) -> bytes:
+    """The float graph that gets its Q/DQ."""
+    chosen = load_target(target)
+    converted = convert(load.from_proto(copy(model)), chosen.opset, chosen.ir_version, samples[0], _literal)
+    steps = [s for s in load_pipeline(target).steps if s.name != "insert-qdq"]
+    run_pipeline(converted.graph, Pipeline("normalise", tuple(steps)), Context(target=chosen))
+    return save.to_bytes(converted)
+
+
+def _literal(model: Any, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    return Session(save.to_bytes(model), level=Level.OFF, threads=1).run(inputs)
+
+
+def check(recipe: Recipe, target: str) -> dict[str, float]:
+    """All promises for one model; returns the least figures that it saw."""
+    model = random_graphs.build(recipe)
+    samples = random_graphs.inputs(recipe, model, SAMPLES)
+    original = model.SerializeToString()
+    reference = Session(original, level=Level.OFF, threads=1)
+    exact = [reference.run(s) for s in samples]
+
+    plain = Session(normalized(model, samples, target), level=Level.OFF, threads=1)
+    for sample, outputs in zip(samples, exact, strict=True):
+        for name, value in plain.run(sample).items():
+            limit = FLOAT_ROUNDING * max(1.0, float(np.abs(outputs[name]).max()))
+            np.testing.assert_allclose(value, outputs[name], rtol=0, atol=limit, err_msg="normalising changed " + name)
+
+    made = quantized(model, samples, target)
+    file = whole.file(made)
+    assert save.to_bytes(quantized(model, samples, target).model) == file, "two runs, two models"
+
+    results: dict[Level, list[dict[str, NDArray[Any]]]] = {}
+    for level in Level:
+        session = Session(file, level=level, threads=1)
+        assert session.inputs == reference.inputs
+        assert session.output_specs == reference.output_specs
+        results[level] = [session.run(s) for s in samples]
+
+    seen = {"fusion": float("inf"), "accuracy": float("inf")}
+    for output in reference.outputs:
+        near = sqnr(exact, results[Level.OFF], output)
+        seen["accuracy"] = min(seen["accuracy"], near)
+        assert near >= ACCURACY_DB, f"{output}: {near:.1f} dB against float"
+        for level in (Level.BASIC, Level.EXTENDED, Level.ALL):
+            same = sqnr(results[Level.OFF], results[level], output)
+            seen["fusion"] = min(seen["fusion"], same)
+            assert same >= FUSION_DB, f"{output}: ORT at {level.name} is {same:.1f} dB from the literal Q/DQ"
+    if target == "cpu":
+        _follows_the_plan(made, file, samples[0])
+    return seen
+
+
+def _follows_the_plan(made: Quantized, file: bytes, sample: Arrays) -> None:
+    """Each heavy op that the plan calls integer is integer in ORT's own graph, and no other is."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.onnx"
+        path.write_bytes(file)
+        found = coverage(path, sample=sample)
+    assert not found.unmapped, found.unmapped
+    assert not [n for n in found.notes if "wrong" in n], found.notes
+    for op in found.ops:
+        decision = made.plan.decisions.get(op.name)
+        if op.heavy:
+            assert decision is not None, f"nothing was decided about {op.op} {op.name}"
+            assert op.integer == decision.integer, f"{op.op} {op.name} is {op.kernel}, planned was {decision}"
+            assert op.integer or op.reason
+
+
+STEPS = st.lists(
+    st.builds(Step, st.integers(0, len(OPS) - 1), st.integers(0, 3), st.integers(0, 3), st.integers(0, 31)),
+    min_size=2,
+    max_size=12,
+)
+RECIPES = st.builds(
+    Recipe,
+    STEPS.map(tuple),
+    st.sampled_from(sorted(random_graphs.IR)[::-1]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(-1, 5),
+)
+QUICK = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@QUICK
+@given(recipe=RECIPES)
+def test_any_network(target: str, recipe: Recipe) -> None:
+    check(recipe, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@LONG
+@given(recipe=RECIPES)
+def test_any_network_at_length(target: str, recipe: Recipe) -> None:
+    check(recipe, target)
