@@ -1,1 +1,1 @@
-"""YAML to dataclasses, strictly, and the job file on top of that."""
+"""The job file, on top of the strict reader."""

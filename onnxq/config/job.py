@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from onnxq import registry
-from onnxq.config.reader import Reader, find, parse
 from onnxq.data.preprocess import Preprocess
 from onnxq.errors import UnknownNameError, UsageError
+from onnxq.reading.reader import Reader, find, parse
 from onnxq.stats.calibrator import AUTO
 from onnxq.stats.weights import WeightMethod
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from onnxq.config.scalars import Odd, describe, scalar
+from onnxq.reading.scalars import Odd, describe, scalar
 
 
 @pytest.mark.parametrize(

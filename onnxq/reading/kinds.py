@@ -13,8 +13,8 @@ from typing import Any, Literal, Union
 
 import yaml
 
-from onnxq.config.scalars import Odd, describe, scalar
 from onnxq.errors import did_you_mean
+from onnxq.reading.scalars import Odd, describe, scalar
 
 
 def fields(schema: type[Any]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from onnxq.config.kinds import fields, found, hint, is_list, required, same_form, wanted
-from onnxq.config.scalars import Odd, scalar
 from onnxq.errors import ConfigError, OnnxqError, did_you_mean
+from onnxq.reading.kinds import fields, found, hint, is_list, required, same_form, wanted
+from onnxq.reading.scalars import Odd, scalar
 
 T = TypeVar("T")
 

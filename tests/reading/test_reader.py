@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from onnxq.config.reader import BAD, find, parse, read
 from onnxq.errors import ConfigError, UnknownNameError, UsageError, did_you_mean
+from onnxq.reading.reader import BAD, find, parse, read
 
 
 @dataclass(frozen=True, kw_only=True)

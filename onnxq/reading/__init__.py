@@ -1,0 +1,1 @@
+"""A strict reader of YAML into dataclasses; job files and pipelines are read with it."""
