@@ -14,7 +14,6 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.encoding import LEVELS, Affine, PerChannel, PerTensor, Scheme
-from onnxq.errors import CalibrationError
 from onnxq.numerics import TINY, affine, dequantize, quantize
 from onnxq.optable import HEAVY, OP_TABLE, data_slots, weight_granularity
 from onnxq.plan import protect
@@ -60,11 +59,7 @@ def make_plan(
     shapes: Mapping[str, Shape],
     keep_float: Sequence[str] = (),
 ) -> Plan:
-    """Decide everything. Edits nothing; same inputs, same plan.
-
-    Raises:
-        CalibrationError: a range that is not finite.
-    """
+    """Decide everything. Edits nothing; same inputs, same plan."""
     facts = Facts(graph, shapes)
     veto: dict[str, str] = {}
     while True:  # each round vetoes at least one more op
@@ -79,6 +74,10 @@ def make_plan(
 def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> dict[str, str]:
     """Ops that the ranges speak against."""
     out: dict[str, str] = {}
+    for name, slot in chosen.residual:
+        shortcut = facts.graph_node(name).inputs[slot].name
+        if ranges.range(shortcut, target.activation) is None:
+            out[name] = f"no sample reached {shortcut}, so its range is unknown"
     for node in facts.graph.nodes:
         if node.name not in chosen.integer:
             continue
@@ -214,10 +213,7 @@ class _Planner:
 
     def _activation(self, tensor: str) -> Affine:
         bounds = self.ranges.range(tensor, self.target.activation)
-        if bounds is None:
-            raise CalibrationError(
-                f"no sample reached {tensor}: give samples that do, or keep it float with --keep-float"
-            )
+        assert bounds is not None, f"{tensor} has no range and was not vetoed"
         low, high = bounds
         inside = self.bounds.get(tensor)
         if inside is not None:

@@ -65,6 +65,7 @@ class _Selector:
         self.target = target
         self.nodes: list[gs.Node] = list(facts.graph.nodes)
         self.out = Selection()
+        self.veto = veto
         self.kernel: dict[str, Kernel] = {}
         for node in self.nodes:
             reason = static_reason(facts, target, node, keep_float) or veto.get(node.name, "")
@@ -274,7 +275,7 @@ class _Selector:
         if not self.target.residual:
             return
         for node in self.nodes:
-            if node.op != "Add" or (node.name in self.out.reasons and "pattern" in self.out.reasons[node.name]):
+            if node.op != "Add" or node.name in self.veto or "pattern" in self.out.reasons.get(node.name, ""):
                 continue
             if any(self.facts.constant(t) is not None for t in node.inputs):
                 continue
