@@ -14,6 +14,7 @@ from onnxq.config.job import Job, Source
 from onnxq.data.open import open_dataset
 from onnxq.data.sample import Dataset, InputSpec
 from onnxq.errors import OutputError, UsageError, VerdictError
+from onnxq.ir.model import Model
 from onnxq.ir.save import check_writable, save
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.progress import Progress, Silent
@@ -81,12 +82,20 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
     with folder as name:
         file = Path(name) / output.name
         with made.timing.stage("save"):
-            save(made.model, file)
+            _save(made.model, file, output)
         result = _checked(job, file, made, calib, evaluation, metric, progress)
         # weights first: a model without its weights is the worse of the two to find after a crash
         for part in sorted(Path(name).iterdir(), key=lambda p: p == file):
             part.replace(output.parent / part.name)
     return Result(**{**vars(result), "candidate": output})
+
+
+def _save(model: Model, file: Path, output: Path) -> None:
+    """Save to a temporary file; an error names the output, which is what the user knows."""
+    try:
+        save(model, file)
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(file.parent), str(output.parent))) from error
 
 
 def _checked(
@@ -129,7 +138,7 @@ def _checked(
         candidate=file,
         target=job.target,
         method=made.method,
-        calibration=calib.description,
+        calibration=_described(calib),
         sizes=Sizes(reference=file_bytes(job.model), candidate=file_bytes(file)),
         accuracy=accuracy,
         latency=latency,
@@ -237,6 +246,13 @@ def _evaluation(job: Job, model: Path) -> Dataset:
 
 def _metric(job: Job) -> Metric | None:
     return None if job.validate.metric is None else load_metric(job.validate.metric, job.base)
+
+
+def _described(data: Dataset) -> str:
+    """What the samples are, and how pictures and texts were prepared, since that is half of a good calibration."""
+    summary = data.preprocess_summary
+    plain = summary.startswith(("arrays as", "tensors as", "as the"))
+    return data.description if plain else f"{data.description} ({summary})"
 
 
 def _first_inputs(data: Dataset) -> list[Mapping[str, NDArray[Any]]]:

@@ -12,12 +12,8 @@ from onnxq.cli.main import debug_option
 
 
 @click.command("gate")
-@click.option(
-    "--baseline", required=True, type=click.Path(path_type=Path), metavar="MODEL", help="The model to compare with."
-)
-@click.option(
-    "--candidate", required=True, type=click.Path(path_type=Path), metavar="MODEL", help="The model to judge."
-)
+@click.option("--baseline", required=True, type=options.UserPath(), metavar="MODEL", help="The model to compare with.")
+@click.option("--candidate", required=True, type=options.UserPath(), metavar="MODEL", help="The model to judge.")
 @click.option(
     "--data", metavar="DATA", help="Samples, labelled if you have labels: a folder, a file, or module:function."
 )

@@ -11,7 +11,7 @@ from onnxq.cli.main import debug_option
 
 
 @click.command("inspect")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=options.UserPath())
 @options.json_option
 @debug_option
 def command(model: Path, as_json: bool) -> int:

@@ -1,16 +1,20 @@
 """The group of commands, and the one place where an exception becomes an exit code.
 
 Exit codes: 0 done; 1 the answer is no (`--strict`, a gate); 2 bad usage or bad input, one sentence on stderr;
-70 a bug in onnxq, with its traceback; 130 interrupted.
+70 a bug in onnxq, with its traceback; 130 interrupted, 143 terminated (128 + the number of the signal).
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -35,7 +39,40 @@ class State:
 
 
 class InterruptError(Exception):
-    """Ctrl-C, renamed because click prints an empty line for a KeyboardInterrupt."""
+    """Ctrl-C, renamed because click prints an empty line for a KeyboardInterrupt. `code` is the exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class StopError(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: unwinds like Ctrl-C, so that temporary files are removed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """Signals that end the process raise `StopError` inside; those that the caller ignores or handles stay."""
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the tidying up
+        raise StopError(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    taken = [n for n in numbers if signal.getsignal(n) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        taken = []
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Commands(click.Group):
@@ -59,9 +96,12 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""
         try:
-            return super().invoke(ctx)
+            with _unwinding():
+                return super().invoke(ctx)
+        except StopError as error:
+            raise InterruptError(128 + error.number) from error
         except KeyboardInterrupt as error:
-            raise InterruptError from error
+            raise InterruptError(EXIT_INTERRUPTED) from error
 
 
 def _print_versions(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -118,6 +158,9 @@ def commands(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: that of the process) and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     state = State(debug=os.environ.get("ONNXQ_DEBUG", "") not in ("", "0"))
     try:
         code = commands.main(
@@ -130,9 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_sentence(error.format_message()) + hint, EXIT_USAGE, error if state.debug else None)
     except click.ClickException as error:
         return _fail(_sentence(error.format_message()), EXIT_USAGE, error if state.debug else None)
-    except InterruptError:
+    except InterruptError as error:
         click.echo("interrupted; no file was left half-written", err=True)
-        return EXIT_INTERRUPTED
+        return error.code
     except Exception as error:
         what = f"this is a bug in onnxq ({type(error).__name__}): please report it with the traceback above"
         return _fail(what, EXIT_BUG, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from onnxq.config.job import Job
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class UserPath(click.Path):
+    """A path, with `~` as the home folder (a shell expands it only at the start of a word)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """See click."""
+        return Path(os.fsdecode(super().convert(value, param, ctx))).expanduser()
 
 
 def read_numbers(text: str) -> tuple[float, ...]:
@@ -130,9 +139,7 @@ def preprocess_options(function: F) -> F:
     return function
 
 
-config_option = click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="A job file; options stand above it."
-)
+config_option = click.option("--config", type=UserPath(), metavar="FILE", help="A job file; options stand above it.")
 metric_option = click.option(
     "--metric", metavar="NAME", help="Labelled score: a registered name, module:Class or file.py:Class."
 )
@@ -141,7 +148,7 @@ threads_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 report_option = click.option(
-    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON to this file, too."
+    "--report", type=UserPath(), metavar="FILE", help="Write the report as JSON to this file, too."
 )
 skip_bad_option = click.option(
     "--skip-bad", is_flag=True, default=None, help="Leave damaged files out, and say which, instead of stopping."

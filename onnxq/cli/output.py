@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -34,12 +35,25 @@ def emit(result: Result, *, as_json: bool, report: Path | None = None) -> int:
     """
     if report is not None:
         _write(report, machine.dumps(result))
-    if as_json:
-        sys.stdout.write(machine.dumps(result))
-        sys.stdout.flush()
-    else:
-        terminal.show(result)
+    try:
+        if as_json:
+            sys.stdout.write(machine.dumps(result))
+            sys.stdout.flush()
+        else:
+            terminal.show(result)
+    except BrokenPipeError:  # the reader, like head, has enough; the exit code is still the answer
+        _silence()
+    except OSError as error:
+        _silence()
+        raise OutputError(f"the report cannot be printed ({error.strerror}): send it elsewhere") from error
     return 0 if result.verdict is None else result.verdict.exit_code
+
+
+def _silence() -> None:
+    """Let what is still in the buffer of stdout go nowhere, so that Python's exit does not fail on it again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,11 +12,9 @@ from onnxq.cli.main import debug_option
 
 
 @click.command("quantize")
-@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=options.UserPath())
 @click.option("--calib", metavar="DATA", help="Samples to calibrate with: a folder, a file, or module:function.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="[default: MODEL with .int8.onnx]"
-)
+@click.option("-o", "--output", type=options.UserPath(), metavar="FILE", help="[default: MODEL with .int8.onnx]")
 @click.option("--target", metavar="NAME", help="What the model is to run on.  [default: cpu]")
 @click.option("--method", metavar="NAME", help="Calibration method.  [default: auto]")
 @click.option("--eval", "evaluation", metavar="DATA", help="Samples to validate with, labelled if you have labels.")

@@ -12,8 +12,8 @@ from onnxq.cli.main import debug_option
 
 
 @click.command("validate")
-@click.argument("fp32", type=click.Path(path_type=Path))
-@click.argument("int8", type=click.Path(path_type=Path))
+@click.argument("fp32", type=options.UserPath())
+@click.argument("int8", type=options.UserPath())
 @click.option(
     "--data", metavar="DATA", help="Samples, labelled if you have labels: a folder, a file, or module:function."
 )

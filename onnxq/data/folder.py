@@ -167,7 +167,7 @@ def _kind(files: Sequence[Path], shown: Path) -> tuple[str, frozenset[str]]:
         return "array files", ARRAYS
     if texts:
         return "texts", TEXTS
-    others = f"only files like {files[0].name}" if files else "nothing"
+    others = f"only files like {files[0].name}" if files else "it is empty"
     raise DataError(
         f"{shown} holds no samples, {others}: put in pictures ({' '.join(sorted(IMAGES))}), arrays (.npy .npz), "
         f"texts (.txt) or ONNX test_data_set folders"

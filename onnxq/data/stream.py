@@ -89,6 +89,8 @@ class StreamDataset:
             text = f"{batches} of {self._batch} {self._source.noun} of {self._source.where}"
             dropped = total - self._runs * self._batch
             return f"{text}, remainder of {dropped} left out" if dropped else text
+        if self._skipped:
+            used = self._length
         if used < total:
             return f"{used} of {total} {self._source.noun} of {self._source.where}"
         noun = self._source.noun.removesuffix("s") if total == 1 else self._source.noun

@@ -75,11 +75,13 @@ def check_writable(path: Path | str) -> None:
     """Say before any long work that an output path is no good.
 
     Raises:
-        OutputError: the folder is missing or not writable, or the path is a folder.
+        OutputError: the folder is missing or not writable, or the path is a folder, a device or the like.
     """
     path = Path(path)
     if path.is_dir():
         raise OutputError(f"{path} is a folder; give the path of the file to write")
+    if str(path) == "-" or (path.exists() and not path.is_file()):  # renaming a file to a device would remove that
+        raise OutputError(f"{path} is no regular file; give the path of the file to write")
     parent = path.parent
     if not parent.is_dir():
         raise OutputError(f"{path} cannot be written: the folder {parent} does not exist; create it first")

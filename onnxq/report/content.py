@@ -102,6 +102,8 @@ def decibels(value: float | None) -> str:
 
 def _head(result: Result) -> Iterator[Section]:
     rows = []
+    if result.command == "inspect":  # the table of the model names the file
+        return
     if result.reference is not None:
         rows.append(("float model", str(result.reference)))
     if result.candidate is not None:

@@ -128,7 +128,7 @@ class Session:
     def end_profiling(self) -> list[dict[str, Any]]:
         """The events of the profiler; the file it wrote is removed."""
         path = Path(self._session.end_profiling())
-        events: list[dict[str, Any]] = json.loads(path.read_text())
+        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         path.unlink()
         return events
 

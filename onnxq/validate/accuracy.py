@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.data.fit import wanted_text
 from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import DataError, MetricError, ModelError
 from onnxq.progress import Progress, Silent
@@ -117,7 +118,8 @@ def compare(
     name = metric_name or (type(metric).__name__ if metric is not None else "")
     if metric is not None and not is_label_free(metric) and not data.labelled:
         raise MetricError(
-            f'metric "{name}" needs labels and {data.description} has none: add labels or leave the metric out'
+            f'metric "{name}" needs labels, but there are none in {data.description}: '
+            "add labels or leave the metric out"
         )
     first, second = (Session(m, threads=threads, config=SIDE_BY_SIDE) for m in (reference, candidate))
     _check_interfaces(first, second)
@@ -268,6 +270,16 @@ def _check_interfaces(reference: Session, candidate: Session) -> None:
             side, other = ("quantized", "float") if kind == "output" else ("float", "quantized")
             raise ModelError(
                 f'the {side} model has no {kind} "{missing[0]}" as the {other} one has: compare two forms of one model'
+            )
+    takes = {spec.name: spec for spec in reference.inputs}
+    for spec in candidate.inputs:
+        known = takes[spec.name]
+        pairs = list(zip(spec.shape, known.shape, strict=False))
+        fits = not spec.shape or not known.shape or len(spec.shape) == len(known.shape)
+        if not fits or spec.dtype != known.dtype or any(a != b for a, b in pairs if {type(a), type(b)} == {int}):
+            raise ModelError(
+                f'input "{spec.name}" takes {wanted_text(known)} in the float model, but {wanted_text(spec)} in the '
+                f"quantized one: compare two forms of one model"
             )
 
 

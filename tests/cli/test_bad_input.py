@@ -158,7 +158,7 @@ def test_unknown_names(refused: Any, option: str, wrong: str, sentence: str) -> 
 def test_metric_without_labels(refused: Any, here: Path) -> None:
     np.savez(here / "bare.npz", image=np.zeros((4, *tiny.SHAPE), np.float32))
     sentence = refused("model.onnx", "--calib", "calib.npz", "--eval", "bare.npz", "--metric", "top1")
-    assert sentence.startswith('metric "top1" needs labels and 4 ')
+    assert sentence.startswith('metric "top1" needs labels, but there are none in 4 ')
 
 
 def test_output_in_a_folder_that_is_not_there(refused: Any) -> None:

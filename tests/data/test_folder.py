@@ -115,7 +115,7 @@ def test_labels_csv_in_another_encoding(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        ((), "data holds no samples, nothing: "),
+        ((), "data holds no samples, it is empty: "),
         (("a.npy", "b.png"), "data mixes pictures (b.png) with arrays (a.npy): keep one kind in a folder"),
         (
             ("cat/a.png", "b.png"),
