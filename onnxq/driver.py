@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from onnxq.data.sample import Dataset, InputSpec
 from onnxq.errors import OutputError, UsageError, VerdictError
 from onnxq.ir.model import Model
 from onnxq.ir.save import check_writable, save
+from onnxq.pipeline.calibration import over
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.progress import Progress, Silent
 from onnxq.quantization import Options, Quantized, load_float, make_calibrators, quantize_model
@@ -55,24 +57,31 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
         raise UsageError(f"the output {output} is the model itself: give another path with -o")
     check_writable(output)
     target = load_target(job.target, reduce_range=job.reduce_range)
+    pipeline = load_pipeline(
+        list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target, job.base
+    )
+    if pipeline.target not in (None, job.target):
+        raise UsageError(
+            f"the pipeline {pipeline.name} is for the target {pipeline.target}, the job for {job.target}: "
+            f"give --target {pipeline.target}"
+        )
+    calibration = over(job.calibration, pipeline.calibration)
     options = Options(
         target=target,
-        pipeline=load_pipeline(
-            list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target, job.base
-        ),
-        calibrators=make_calibrators(job.calibration.method, job.calibration.settings),
-        weight_method=job.calibration.weights,
-        keep_float=job.keep_float,
+        pipeline=replace(pipeline, calibration=replace(calibration, data=calib_source.path), base=job.base),
+        calibrators=make_calibrators(calibration.method, calibration.settings),
+        weight_method=calibration.weights,
+        keep_float=(*pipeline.keep_float, *job.keep_float),
         keep_overridable=job.keep_overridable,
-        calib_limit=job.calibration.limit,
-        threads=job.calibration.threads,
+        calib_limit=calibration.limit,
+        threads=calibration.threads,
     )
     metric = _metric(job)
     model = load_float(job.model, keep_overridable=job.keep_overridable)
     specs = _inputs(job.model)
-    calib = _open(job, calib_source, specs, job.calibration.limit)
+    calib = _open(job, calib_source, specs, calibration.limit)
     evaluation = _open(job, job.data.eval, specs, job.validate.limit) if job.data.eval is not None else None
-    made = quantize_model(model, calib, options, progress=progress)
+    made = quantize_model(model, calib, options, progress=progress, crash=output.with_name(f"{output.name}.crash"))
     try:
         folder = tempfile.TemporaryDirectory(prefix=".onnxq-", dir=output.parent)
     except OSError as error:

@@ -23,16 +23,14 @@ from onnxq.errors import ConfigError, DataError, ModelError, PassError, UnknownN
 from onnxq.ir import walk
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
-from onnxq.ir.opset import convert
-from onnxq.ir.save import runnable
-from onnxq.ir.shapes import infer
 from onnxq.pipeline.base import Context
+from onnxq.pipeline.crash import Crash
 from onnxq.pipeline.manager import Hook, Pipeline, Run, run_pipeline
+from onnxq.pipeline.prepare import annotate, prepare, run_literally
 from onnxq.plan.plan import Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.reasons import matches
 from onnxq.progress import Progress, Silent
-from onnxq.runtime.session import Level, Session
 from onnxq.stats.calibrator import AUTO, Calibrator
 from onnxq.stats.collect import collect, observe_shapes
 from onnxq.stats.statistics import Statistics
@@ -173,6 +171,68 @@ def _make_calibrator(method: str, settings: Mapping[str, Any]) -> Calibrator:
     return calibrator
 
 
+class PlanProvider:
+    """Makes the plan when the first pass asks for it: checks what the passes did so far, calibrates, plans, chooses.
+
+    Args:
+        model: prepared; its graph is what the passes edit.
+        data: calibration samples.
+        unused: patterns of nodes to keep float that fitted nothing in the model as it was loaded.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Dataset,
+        options: Options,
+        *,
+        unused: Sequence[str] = (),
+        timing: Timing | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.model, self.data, self.options, self.unused = model, data, options, unused
+        self.timing, self.progress = timing or Timing(), progress or Silent()
+        self.first = _first_samples(data, 2)
+        self.exact = run_literally(model, self.first[0].inputs)
+        self.shapes: Mapping[str, tuple[int | str, ...]] = {}
+        self.statistics: Statistics | None = None
+        self.method = ""
+        self.notes: list[str] = []
+
+    def __call__(self, graph: gs.Graph, context: Context) -> None:
+        options, timing = self.options, self.timing
+        with timing.stage("check passes"):
+            _check_normalised(self.exact, run_literally(self.model, self.first[0].inputs), self.first[0].name)
+        with timing.stage("calibrate"):
+            self.shapes = observe_shapes(self.model, self.first)
+            annotate(graph, self.shapes)
+            unused = [p for p in unmatched(graph, options.keep_float) if p in self.unused]
+            self.notes.extend(_check_patterns(unused, graph))
+            self.statistics = collect(
+                self.model,
+                wanted(graph, options.target, self.shapes, options.keep_float),
+                self.data,
+                sorted({o for c in options.calibrators.values() for o in c.observers}),
+                limit=options.calib_limit,
+                threads=options.threads,
+                progress=self.progress,
+                allow_infinite=mask_tensors(graph),
+                shapes=self.shapes,
+            )
+        with timing.stage("plan"):
+            plans = {name: self.plan(graph, name, options.keep_float) for name in options.calibrators}
+        with timing.stage("choose method"):
+            self.method, notes = choose(self.model, plans, context, self.data, options.threads)
+            self.notes.extend(notes)
+            context.plan = plans[self.method]
+
+    def plan(self, graph: gs.Graph, method: str, keep_float: Sequence[str]) -> Plan:
+        """A plan from the statistics that were collected."""
+        assert self.statistics is not None
+        ranges = CalibratedRanges(self.statistics, self.options.calibrators[method], self.options.weight_method)
+        return make_plan(graph, self.options.target, ranges, self.shapes, keep_float)
+
+
 def quantize_model(
     model: Model,
     data: Dataset,
@@ -180,86 +240,53 @@ def quantize_model(
     *,
     progress: Progress | None = None,
     hooks: Sequence[Hook] = (),
+    crash: Path | None = None,
 ) -> Quantized:
     """Quantize a float model, in place.
 
     Args:
         model: from `load_float`.
         data: calibration samples.
+        crash: where a failing pass leaves the model before it and the rest of the pipeline; needs `model.source`.
 
     Raises:
         OnnxqError: whatever a stage finds wrong.
     """
-    progress = progress or Silent()
     timing = Timing()
-    target = options.target
-    first = _first_samples(data, 2)
+    source = model.source
+    first = _first_samples(data, 1)[0]
     unused = unmatched(model.graph, options.keep_float)
     with timing.stage("convert"):
-        model = convert(model, target.opset, target.ir_version, first[0].inputs, _run_literally)
-    exact = _run_literally(model, first[0].inputs)
-    describe(model.graph, infer(model))
-    if options.keep_overridable:
-        hide_overridable(model)
+        model = prepare(model, options.target, first.inputs, keep_overridable=options.keep_overridable)
     if model.opset < 10:
         raise ModelError(
             f"the model stays at opset {model.opset}, because its converted form differs or cannot be "
             "made, but QuantizeLinear needs "
             f"opset 10: export it again at opset 13 or later"
         )
-    collected: list[Statistics] = []
-    chosen: list[str] = []
-    trial_notes: list[str] = []
-
-    def provide_plan(graph: gs.Graph, context: Context) -> None:
-        with timing.stage("check passes"):
-            _check_normalised(exact, _run_literally(model, first[0].inputs), first[0].name)
-        with timing.stage("calibrate"):
-            shapes = observe_shapes(model, first)
-            annotate(graph, shapes)
-            trial_notes.extend(_check_patterns([p for p in unmatched(graph, options.keep_float) if p in unused], graph))
-            tensors = wanted(graph, target, shapes, options.keep_float)
-            statistics = collect(
-                model,
-                tensors,
-                data,
-                sorted({o for c in options.calibrators.values() for o in c.observers}),
-                limit=options.calib_limit,
-                threads=options.threads,
-                progress=progress,
-                allow_infinite=mask_tensors(graph),
-                shapes=shapes,
-            )
-            collected.append(statistics)
-        with timing.stage("plan"):
-            plans = {
-                name: make_plan(
-                    graph, target, CalibratedRanges(statistics, c, options.weight_method), shapes, options.keep_float
-                )
-                for name, c in options.calibrators.items()
-            }
-        with timing.stage("choose method"):
-            name, notes = choose(model, plans, context, data, options.threads)
-            chosen.append(name)
-            trial_notes.extend(notes)
-            context.plan = plans[name]
-
+    provider = PlanProvider(model, data, options, unused=unused, timing=timing, progress=progress)
     context = Context(
-        target=target,
+        target=options.target,
         keep_float=options.keep_float,
         keep_overridable=options.keep_overridable,
-        providers={"plan": provide_plan},
+        providers={"plan": provider},
     )
+
+    def reproduce() -> Model:
+        assert source is not None
+        again = load_float(source, keep_overridable=options.keep_overridable)
+        return prepare(again, options.target, first.inputs, keep_overridable=options.keep_overridable)
+
+    leave = Crash(crash, options.pipeline, context, reproduce) if crash is not None and source is not None else None
     with timing.stage("passes"):
-        run = run_pipeline(model.graph, options.pipeline, context, hooks)
+        run = run_pipeline(model.graph, options.pipeline, context, hooks, failed=leave)
     inside = ("check passes", "calibrate", "plan", "choose method")
     timing.seconds["passes"] -= sum(timing.seconds.get(stage, 0.0) for stage in inside)
-    if context.plan is None:
+    if context.plan is None or provider.statistics is None:
         raise ConfigError(f"pipeline {options.pipeline.name} never asks for a plan: add the pass insert-qdq")
-    reasons = {name: d.reason for name, d in sorted(context.plan.decisions.items()) if not d.integer}
-    model.meta.metadata[DECISIONS] = json.dumps(reasons, ensure_ascii=False)
-    unreached = collected[0].unreached
-    notes = [*model.notes, *run.notes, *trial_notes, *context.plan.notes]
+    write_decisions(model, context.plan)
+    unreached = provider.statistics.unreached
+    notes = [*model.notes, *run.notes, *provider.notes, *context.plan.notes]
     if unreached:
         notes.append(
             f"{len(unreached)} tensors were never reached by a sample, their ops stay float: {', '.join(unreached[:5])}"
@@ -267,12 +294,18 @@ def quantize_model(
     return Quantized(
         model=model,
         plan=context.plan,
-        method=chosen[0],
-        statistics=collected[0],
+        method=provider.method,
+        statistics=provider.statistics,
         run=run,
         timing=timing,
         notes=tuple(notes),
     )
+
+
+def write_decisions(model: Model, plan: Plan) -> None:
+    """Let the file say why its float ops are float."""
+    reasons = {name: d.reason for name, d in sorted(plan.decisions.items()) if not d.integer}
+    model.meta.metadata[DECISIONS] = json.dumps(reasons, ensure_ascii=False)
 
 
 def unmatched(graph: gs.Graph, patterns: Sequence[str]) -> list[str]:
@@ -295,21 +328,6 @@ def _check_patterns(unused: Sequence[str], graph: gs.Graph) -> list[str]:
             hint = guess if guess.startswith("did you mean") else "onnxq inspect shows the names"
             raise UnknownNameError(f'--keep-float "{name}" is no node, op type or output of the model: {hint}')
     return [f'The keep-float pattern "{p}" fits no node, op type or output of this model.' for p in unused]
-
-
-def hide_overridable(model: Model) -> None:
-    """Let every overridable initializer look like a tensor of unknown value, so that no pass folds it and nothing of
-    it is quantized.
-
-    Saving writes it as initializer and input again.
-    """
-    for constant in model.meta.overridable_constants:
-        open_tensor = gs.Variable(constant.name, dtype=constant.dtype, shape=constant.shape)
-        for _, inner in walk.graphs(model.graph):
-            for node in inner.nodes:
-                for slot, tensor in enumerate(node.inputs):
-                    if tensor is constant:
-                        walk.set_input(node, slot, open_tensor)
 
 
 NORMALISED = 1e-3
@@ -340,26 +358,6 @@ def _check_normalised(exact: Mapping[str, Any], got: Mapping[str, Any], sample: 
             )
 
 
-def describe(graph: gs.Graph, known: Mapping[str, tuple[Any, Any]]) -> None:
-    """Write inferred types and shapes where the file declares none; sizes that depend on the sample stay symbolic."""
-    for _, inner in walk.graphs(graph):
-        for node in inner.nodes:
-            for tensor in node.outputs:
-                if tensor.name not in known or not isinstance(tensor, gs.Variable):
-                    continue
-                dtype, shape = known[tensor.name]
-                tensor.dtype = tensor.dtype if tensor.dtype is not None else dtype
-                tensor.shape = tensor.shape if tensor.shape is not None else shape
-
-
-def annotate(graph: gs.Graph, shapes: Mapping[str, tuple[int | str, ...]]) -> None:
-    """Write observed ranks and dimensions where the graph declares none, so that passes and planner may read them."""
-    for node in graph.nodes:
-        for tensor in node.outputs:
-            if tensor.shape is None and tensor.name in shapes:
-                tensor.shape = shapes[tensor.name]
-
-
 def _first_samples(data: Dataset, count: int) -> list[Sample]:
     out: list[Sample] = []
     for sample in data:
@@ -369,9 +367,3 @@ def _first_samples(data: Dataset, count: int) -> list[Sample]:
     if not out:
         raise DataError(f"there is no sample in {data.description}: give a folder or file with samples")
     return out
-
-
-def _run_literally(model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """One run in ORT with optimizations off: the reference semantics."""
-    with runnable(model) as source:
-        return Session(source, level=Level.OFF, threads=1, prepacking=False).run(inputs)

@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from onnxq import registry
 from onnxq.data.preprocess import Preprocess
-from onnxq.errors import UnknownNameError, UsageError
-from onnxq.reading.reader import Reader, find, parse
-from onnxq.stats.calibrator import AUTO
+from onnxq.errors import UsageError
+from onnxq.pipeline.calibration import CalibrationSection, check_settings
+from onnxq.pipeline.spec import read_passes
+from onnxq.reading.reader import find, parse
 from onnxq.stats.weights import WeightMethod
 
 if TYPE_CHECKING:
     from onnxq.validate.gate import Limits
 
 PassItem = str | Mapping[str, Any]
-"""A pass by name, or `{name: {setting: value}}`."""
+"""A pass by name, `{name: {setting: value}}` or `{include: pipeline}`."""
 
 
 def _at_least(least: float, **values: float | None) -> None:
@@ -81,28 +81,6 @@ class DataSection:
     def preprocess_of(self, source: Source) -> Preprocess:
         """The source's own settings, else the section's."""
         return source.preprocess or self.preprocess
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationSection:
-    """How ranges are found.
-
-    Attributes:
-        method: registered calibrator, or `auto`: each of ours is tried and the nearest taken.
-        settings: its settings.
-        weights: range of the constant weights.
-        limit: samples at most.
-        threads: of ONNX Runtime while calibrating; None is its default.
-    """
-
-    method: str = AUTO
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    weights: WeightMethod = "max"
-    limit: int | None = None
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        _at_least(1, limit=self.limit, threads=self.threads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +178,7 @@ class Job:
     target: str = "cpu"
     reduce_range: bool | None = None
     data: DataSection = DataSection()
-    calibration: CalibrationSection = CalibrationSection()
+    calibration: CalibrationSection = field(default_factory=CalibrationSection)
     keep_float: tuple[str, ...] = ()
     keep_overridable: bool = False
     pipeline: str | tuple[PassItem, ...] | None = None
@@ -313,25 +291,11 @@ def load_job(path: Path) -> Job:
     """
     reader, root = parse(path)
     job = reader.read_node(root, Job)
-    _check_settings(reader, root)
+    check_settings(reader, root)
+    passes = find(root, "pipeline")
+    if isinstance(passes, yaml.SequenceNode):
+        read_passes(reader, passes, path.parent, "pipeline")
     reader.finish()
     assert isinstance(job, Job)
     base = path.parent
     return replace(job, base=base, model=base / job.model, output=None if job.output is None else base / job.output)
-
-
-def _check_settings(reader: Reader, root: yaml.Node) -> None:
-    """Faults in settings whose schema is a plugin's class; these plugins, and no others, are imported for it."""
-    settings, method = find(root, "calibration", "settings"), find(root, "calibration", "method")
-    if isinstance(settings, yaml.MappingNode) and settings.value:
-        name = method.value if isinstance(method, yaml.ScalarNode) else CalibrationSection().method
-        if name == AUTO:
-            reader.fault(settings, "calibration.settings: the method auto has none: name one with calibration.method")
-        else:
-            try:
-                reader.read_node(settings, registry.load(registry.CALIBRATORS, name), "calibration.settings")
-            except UnknownNameError as error:
-                reader.fault(method or settings, f"calibration.method: {error}")
-    passes = find(root, "pipeline")
-    if isinstance(passes, yaml.SequenceNode):
-        reader.read_named(passes, lambda name: registry.load(registry.PASSES, name), "pipeline")

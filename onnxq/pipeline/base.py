@@ -101,8 +101,13 @@ class Pass:
     """Base of all passes. Subclasses are frozen, keyword-only dataclasses."""
 
     takes: ClassVar[Stage] = Stage.FLOAT
+    also_takes: ClassVar[tuple[Stage, ...]] = ()
+    """Further stages that it takes."""
     gives: ClassVar[Stage] = Stage.FLOAT
     needs: ClassVar[frozenset[str]] = frozenset()
+    exact: ClassVar[bool] = True
+    """It keeps what the model computes: on float graphs up to the order of sums, from the stage QDQ on bit for bit.
+    `--verify-each` holds it to that."""
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite `graph` in place.

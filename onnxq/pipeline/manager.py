@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxq.errors import ConfigError, OnnxqError, PassError
 from onnxq.ir.hash import structural
 from onnxq.pipeline.base import Context, Pass, Report, Stage
+from onnxq.pipeline.calibration import PipelineCalibration
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -25,10 +27,33 @@ class Step:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """An ordered list of passes; `name` is for messages."""
+    """An ordered list of passes and what goes with it.
+
+    Attributes:
+        name: for messages.
+        steps: the passes.
+        target: registered target; None: the command decides.
+        calibration: how ranges are found, where the command does not say.
+        keep_float: patterns of nodes that stay float, besides those of the command.
+        base: the folder that `calibration.data` is relative to.
+    """
 
     name: str
     steps: tuple[Step, ...]
+    target: str | None = None
+    calibration: PipelineCalibration = field(default_factory=PipelineCalibration)
+    keep_float: tuple[str, ...] = ()
+    base: Path = Path()
+
+    @property
+    def start(self) -> Stage:
+        """The stage of the models that it takes."""
+        return self.steps[0].body.takes if self.steps else Stage.FLOAT
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What its passes need, all together."""
+        return frozenset().union(*(step.body.needs for step in self.steps))
 
 
 @dataclass(frozen=True)
@@ -62,6 +87,9 @@ class Run:
 Hook = Callable[[Step, "gs.Graph", StepResult], None]
 """Called behind each pass: timing tables, printing, verification hang here."""
 
+Failed = Callable[[int, str], str]
+"""Called when the pass at a position has failed, with the message; gives the rest of the sentence."""
+
 
 def check_order(pipeline: Pipeline) -> Stage:
     """The stage at the end, without a model.
@@ -69,10 +97,10 @@ def check_order(pipeline: Pipeline) -> Stage:
     Raises:
         ConfigError: a pass takes another stage than the one before it gives.
     """
-    stage = Stage.FLOAT
+    stage = pipeline.start
     previous = "the start"
     for step in pipeline.steps:
-        if step.body.takes is not stage:
+        if stage is not step.body.takes and stage not in step.body.also_takes:
             raise ConfigError(
                 f'pipeline {pipeline.name}: pass "{step.name}" takes a graph in stage '
                 f"{step.body.takes.value}, but behind {previous} it is in "
@@ -83,8 +111,18 @@ def check_order(pipeline: Pipeline) -> Stage:
     return stage
 
 
-def run_pipeline(graph: gs.Graph, pipeline: Pipeline, context: Context, hooks: Sequence[Hook] = ()) -> Run:
+def run_pipeline(
+    graph: gs.Graph,
+    pipeline: Pipeline,
+    context: Context,
+    hooks: Sequence[Hook] = (),
+    *,
+    failed: Failed | None = None,
+) -> Run:
     """Run every pass on `graph`, in place.
+
+    Args:
+        failed: told of a pass that fails, breaks its promise or is refused by a hook.
 
     Raises:
         ConfigError: the order is wrong; nothing was run.
@@ -93,31 +131,37 @@ def run_pipeline(graph: gs.Graph, pipeline: Pipeline, context: Context, hooks: S
     check_order(pipeline)
     run = Run()
     done: list[str] = []
-    for step in pipeline.steps:
+    for position, step in enumerate(pipeline.steps):
         for need in sorted(step.body.needs):
             _provide(need, step, graph, context)
-        before = structural(graph)
-        start = time.perf_counter()
         try:
-            report = step.body.run(graph, context)
-        except OnnxqError as error:
-            if isinstance(error, PassError):
-                raise PassError(_where(step, done, str(error))) from error
-            raise
-        except Exception as error:
-            raise PassError(_where(step, done, f"{type(error).__name__}: {error}")) from error
-        seconds = time.perf_counter() - start
-        changed = structural(graph) != before
-        if changed and report.rewrites == 0:
-            raise PassError(_where(step, done, "it changed the graph but reports no rewrite"))
-        if not changed and report.rewrites > 0:
-            raise PassError(_where(step, done, f"it reports {report.rewrites} rewrites but the graph is unchanged"))
-        result = StepResult(step.name, report, seconds, len(graph.nodes))
-        run.steps.append(result)
-        for hook in hooks:
-            hook(step, graph, result)
+            result = _run_step(step, graph, context)
+            run.steps.append(result)
+            for hook in hooks:
+                hook(step, graph, result)
+        except PassError as error:
+            message = _where(step, done, str(error))
+            raise PassError(message + (failed(position, message) if failed is not None else "")) from error
         done.append(step.name)
     return run
+
+
+def _run_step(step: Step, graph: gs.Graph, context: Context) -> StepResult:
+    before = structural(graph)
+    start = time.perf_counter()
+    try:
+        report = step.body.run(graph, context)
+    except OnnxqError:
+        raise
+    except Exception as error:
+        raise PassError(f"{type(error).__name__}: {error}") from error
+    seconds = time.perf_counter() - start
+    changed = structural(graph) != before
+    if changed and report.rewrites == 0:
+        raise PassError("it changed the graph but reports no rewrite")
+    if not changed and report.rewrites > 0:
+        raise PassError(f"it reports {report.rewrites} rewrites but the graph is unchanged")
+    return StepResult(step.name, report, seconds, len(graph.nodes))
 
 
 def _provide(need: str, step: Step, graph: gs.Graph, context: Context) -> None:

@@ -36,6 +36,7 @@ class InsertQdq(Pass):
     takes: ClassVar[Stage] = Stage.FLOAT
     gives: ClassVar[Stage] = Stage.QDQ
     needs: ClassVar[frozenset[str]] = frozenset({"plan"})
+    exact: ClassVar[bool] = False
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         if context.plan is None:

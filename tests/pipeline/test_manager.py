@@ -111,12 +111,12 @@ def test_a_need_without_provider_is_said() -> None:
 def test_pipelines_are_files_and_all_faults_are_told_at_once() -> None:
     assert [s.name for s in load_pipeline("cpu").steps][-1] == "insert-qdq"
     with pytest.raises(ConfigError) as caught:
-        build("mine", ["fold-constant", {"eliminate-dead": {"speed": 1}}, ["x"]], "here")
+        build("mine", ["fold-constant", {"eliminate-dead": {"speed": 1}}, ["x"]])
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert 'did you mean "fold-constants"?' in lines[0]
-    assert 'pass "eliminate-dead" has no setting "speed"' in lines[1]
-    assert "neither a pass name" in lines[2]
+    assert lines[1].startswith('mine:2:23: eliminate-dead has no key "speed"')
+    assert lines[2] == "mine:3:3: passes[0] takes a text, not a list of 1"
 
 
 def test_settings_reach_the_pass() -> None:

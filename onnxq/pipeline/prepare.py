@@ -1,0 +1,73 @@
+"""What is done to a loaded model before the first pass sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.ir import walk
+from onnxq.ir.model import Model
+from onnxq.ir.opset import convert
+from onnxq.ir.save import runnable
+from onnxq.ir.shapes import infer
+from onnxq.runtime.session import Level, Session
+from onnxq.targets.target import Target
+
+
+def prepare(
+    model: Model, target: Target, inputs: Mapping[str, NDArray[Any]] | None, *, keep_overridable: bool
+) -> Model:
+    """A loaded float model at the target's opset, with types and shapes written in: what the first pass sees.
+
+    Args:
+        inputs: of one sample, on which the conversion is checked; None: made-up ones.
+    """
+    model = convert(model, target.opset, target.ir_version, inputs, run_literally)
+    describe(model.graph, infer(model))
+    if keep_overridable:
+        hide_overridable(model)
+    return model
+
+
+def describe(graph: gs.Graph, known: Mapping[str, tuple[Any, Any]]) -> None:
+    """Write inferred types and shapes where the file declares none; sizes that depend on the sample stay symbolic."""
+    for _, inner in walk.graphs(graph):
+        for node in inner.nodes:
+            for tensor in node.outputs:
+                if tensor.name not in known or not isinstance(tensor, gs.Variable):
+                    continue
+                dtype, shape = known[tensor.name]
+                tensor.dtype = tensor.dtype if tensor.dtype is not None else dtype
+                tensor.shape = tensor.shape if tensor.shape is not None else shape
+
+
+def annotate(graph: gs.Graph, shapes: Mapping[str, tuple[int | str, ...]]) -> None:
+    """Write observed ranks and dimensions where the graph declares none, so that passes and planner may read them."""
+    for node in graph.nodes:
+        for tensor in node.outputs:
+            if tensor.shape is None and tensor.name in shapes:
+                tensor.shape = shapes[tensor.name]
+
+
+def hide_overridable(model: Model) -> None:
+    """Let every overridable initializer look like a tensor of unknown value, so that no pass folds it and nothing of
+    it is quantized.
+
+    Saving writes it as initializer and input again.
+    """
+    for constant in model.meta.overridable_constants:
+        open_tensor = gs.Variable(constant.name, dtype=constant.dtype, shape=constant.shape)
+        for _, inner in walk.graphs(model.graph):
+            for node in inner.nodes:
+                for slot, tensor in enumerate(node.inputs):
+                    if tensor is constant:
+                        walk.set_input(node, slot, open_tensor)
+
+
+def run_literally(model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """One run in ORT with optimizations off: the reference semantics."""
+    with runnable(model) as source:
+        return Session(source, level=Level.OFF, threads=1, prepacking=False).run(inputs)
