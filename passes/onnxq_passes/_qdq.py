@@ -136,7 +136,7 @@ def parameters(node: gs.Node) -> Parameters | None:
 def _type_of(tensor: gs.Tensor) -> str | None:
     """The integer type of a quantized tensor, from the file or from the Q that made it."""
     if tensor.dtype is not None and not isinstance(tensor.dtype, int):
-        return np.dtype(tensor.dtype).name
+        return str(np.dtype(tensor.dtype).name)
     if isinstance(tensor.dtype, int):
         return _TYPES.get(tensor.dtype)
     maker = tensor.inputs[0] if tensor.inputs else None
