@@ -224,3 +224,23 @@ def difference(net: Net, level: Level = Level.ALL, config: Mapping[str, str] | N
     """Greatest absolute difference to optimizations off, and the greatest absolute output there."""
     exact = net.run(Level.OFF).astype(np.float64)
     return float(np.abs(net.run(level, config).astype(np.float64) - exact).max()), float(np.abs(exact).max())
+
+
+def _number(value: float) -> str:
+    return "0" if value == 0 else f"{value:.2g}" if abs(value) < 10 else f"{value:.0f}"
+
+
+def verdict(net: Net, *, step: float | None) -> list[str]:
+    """Kernels, greatest difference to OFF, greatest output, and a word.
+
+    Args:
+        step: scale of the output's Q, None for a float output; differences of one step or of 1e-5 are rounding.
+    """
+    try:
+        worst, largest = difference(net)
+    except ModelError:
+        return [net.kernels(), "", "", "fails when it runs"]
+    if step is None and worst < 1e-5 * largest:  # how much less than that depends on the CPU
+        return [net.kernels(), "below 1e-5", _number(largest), "float rounding"]
+    word = "exact" if worst == 0 else "rounding" if worst <= 1.01 * (step or 0) else "**wrong**"
+    return [net.kernels(), _number(worst), _number(largest), word]

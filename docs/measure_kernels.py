@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from measure_graph import S8, S8_RELU, U8, U8_RELU, Enc, Net, fails
 from measure_ops import COMPUTE, I64, MOVES, WEIGHTED, Build, fate
-from measure_table import CPU, INSERT, KERNELS, OPS, PLANNER, REASONS, SELECT, Fact, Rows
+from measure_table import CPU, INSERT, KERNELS, OPS, PLANNER, PROTECT, REASONS, SELECT, Fact, Rows
 from onnx import TensorProto, helper
 
 from onnxq.runtime.session import Level
@@ -399,7 +399,7 @@ FACTS = (
         says="Activations with one scale per channel, even with equal ones: ORT fuses them like any other, and the "
         "result does not load or does not run. (Float weights prevent the fusion, see float-weights.)",
         rows=_per_channel,
-        used=(CPU, PLANNER),
+        used=(CPU, PROTECT),
     ),
     Fact(
         name="zero-point",

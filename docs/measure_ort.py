@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import measure_exact
+import measure_gemm
 import measure_kernels
 import measure_numbers
 import measure_speed
@@ -56,7 +57,12 @@ def _speed_setup() -> Rows:
 
 SETUP = Fact(name="setup", says="Measured with", rows=_setup)
 SPEED_SETUP = Fact(name="speed-setup", says="Timed with one thread, on", rows=_speed_setup)
-STRUCTURAL: tuple[Fact, ...] = (*measure_kernels.FACTS, *measure_numbers.FACTS, *measure_exact.FACTS)
+STRUCTURAL: tuple[Fact, ...] = (
+    *measure_kernels.FACTS,
+    *measure_gemm.FACTS,
+    *measure_numbers.FACTS,
+    *measure_exact.FACTS,
+)
 TIMED: tuple[Fact, ...] = measure_speed.FACTS
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 CPU, OPS, SELECT = "onnxq/targets/cpu.yaml", "onnxq/optable.py", "onnxq/plan/select.py"
 PLANNER, INSERT, KERNELS = "onnxq/plan/planner.py", "passes/onnxq_passes/insert_qdq.py", "onnxq/validate/kernels.py"
 REASONS = "onnxq/validate/reasons.py"
+WHY, PROTECT = "onnxq/plan/reasons.py", "onnxq/plan/protect.py"
+FLOAT16 = "passes/onnxq_passes/float16_to_float.py"
 MAPPING, ACCURACY = "onnxq/validate/mapping.py", "onnxq/validate/accuracy.py"
 PIPELINE = "passes/onnxq_passes/pipelines/cpu.yaml"
 """Files that rely on facts, from the project's root."""
