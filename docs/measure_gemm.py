@@ -93,7 +93,7 @@ FACTS = (
     ),
     Fact(
         name="weight-rank",
-        says="MatMul with constants of other ranks: one scale is fine; scales per column of a batch of matrices are not.",
+        says="MatMul with constants of other ranks: one scale is fine; scales per column of a batch of them are not.",
         rows=_weights,
         used=(OPS, WHY),
         near=True,
