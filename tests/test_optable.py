@@ -45,7 +45,7 @@ FORMS: dict[str, list[tuple[int, dict[str, Any], dict[int, np.ndarray], int]]] =
     "Where": [(2, {}, {0: np.arange(6) % 2 == 0}, 1)],
     "Identity": [(1, {}, {}, 1)],
     "Pad": [
-        (1, {"mode": m}, {1: np.array([0, 1, 2, 0, 0, 0, 1, 3], I64), 2: np.float32(c)}, 1)
+        (1, {"mode": m}, {1: np.array([0, 1, 2, 0, 0, 0, 1, 3], I64), 2: np.array(c, np.float32)}, 1)
         for m, c in (("constant", 0.371), ("constant", 0.0), ("edge", 0.0), ("reflect", 0.0), ("wrap", 0.0))
     ]
     + [(1, {}, {1: np.array([0, -1, 2, 0, 0, 0, 1, -2], I64)}, 1)],
@@ -210,6 +210,7 @@ def test_per_channel_axes_arrive_where_the_table_says(op: str) -> None:
     extra = {
         "Reshape": [(1, {}, {1: np.array([8, 36], I64)}, 1), (1, {}, {1: np.array([2, 4, 36], I64)}, 1)],
         "Squeeze": [(1, {}, {1: np.array([1], I64)}, 1)],
+        "Flatten": [(1, {}, {}, 1)],
         "Slice": [(1, {}, {1: np.array([1, 0], I64), 2: np.array([2, 3], I64)}, 1)],
         "Gather": [(1, {"axis": -2}, {1: np.array(1, I64)}, 1)],
     }.get(op, [])
