@@ -285,7 +285,7 @@ class _Planner:
         other = 1 if add.inputs[0] is node.outputs[0] else 0
         bias = self.facts.constant(add.inputs[other])
         weight = self.facts.constant(node.inputs[1])
-        channels = () if weight is None else weight.shape[-1:]
+        channels = () if weight is None or weight.ndim < 2 else weight.shape[-1:]
         if bias is None or bias.shape[-1:] != channels or bias.size != np.prod(channels):
             return None, None
         return Use((), add.name, other), bias

@@ -78,8 +78,6 @@ def _weighted_reason(facts: Facts, node: gs.Node) -> str:
         )
     if not _finite(weight):
         return "its weight holds NaN or Inf"
-    if weight.ndim < 2:
-        return f"its weight has rank {weight.ndim}, integer kernels want 2 or more"
     bias = _bias(node)
     if bias is not None:
         values = facts.constant(bias)
@@ -90,7 +88,7 @@ def _weighted_reason(facts: Facts, node: gs.Node) -> str:
         if node.op == "Gemm":
             channels = weight.shape[0 if node.attrs.get("transB", 0) else 1]
             if values.size != channels or values.shape[-1:] != (channels,):
-                return f"its bias has shape {list(values.shape)}, the integer kernel wants [{channels}]"
+                return f"its bias has shape {list(values.shape)}: a scale per output channel needs [{channels}]"
             if float(node.attrs.get("alpha", 1.0)) != 1.0 or float(node.attrs.get("beta", 1.0)) != 1.0:
                 return "the integer Gemm with a bias wants alpha = beta = 1"
     return ""

@@ -115,6 +115,14 @@ def test_matmul_with_a_bias_is_integer_with_static_and_dynamic_shapes(dim: str, 
     assert_near(result)
 
 
+def test_a_weight_vector_is_integer_with_one_scale() -> None:
+    text = graph("m = MatMul(x, W) y = Neg(m)", ins="float[2,8] x", outs="float[2] y", inits="float[8] W = {0}")
+    result = quantize_text(text)
+    assert result.plan.uses[Use((), "MatMul_0", 1)].granularity == PerTensor()
+    assert result.kernels()["MatMulIntegerToFloat"] == 1
+    assert_near(result)
+
+
 def test_square_matmul_weights_are_scaled_along_the_columns() -> None:
     """onnxruntime accepts scales along the rows of a square weight and computes something else, silently."""
     weights = np.random.default_rng(0).normal(0, 1, (8, 8)).astype(np.float32) * np.logspace(-2, 1, 8, dtype=np.float32)
