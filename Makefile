@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 RES8 := models/fashion-res8/model.onnx
 FASHION := models/fashion-mnist
-SOURCES := onnxq passes calibration tests models
+SOURCES := onnxq passes calibration tests models docs
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
