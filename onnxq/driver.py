@@ -17,7 +17,8 @@ from onnxq.data.sample import Dataset, InputSpec
 from onnxq.errors import OutputError, UsageError, VerdictError
 from onnxq.ir.model import Model
 from onnxq.ir.save import check_writable, save
-from onnxq.pipeline.calibration import over
+from onnxq.pipeline.calibration import PipelineCalibration, over
+from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.progress import Progress, Silent
 from onnxq.quantization import Options, Quantized, load_float, make_calibrators, quantize_model
@@ -34,6 +35,9 @@ from onnxq.validate.summary import summarize
 
 LATENCY_SAMPLES = 4
 """Sets of inputs that a latency measurement takes in turn."""
+
+THIS_MACHINE = "cpu"
+"""The target whose speed and kernels can be looked at here."""
 
 SLOWER = 0.98
 """Below this speed-up the result says that it is slower than the float model, and why."""
@@ -68,7 +72,7 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
     calibration = over(job.calibration, pipeline.calibration)
     options = Options(
         target=target,
-        pipeline=replace(pipeline, calibration=replace(calibration, data=calib_source.path), base=job.base),
+        pipeline=_complete(pipeline, job, calib_source, calibration),
         calibrators=make_calibrators(calibration.method, calibration.settings),
         weight_method=calibration.weights,
         keep_float=(*pipeline.keep_float, *job.keep_float),
@@ -105,6 +109,16 @@ def _save(model: Model, file: Path, output: Path) -> None:
         save(model, file)
     except OutputError as error:
         raise OutputError(str(error).replace(str(file.parent), str(output.parent))) from error
+
+
+def _complete(pipeline: Pipeline, job: Job, calib: Source, calibration: PipelineCalibration) -> Pipeline:
+    """The pipeline with all that the job says, as a crash folder must hold it."""
+    limits = [n for n in (calib.limit, calibration.limit) if n is not None]
+    told = replace(
+        calibration, data=calib.path, preprocess=job.data.preprocess_of(calib), limit=min(limits, default=None)
+    )
+    keep = (*pipeline.keep_float, *job.keep_float)
+    return replace(pipeline, target=job.target, calibration=told, keep_float=keep, base=job.base)
 
 
 def _checked(
@@ -152,7 +166,7 @@ def _checked(
         accuracy=accuracy,
         latency=latency,
         coverage=found,
-        notes=(*notes, *_slow(latency, found)),
+        notes=(*notes, *(_slow(latency, found) if job.target == THIS_MACHINE else _elsewhere(job.target))),
         passes=tuple((s.name, s.report.rewrites, dict(s.report.reasons)) for s in made.run.steps),
         seconds=dict(made.timing.seconds),
         environment=environment(),
@@ -306,13 +320,20 @@ def _latency(
     return tuple(out)
 
 
+def _elsewhere(target: str) -> tuple[str, ...]:
+    return (
+        f"The model is made for {target}, but speed and kernels are those of ONNX Runtime on this CPU: measure them "
+        "where it is to run.",
+    )
+
+
 def _slow(latency: Sequence[Latency], found: Coverage) -> tuple[str, ...]:
     """Why a quantized model is not faster, as far as structure tells."""
     slow = [one for one in latency if one.speedup < SLOWER]
     if not slow:
         return ()
     counts = ", ".join(f"{one.speedup:.2f}x at {one.threads} thread{'s' if one.threads > 1 else ''}" for one in slow)
-    if not found.integer_ops:
+    if not found.integer_ops and not found.conversions:
         return (f"This model is slower than the original on this CPU ({counts}), although all of it is float.",)
     ops = "1 integer op needs" if found.integer_ops == 1 else f"{found.integer_ops} integer ops need"
     conversions = "1 conversion" if found.conversions == 1 else f"{found.conversions} conversions"

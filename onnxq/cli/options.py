@@ -14,6 +14,7 @@ from onnxq.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxq.config.job import Job
+    from onnxq.workbench.setup import Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -153,6 +154,58 @@ report_option = click.option(
 skip_bad_option = click.option(
     "--skip-bad", is_flag=True, default=None, help="Leave damaged files out, and say which, instead of stopping."
 )
+
+
+def pipeline_options(function: F) -> F:
+    """What `run`, `explain` and `bisect` take besides their own options; `pipeline_request` reads them."""
+    for option in reversed(
+        (
+            click.option(
+                "--calib", metavar="DATA", help="Samples to calibrate with: a folder, a file, or module:function."
+            ),
+            click.option("--target", metavar="NAME", help="What the model is to run on.  [default: the pipeline's]"),
+            click.option("--method", metavar="NAME", help="Calibration method.  [default: the pipeline's]"),
+            click.option(
+                "--calib-samples",
+                type=click.IntRange(min=1),
+                metavar="N",
+                help="Calibrate with at most so many samples.",
+            ),
+            click.option(
+                "--keep-float", multiple=True, metavar="PATTERN", help="Pattern of what stays float; repeatable."
+            ),
+            click.option(
+                "--keep-overridable", is_flag=True, help="Keep initializers that are inputs, too, and what reads them."
+            ),
+            skip_bad_option,
+            threads_option,
+            preprocess_options,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def pipeline_request(pipeline: str, model: Path, values: dict[str, Any]) -> Request:
+    """The values of `pipeline_options` as a request; what is left over are preprocessing settings."""
+    from onnxq.pipeline.calibration import CalibrationSection
+    from onnxq.workbench.setup import Request
+
+    values = dict(values)
+    calibration = CalibrationSection(
+        method=values.pop("method"), limit=values.pop("calib_samples"), threads=values.pop("threads")
+    )
+    return Request(
+        pipeline=pipeline,
+        model=model,
+        calib=values.pop("calib"),
+        target=values.pop("target"),
+        calibration=calibration,
+        keep_float=values.pop("keep_float"),
+        keep_overridable=values.pop("keep_overridable"),
+        skip_bad=bool(values.pop("skip_bad")),
+        preprocess=given(values),
+    )
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class Crash:
             save(model, folder / MODEL)
         except (OnnxqError, OSError) as error:
             return f"; nothing could be left in {folder} to run it again ({error})"
-        return f"; to run it again: onnxq run {folder / REST} {folder / MODEL} -o again.onnx"
+        flag = " --keep-overridable" if self.context.keep_overridable else ""
+        return f"; to run it again: onnxq run {folder / REST} {folder / MODEL} -o again.onnx{flag}"
 
 
 def _unused(folder: Path) -> Path:

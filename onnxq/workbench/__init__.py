@@ -1,0 +1,1 @@
+"""Pipelines by hand: run one, explain a model, find the pass that hurts."""

@@ -1,0 +1,197 @@
+"""From what a command was told to a loaded model, a pipeline and a context: what run, explain and bisect begin with."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxq.data.open import open_dataset
+from onnxq.data.preprocess import Preprocess
+from onnxq.data.sample import Dataset
+from onnxq.errors import ModelError, UsageError
+from onnxq.ir.load import is_quantized, load
+from onnxq.ir.model import Model
+from onnxq.ir.opset import made_up_sample
+from onnxq.pipeline.base import Context, Stage
+from onnxq.pipeline.calibration import CalibrationSection, over
+from onnxq.pipeline.manager import Pipeline
+from onnxq.pipeline.prepare import prepare
+from onnxq.pipeline.spec import load_pipeline
+from onnxq.pipeline.write import DEFAULT_TARGET
+from onnxq.progress import Progress, Silent
+from onnxq.quantization import Options, PlanProvider, Timing, make_calibrators, unmatched
+from onnxq.runtime.session import Level, Session
+from onnxq.targets.target import Target, load_target
+
+SAMPLES = 2
+"""Calibration samples that passes are verified on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a command was told; what it was not told, the pipeline says.
+
+    Attributes:
+        pipeline: registered name or file.
+        model: the file.
+        calib: samples to calibrate with, relative to the current folder; None: those that the pipeline names.
+        target: None: the pipeline's.
+        calibration: method, weights, limit, threads.
+        preprocess: single settings over the pipeline's.
+        keep_float: patterns, besides the pipeline's.
+        keep_overridable: leave initializers that are also graph inputs overridable.
+        skip_bad: leave damaged files out.
+    """
+
+    pipeline: str
+    model: Path
+    calib: str | None = None
+    target: str | None = None
+    calibration: CalibrationSection = field(default_factory=CalibrationSection)
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    keep_float: tuple[str, ...] = ()
+    keep_overridable: bool = False
+    skip_bad: bool = False
+
+
+@dataclass(kw_only=True)
+class Work:
+    """Everything is there and no pass has run.
+
+    Attributes:
+        model: whose graph the passes edit.
+        pipeline: with what the command said put over it.
+        context: for the passes.
+        provider: of the plan; None without calibration samples.
+        samples: inputs to compare on: calibration samples, else made-up ones.
+        timing: so far `load` and `convert`.
+        reproduce: makes the same model again.
+    """
+
+    model: Model
+    pipeline: Pipeline
+    context: Context
+    provider: PlanProvider | None
+    samples: list[Mapping[str, NDArray[Any]]]
+    timing: Timing
+    reproduce: Callable[[], Model]
+
+
+def read_pipeline(request: Request) -> tuple[Pipeline, Target]:
+    """The pipeline with the request over it, and its target; reads no model.
+
+    Raises:
+        ConfigError, UnknownNameError: faults of the pipeline.
+        UsageError: it needs calibration samples, and nobody names any.
+    """
+    pipeline = load_pipeline(request.pipeline)
+    calibration = over(request.calibration, pipeline.calibration)
+    if request.calib is not None:
+        data = request.calib
+        if pipeline.base.resolve() != Path.cwd() and Path(data.rpartition(":")[0] or data).exists():
+            data = os.path.relpath(data, pipeline.base)
+        calibration = replace(calibration, data=data)
+    if request.preprocess:
+        given = Preprocess.from_mapping(request.preprocess)
+        changed = {name: getattr(given, name) for name in request.preprocess}
+        calibration = replace(calibration, preprocess=replace(calibration.preprocess, **changed))
+    if "plan" in pipeline.needs and calibration.data is None:
+        first = next(step.name for step in pipeline.steps if "plan" in step.body.needs)
+        raise UsageError(f'pass "{first}" needs a plan, which is made from samples: give --calib DATA')
+    name = request.target or pipeline.target or DEFAULT_TARGET
+    keep = (*pipeline.keep_float, *request.keep_float)
+    return replace(pipeline, calibration=calibration, keep_float=keep, target=name), load_target(name)
+
+
+def set_up(request: Request, *, progress: Progress | None = None) -> Work:
+    """Read the pipeline, then the model, then open the samples.
+
+    Raises:
+        OnnxqError: one sentence for whatever the user can mend.
+    """
+    pipeline, target = read_pipeline(request)
+    timing = Timing()
+    with timing.stage("load"):
+        model = load(request.model, keep_overridable=request.keep_overridable)
+    found = is_quantized(model.graph)
+    _check_stage(pipeline, request.model, found)
+    data = _open(request, pipeline)
+    samples = [s.inputs for s in itertools.islice(iter(data), SAMPLES)] if data is not None else _made_up(model)
+    unused = unmatched(model.graph, pipeline.keep_float)
+
+    def ready(loaded: Model) -> Model:
+        if found:  # the converter does not know all quantized forms
+            return loaded
+        first = samples[0] if samples else None
+        return prepare(loaded, target, first, keep_overridable=request.keep_overridable)
+
+    with timing.stage("convert"):
+        model = ready(model)
+    context = Context(target=target, keep_float=pipeline.keep_float, keep_overridable=request.keep_overridable)
+    provider: PlanProvider | None = None
+    if data is not None and "plan" in pipeline.needs:
+        options = Options(
+            target=target,
+            pipeline=pipeline,
+            calibrators=make_calibrators(pipeline.calibration.method, pipeline.calibration.settings),
+            weight_method=pipeline.calibration.weights,
+            keep_float=pipeline.keep_float,
+            keep_overridable=request.keep_overridable,
+            calib_limit=pipeline.calibration.limit,
+            threads=pipeline.calibration.threads,
+        )
+        provider = PlanProvider(model, data, options, unused=unused, timing=timing, progress=progress or Silent())
+        context.providers = {"plan": provider}
+    return Work(
+        model=model,
+        pipeline=pipeline,
+        context=context,
+        provider=provider,
+        samples=samples,
+        timing=timing,
+        reproduce=lambda: ready(load(request.model, keep_overridable=request.keep_overridable)),
+    )
+
+
+def _check_stage(pipeline: Pipeline, model: Path, found: list[str]) -> None:
+    if not pipeline.steps:
+        return
+    first = pipeline.steps[0]
+    stages = (first.body.takes, *first.body.also_takes)
+    if found and set(stages) == {Stage.FLOAT}:
+        raise ModelError(
+            f"{model} is quantized already (it has {', '.join(found)}), and the first pass, {first.name}, takes a "
+            "float model: give the float model, or a pipeline that begins with a pass for quantized ones"
+        )
+    if not found and Stage.FLOAT not in stages:
+        raise ModelError(
+            f"{model} is a float model, and the first pass, {first.name}, takes a quantized one "
+            f"(stage {first.body.takes.value}): give a quantized model, or put insert-qdq first"
+        )
+
+
+def _open(request: Request, pipeline: Pipeline) -> Dataset | None:
+    calibration = pipeline.calibration
+    if calibration.data is None:
+        return None
+    return open_dataset(
+        calibration.data,
+        Session(request.model, level=Level.OFF, threads=1, prepacking=False).inputs,
+        calibration.preprocess,
+        base=pipeline.base,
+        skip_bad=request.skip_bad,
+        limit=calibration.limit,
+    )
+
+
+def _made_up(model: Model) -> list[Mapping[str, NDArray[Any]]]:
+    try:
+        return [made_up_sample(model)]
+    except ValueError:
+        return []
