@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,7 +35,10 @@ def command(name: str | None, as_json: bool) -> None:
     else:
         width = max((len(one["name"]) for one in described), default=0)
         for one in described:
-            click.echo(f"{one['name']:{width}}  {one['summary']}  ({one['package']})")
+            line = f"{one['summary']}  ({one['package']})"
+            columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else max(len(line), 1) + width + 3
+            for i, part in enumerate(textwrap.wrap(line, max(columns - width - 3, 30)) or [""]):
+                click.echo(f"{one['name'] if i == 0 else '':{width}}  {part}")
 
 
 def _describe(name: str, body: type[Pass]) -> dict[str, Any]:

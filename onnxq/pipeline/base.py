@@ -119,8 +119,8 @@ class Pass:
 
     @classmethod
     def summary(cls) -> str:
-        """The first line of the class docstring."""
-        return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
+        """The first paragraph of the class docstring, as one line."""
+        return " ".join((cls.__doc__ or "").strip().partition("\n\n")[0].split())
 
 
 PassFactory = Callable[..., Any]

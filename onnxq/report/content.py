@@ -322,7 +322,18 @@ def _notes(result: Result) -> list[str]:
             notes.append(
                 f"The machine was busy when latency with {_threads(one)} was measured: read the ratio with care."
             )
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys(_sentence(note) for note in notes))
+
+
+def _sentence(note: str) -> str:
+    """A note as a sentence.
+
+    >>> _sentence("weights use 7 bits, as asked"), _sentence("bad/2.png is no picture"), _sentence("It is.")
+    ('Weights use 7 bits, as asked.', 'bad/2.png is no picture.', 'It is.')
+    """
+    first = note.split(" ", 1)[0]
+    start = note[:1].upper() + note[1:] if first.isalpha() and first.islower() else note
+    return start if start.endswith((".", "?", "!")) else start + "."
 
 
 def _environment(result: Result) -> Iterator[Section]:

@@ -157,10 +157,11 @@ def _drop(accuracy: Accuracy, limit: Drop) -> Check:
     allowed = limit.value * abs(metric.reference) if limit.relative else limit.value
     # scores are quotients of whole numbers: a drop of exactly the limit must not fail by one rounding
     passed = metric.drop <= allowed + 1e-12
+    absolute = f", which is {_number(allowed)}" if limit.relative else ""
     sentence = (
         f"{metric.name}: {_number(metric.reference)} -> {_number(metric.candidate)}, drop {_number(metric.drop)} "
         f"(95 % interval {_number(metric.interval.low)} to {_number(metric.interval.high)}), "
-        f"{'within' if passed else 'over'} the limit of {limit}"
+        f"{'within' if passed else 'over'} the limit of {limit}{absolute}"
     )
     return Check(name=f"drop of {metric.name}", passed=passed, measured=metric.drop, limit=allowed, sentence=sentence)
 

@@ -20,8 +20,9 @@ PHRASES = [
     "onnxq quantize", "256 samples of calib.npz", "892 kB", "253 kB", "3.53 times smaller", "1.23 ms", "0.500 ms",
     "0.9305", "0.9295",
     "30.2 dB", "equal", "99.50%", "99.00% of elements", "3.00 M of 4.00 M", "75.0%", "12 Tanh", "it was asked for",
-    "Gate: FAIL", "speed-up: below the limit", "a note on accuracy", "a [bold]note[/bold] of the run", "fold-batchnorm",
-    "two consumers", "1.50 s", "Some CPU", "com.microsoft 1", "float32 [n, 3, ?]", "out.data", "3 Conv, 1 Relu",
+    "Gate: FAIL", "speed-up: below the limit", "A note on accuracy.", "A [bold]note[/bold] of the run",
+    "fold-batchnorm", "two consumers", "1.50 s", "Some CPU", "com.microsoft 1", "float32 [n, 3, ?]", "out.data",
+    "3 Conv, 1 Relu",
 ]  # fmt: skip
 
 

@@ -68,7 +68,8 @@ def test_sentences() -> None:
         accuracy(), LATENCY, SIZES, Limits(max_drop=Drop(0.005, relative=True), min_speedup=1.5, min_sqnr_db=20)
     )
     assert [c.sentence for c in verdict.checks] == [
-        "top1: 0.9 -> 0.89, drop 0.01 (95 % interval 0.005 to 0.015), over the limit of 0.5 % of the float score",
+        "top1: 0.9 -> 0.89, drop 0.01 (95 % interval 0.005 to 0.015), over the limit of 0.5 % of the float score, "
+        "which is 0.0045",
         "SQNR of y: 30 dB, at least the limit of 20 dB",
         "speed-up: 2 times, at least the limit of 1.5 times",
     ]
