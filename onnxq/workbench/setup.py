@@ -20,7 +20,7 @@ from onnxq.ir.model import Model
 from onnxq.ir.opset import made_up_sample
 from onnxq.pipeline.base import Context, Stage
 from onnxq.pipeline.calibration import CalibrationSection, over
-from onnxq.pipeline.manager import Pipeline
+from onnxq.pipeline.manager import Pipeline, Step
 from onnxq.pipeline.prepare import prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.pipeline.write import DEFAULT_TARGET
@@ -83,8 +83,11 @@ class Work:
     reproduce: Callable[[], Model]
 
 
-def read_pipeline(request: Request) -> tuple[Pipeline, Target]:
+def read_pipeline(request: Request, *, plan: bool = True) -> tuple[Pipeline, Target]:
     """The pipeline with the request over it, and its target; reads no model.
+
+    Args:
+        plan: passes that need a plan will run, so samples must be named.
 
     Raises:
         ConfigError, UnknownNameError: faults of the pipeline.
@@ -101,7 +104,7 @@ def read_pipeline(request: Request) -> tuple[Pipeline, Target]:
         given = Preprocess.from_mapping(request.preprocess)
         changed = {name: getattr(given, name) for name in request.preprocess}
         calibration = replace(calibration, preprocess=replace(calibration.preprocess, **changed))
-    if "plan" in pipeline.needs and calibration.data is None:
+    if plan and "plan" in pipeline.needs and calibration.data is None:
         first = next(step.name for step in pipeline.steps if "plan" in step.body.needs)
         raise UsageError(f'pass "{first}" needs a plan, which is made from samples: give --calib DATA')
     name = request.target or pipeline.target or DEFAULT_TARGET
@@ -109,13 +112,18 @@ def read_pipeline(request: Request) -> tuple[Pipeline, Target]:
     return replace(pipeline, calibration=calibration, keep_float=keep, target=name), load_target(name)
 
 
-def set_up(request: Request, *, progress: Progress | None = None) -> Work:
+def set_up(request: Request, *, steps: tuple[Step, ...] | None = None, progress: Progress | None = None) -> Work:
     """Read the pipeline, then the model, then open the samples.
+
+    Args:
+        steps: instead of the pipeline's.
 
     Raises:
         OnnxqError: one sentence for whatever the user can mend.
     """
-    pipeline, target = read_pipeline(request)
+    pipeline, target = read_pipeline(request, plan=steps is None)
+    if steps is not None:
+        pipeline = replace(pipeline, steps=steps)
     timing = Timing()
     with timing.stage("load"):
         model = load(request.model, keep_overridable=request.keep_overridable)
