@@ -15,6 +15,7 @@ from onnxq.config.job import Job, Source
 from onnxq.data.open import open_dataset
 from onnxq.data.sample import Dataset, InputSpec
 from onnxq.errors import OutputError, UsageError, VerdictError
+from onnxq.ir.load import external_files
 from onnxq.ir.model import Model
 from onnxq.ir.save import check_writable, save
 from onnxq.pipeline.calibration import PipelineCalibration, over
@@ -60,6 +61,12 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
     if output.resolve() == job.model.resolve():
         raise UsageError(f"the output {output} is the model itself: give another path with -o")
     check_writable(output)
+    weights = {file.resolve() for file in external_files(job.model)} if job.model.is_file() else set()
+    for written in (output, output.with_name(f"{output.name}.data")):
+        if written.resolve() in weights:
+            raise UsageError(
+                f"the output would replace {written}, which holds the model's weights: give another with -o"
+            )
     target = load_target(job.target, reduce_range=job.reduce_range)
     pipeline = load_pipeline(
         list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target, job.base

@@ -386,6 +386,26 @@ def test_what_is_no_regular_file_is_not_replaced(onnxq: Any, tmp_path: Path) -> 
     assert (tmp_path / "pipe").is_fifo()
 
 
+def test_models_and_their_weights_are_never_replaced(onnxq: Any, tmp_path: Path) -> None:
+    path = convolutions(tmp_path)
+    model = onnx.load(path)
+    path.unlink()
+    onnx.save(model, path, save_as_external_data=True, location="out.onnx.data", size_threshold=0)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    common = ("quantize", path, "--calib", tmp_path / "calib.npz", "--no-validate")
+    for options, said in (
+        (("-o", path), "is the model itself"),
+        (("-o", tmp_path / "out.onnx"), "which holds the model's weights"),
+        (("-o", tmp_path / "out.onnx.data"), "which holds the model's weights"),
+        (("--report", path), "would replace a model"),
+        (("-o", tmp_path / "o.onnx", "--report", tmp_path / "o.onnx"), "would replace a model"),
+    ):
+        done = onnxq(*common, *options)
+        assert (done.code, said in done.sentence) == (2, True), done.err
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert onnxq(*common, "-o", tmp_path / "o.onnx", "--report", tmp_path / "r.json").code == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:

@@ -59,5 +59,5 @@ def command(
         threads=threads,
         gate=options.given({"max_drop": max_drop}),
     )
-    result = driver.gate(baseline, candidate, job, progress=output.begin(report))
+    result = driver.gate(baseline, candidate, job, progress=output.begin(report, baseline, candidate))
     return output.emit(result, as_json=as_json, report=report)

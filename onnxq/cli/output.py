@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from onnxq.errors import OutputError
+from onnxq.errors import OutputError, UsageError
 from onnxq.ir.save import check_writable
 from onnxq.progress import Progress
 from onnxq.report import json as machine
@@ -16,13 +16,16 @@ from onnxq.report.progress import make_progress
 from onnxq.validate.result import Result
 
 
-def begin(report: Path | None) -> Progress:
+def begin(report: Path | None, *models: Path | None) -> Progress:
     """Progress on stderr.
 
     Raises:
         OutputError: the report file could not be written; said before the work, not after it.
+        UsageError: it would replace one of the models.
     """
     if report is not None:
+        if report.resolve() in {model.resolve() for model in models if model is not None}:
+            raise UsageError(f"the report {report} would replace a model: give another path with --report")
         check_writable(report)
     return make_progress()
 

@@ -94,4 +94,6 @@ def command(
         threads=threads,
         strict=strict,
     )
-    return printed.emit(driver.quantize(job, progress=printed.begin(report)), as_json=as_json, report=report)
+    return printed.emit(
+        driver.quantize(job, progress=printed.begin(report, job.model, job.output)), as_json=as_json, report=report
+    )

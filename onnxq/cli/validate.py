@@ -56,4 +56,6 @@ def command(
         eval_limit=samples,
         threads=threads,
     )
-    return output.emit(driver.validate(fp32, int8, job, progress=output.begin(report)), as_json=as_json, report=report)
+    return output.emit(
+        driver.validate(fp32, int8, job, progress=output.begin(report, fp32, int8)), as_json=as_json, report=report
+    )
