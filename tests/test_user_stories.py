@@ -200,6 +200,28 @@ def test_a_sequence_of_float_tensors_is_compared_in_decibels(onnxq: Any, tmp_pat
     assert " dB" in note
 
 
+def test_random_numbers_are_no_fault_of_the_passes(onnxq: Any, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("RandomNormalLike", ["x"], ["r"], "r", scale=0.05),
+        helper.make_node("Add", ["x", "r"], ["a"], "a"),
+        helper.make_node("MatMul", ["a", "w"], ["y"], "m"),
+    ]
+    inputs, outputs = [value("x", ["N", 8])], [value("y", ["N", 8])]
+    assert heavy(story(onnxq, save(tmp_path, nodes, inputs, outputs, {"w": weight(8, 8)}, {"x": weight(8, 8)}))) == (
+        1,
+        1,
+    )
+
+
+def test_samples_that_give_nan_are_named_once(onnxq: Any, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Sqrt", ["x"], ["s"], "s"), helper.make_node("MatMul", ["s", "w"], ["y"], "m")]
+    ends = [value("x", ["N", 8])], [value("y", ["N", 8])]
+    path = save(tmp_path, nodes, *ends, {"w": weight(8, 8)}, {"x": np.full((4, 8), -1, np.float32)})
+    done = onnxq("quantize", path, "--calib", tmp_path / "calib.npz")
+    assert done.code == 2
+    assert done.sentence.startswith('tensor "s" has NaN in sample 0 (calib.npz[0])')
+
+
 def test_strings_pass_through(onnxq: Any, tmp_path: Path) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "m"), helper.make_node("Identity", ["s"], ["t"], "i")]
     inputs = [value("x", ["N", 8]), value("s", ["N"], TensorProto.STRING)]
