@@ -1,0 +1,114 @@
+"""DQ goes down through moves: where, in which form, and where not."""
+
+from __future__ import annotations
+
+import pytest
+from rewriting import bitwise, keep
+
+from onnxq.errors import ConfigError
+from onnxq_passes.sink_dequantize import SinkDequantize
+
+K = "float s = {0.05}, uint8 z = {120}"
+BARE = SinkDequantize(form="bare")
+
+
+def test_pair_form_in_front_of_a_float_reader() -> None:
+    head = f"(uint8[2,3] p) => (float[3,2] y) <{K}>"
+    bitwise(
+        SinkDequantize(),
+        f"{head} {{ [d] a = DequantizeLinear(p, s, z) [t] b = Transpose(a) [n] y = Neg(b) }}",
+        f"{head} {{ [d] a = DequantizeLinear(p, s, z) [t] b = Transpose(a) [b_QuantizeLinear] b_quantized = QuantizeLinear(b, s, z) "
+        "[b_DequantizeLinear] b_dequantized = DequantizeLinear(b_quantized, s, z) [n] y = Neg(b_dequantized) }",
+        rewrites=1,
+    )
+
+
+def test_pair_form_at_an_output_keeps_its_name_and_the_q_beside() -> None:
+    head = f"(uint8[2,3] p) => (float[3,2] y, uint8[3,2] w) <{K}>"
+    bitwise(
+        SinkDequantize(),
+        f"{head} {{ [d] a = DequantizeLinear(p, s, z) [t] y = Transpose(a) [q] w = QuantizeLinear(y, s, z) }}",
+        f"{head} {{ [d] a = DequantizeLinear(p, s, z) [t] y_float = Transpose(a) [y_float_QuantizeLinear] y_float_quantized = QuantizeLinear(y_float, s, z) "
+        "[y_float_DequantizeLinear] y = DequantizeLinear(y_float_quantized, s, z) [q] w = QuantizeLinear(y_float, s, z) }",
+        rewrites=1,
+    )
+
+
+def test_bare_form_leaves_the_dq_to_other_readers() -> None:
+    head = f"(uint8[2,3] p) => (float[3,2] y, float[2,3] w) <{K}>"
+    bitwise(
+        BARE,
+        f"{head} {{ [d] a = DequantizeLinear(p, s, z) [t] y = Transpose(a) [n] w = Neg(a) }}",
+        f"{head} {{ [d] a = DequantizeLinear(p, s, z) [t] y_quantized = Transpose(p) [y_DequantizeLinear] y = DequantizeLinear(y_quantized, s, z) [n] w = Neg(a) }}",
+        rewrites=1,
+    )
+
+
+def test_where_with_a_constant_on_the_grid() -> None:
+    head = f"(bool[2] c, uint8[2] p) => (float[2] y) <{K}, float k = {{0}}"
+    bitwise(
+        BARE,
+        f"{head}> {{ [d] a = DequantizeLinear(p, s, z) [w] y = Where(c, a, k) }}",
+        f"{head}, uint8 k_quantized = {{120}}> {{ [w] y_quantized = Where(c, p, k_quantized) [y_DequantizeLinear] y = DequantizeLinear(y_quantized, s, z) }}",
+        rewrites=1,
+    )
+    for number in ("0.01", "-0.0", "100.0"):
+        graph = f"{head}> {{ [d] a = DequantizeLinear(p, s, z) [w] y = Where(c, a, k) }}".replace(
+            "{0}", f"{{{number}}}"
+        )
+        keep(BARE, graph, "not on the grid")
+
+
+def test_pad_fills_with_the_zero_point() -> None:
+    head = f"(uint8[3] p) => (float[5] y) <{K}, int64[2] w = {{1, 1}}"
+    bitwise(
+        BARE,
+        f"{head}> {{ [d] a = DequantizeLinear(p, s, z) [m] y = Pad(a, w) }}",
+        f"{head}, uint8 m_fill = {{120}}> {{ [m] y_quantized = Pad(p, w, m_fill) [y_DequantizeLinear] y = DequantizeLinear(y_quantized, s, z) }}",
+        rewrites=1,
+    )
+    keep(BARE, f"{head}, float c = {{0.07}}> {{ [d] a = DequantizeLinear(p, s, z) [m] y = Pad(a, w, c) }}", "grid")
+
+
+def test_a_channel_axis_is_carried_along() -> None:
+    head = "(uint8[2,3,1] p) => (float[3,2,1] y) <float[3] s = {0.05, 0.1, 0.2}"
+    nodes = "{ [d] a = DequantizeLinear <axis = -2> (p, s) [t] y = Transpose <perm = [1, 0, 2]> (a) }"
+    bitwise(
+        BARE,
+        f"{head}, float[2,3,1] a> {nodes}",
+        f"{head}, uint8[3] d_zero_point = {{0, 0, 0}}> {{ [t] y_quantized = Transpose <perm = [1, 0, 2]> (p) "
+        "[y_DequantizeLinear] y = DequantizeLinear <axis = 0> (y_quantized, s, d_zero_point) }",
+        rewrites=1,
+    )
+    keep(BARE, f"{head}> {nodes}", "rank of its input is not known")
+
+
+D = "[d] a = DequantizeLinear(p, s, z)"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        (f"{D} [c] b = Concat <axis = 0> (a, x) [n] y = Neg(b)", "input 1 is not dequantized"),
+        (f"{D} [e] b = DequantizeLinear(p, s2, z) [c] f = Concat <axis = 0> (a, b) [n] y = Neg(f)", "different"),
+        (f"{D} [t] b = Transpose(a) [q] c = QuantizeLinear(b, s2, z) [n] y = DequantizeLinear(c, s2, z)", "other parameters"),
+        ("[d] a = DequantizeLinear(j, s) [t] b = Transpose(a) [n] y = Neg(b)", "Q(DQ(q)) is not q"),
+        (f"{D} [m] b = Resize <mode = \"linear\"> (a, , r) [n] y = Neg(b)", "computes new values"),
+        (f"{D} [m] b = ScatterND <reduction = \"add\"> (a, i, a) [n] y = Neg(b)", "reduction add"),
+    ],
+)  # fmt: skip
+def test_what_stays(nodes: str, reason: str) -> None:
+    head = f"(float[2,2] x, uint8[2,2] p) => (float[n,m] y) <{K}, float s2 = {{0.06}}, float[2] r = {{2, 2}}, int64[2,1] i = {{0, 1}}, int32[2,2] j = {{1, 2, 3, 4}}>"
+    keep(SinkDequantize(), f"{head} {{ {nodes} }}", reason)
+
+
+def test_nothing_to_do_between_dq_and_q() -> None:
+    keep(
+        SinkDequantize(),
+        f"(uint8[2,3] p) => (uint8[3,2] y) <{K}> {{ {D} [t] b = Transpose(a) [q] y = QuantizeLinear(b, s, z) }}",
+    )
+
+
+def test_unknown_form() -> None:
+    with pytest.raises(ConfigError, match="pair or bare"):
+        SinkDequantize(form="naked")
