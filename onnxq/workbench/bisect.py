@@ -181,9 +181,11 @@ def _moved(work: Work, before: Model, step: Step, inputs: Inputs, limit: int) ->
         a, b = old[name], new[name]
         if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or a.shape != b.shape or not a.size:
             continue
-        x, gap = a.astype(np.float64), np.abs(a.astype(np.float64) - b)
-        if float(np.nanmax(gap)) > CHANGED * max(float(np.nanmax(np.abs(x))), 1e-30):
-            sqnr = decibels(float(np.nansum(x**2)), float(np.nansum(gap**2)))
+        finite = np.isfinite(a) & np.isfinite(b)
+        x = a[finite].astype(np.float64)
+        gap = np.abs(x - b[finite])
+        if float(gap.max(initial=0.0)) > CHANGED * float(np.abs(x).max(initial=1e-30)):
+            sqnr = decibels(float(x @ x), float(gap @ gap))
             found.append(NodeEffect(name=makers[name].name, op=makers[name].op, sqnr_db=sqnr, gain_db=None))
     return found[:limit], max(len(found) - limit, 0)
 
