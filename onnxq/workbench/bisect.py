@@ -116,6 +116,8 @@ def bisect(
     if request.calib is None:
         request = replace(request, calib=data)
     work = set_up(request, progress=progress)
+    if work.provider is not None:
+        work.provider.check = False
     session = Session(request.model, level=Level.OFF, threads=1, prepacking=False)
     preprocess = work.pipeline.calibration.preprocess
     opened = open_dataset(data, session.inputs, preprocess, base=Path(), skip_bad=request.skip_bad, limit=samples)

@@ -147,7 +147,7 @@ def test_a_file_without_passes_or_with_another_form() -> None:
 def test_unknown_pipelines() -> None:
     with pytest.raises(UnknownNameError, match='there is no pipeline "cup": did you mean "cpu"'):
         load_pipeline("cup")
-    with pytest.raises(ConfigError, match="there is no pipeline file nowhere.yaml"):
+    with pytest.raises(ConfigError, match=r"there is no pipeline file nowhere\.yaml"):
         load_pipeline("nowhere.yaml")
 
 
