@@ -102,6 +102,22 @@ class Facts:
         uses = self.consumers.get(tensor.name, [])
         return uses[0].node if len(uses) == 1 and not uses[0].path else None
 
+    def only_edge(self, tensor: Any) -> gs.Node | None:
+        """The only node of the main graph that a tensor leads to, as runtimes count: graph outputs are no readers, and
+        bodies read through the node that owns them.
+        """
+        found: dict[str, gs.Node] = {}
+        edges = 0
+        for use in self.consumers.get(tensor.name, []):
+            if use.path:
+                owner = use.path[0].rpartition("/")[0]
+                edges += owner not in found
+                found[owner] = self.by_name[owner]
+            elif use.node is not None:
+                edges += 1
+                found[use.node.name] = use.node
+        return next(iter(found.values())) if edges == 1 else None
+
     def declared_float(self, node: gs.Node) -> bool:
         """True if the node computes on floats: at least one input and one output may be float32."""
         return any(self.is_float(t) for t in node.outputs) and any(self.is_float(t) for t in node.inputs if t.name)

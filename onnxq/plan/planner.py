@@ -91,6 +91,10 @@ def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> 
             continue
         kernel = target.kernels[node.op]
         operands = [node.inputs[s] for s in data_slots(node) if node.inputs[s].name]
+        pulled = [p for t in operands if (p := protect.pulled_output(facts, target, t, chosen.integer))]
+        if pulled:
+            out[node.name] = f"ONNX Runtime would quantize the model's output {pulled[0]}, too, which is moved into it"
+            continue
         spans: list[tuple[float, str]] = []
         for tensor in [*operands, *node.outputs]:
             constant = facts.constant(tensor)

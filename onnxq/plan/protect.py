@@ -1,12 +1,13 @@
-"""Where ONNX Runtime would do something of its own with a DequantizeLinear of ours, the DQ gets a form that it leaves
-alone: per-axis with equal scales, which has the same values.
+"""What ONNX Runtime would do of its own with our Q and DQ. In cases 1 and 2 the DQ gets a form that it leaves alone:
+per-axis with equal scales, which has the same values.
 
 1. A Conv, ConvTranspose or Gemm that stays float between a scalar DQ and a Q: its float weights would be quantized
    per tensor, behind our back (WeightBiasQuantization).
 2. A chain of moves (MaxPool, Reshape ...) that a body of If, Loop or Scan reads: a scalar DQ in front of it is pushed
    through the chain, and where the only reader is a body, ORT 1.31 aborts the process (QDQPropagation).
-
-Where no axis has a size that the weights fix, the op that makes the tensor stays float.
+   Where no axis has a size that the weights fix, the op that makes the tensor stays float.
+3. A Q behind a chain of moves is pulled forward over them, even over a graph output that only they read: what the
+   caller gets is then quantized, and cut by a Relu that ORT fused into the Q. Nothing reads such a chain in 8 bits.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ def form(
     if _captured_behind(facts, target, node):
         axis = _fixed_axis(facts, node.inputs[0]) if per_axis else None
         return None if axis is None else _per_axis(encoding, axis)
-    if per_axis and target.protect_float_weights and (axis := _weights_at_risk(facts, node, values)) is not None:
+    if (
+        per_axis
+        and target.protect_float_weights
+        and (axis := _weights_at_risk(facts, target, node, values)) is not None
+    ):
         return _per_axis(encoding, axis)
     return encoding
 
@@ -65,8 +70,8 @@ def _per_axis(encoding: Affine, axis: Axis) -> Affine:
 # case 1
 
 
-def _weights_at_risk(facts: Facts, node: gs.Node, values: Collection[str]) -> Axis | None:
-    if node.op not in ("Conv", "ConvTranspose", "Gemm") or not _quantized_behind(facts, node, values):
+def _weights_at_risk(facts: Facts, target: Target, node: gs.Node, values: Collection[str]) -> Axis | None:
+    if node.op not in ("Conv", "ConvTranspose", "Gemm") or not _quantized_behind(facts, target, node, values):
         return None
     weight = facts.constant(node.inputs[1])
     if weight is None:
@@ -76,11 +81,12 @@ def _weights_at_risk(facts: Facts, node: gs.Node, values: Collection[str]) -> Ax
     return 1, weight.shape[1] * int(node.attrs.get("group", 1)) if node.op == "Conv" else weight.shape[0]
 
 
-def _quantized_behind(facts: Facts, node: gs.Node, values: Collection[str]) -> bool:
+def _quantized_behind(facts: Facts, target: Target, node: gs.Node, values: Collection[str]) -> bool:
+    """A Q follows, if need be behind activations, and behind moves over which ORT pulls the Q forward."""
     tensor = node.outputs[0]
     while tensor.name not in values:
-        after = facts.sole_consumer(tensor)
-        if after is None or after.op not in ("Relu", "Clip"):
+        after = facts.only_edge(tensor)
+        if after is None or after.op not in ("Relu", "Clip", *target.pushed_through):
             return False
         tensor = after.outputs[0]
     return True
@@ -124,3 +130,25 @@ def _fixed_axis(facts: Facts, tensor: Any) -> Axis | None:
     if producer.op == "MatMul":
         return len(shape) - 1, weight.shape[-1]
     return 1, weight.shape[0 if producer.op == "Conv" or producer.attrs.get("transB", 0) else 1]
+
+
+# case 3
+
+
+def pulled_output(facts: Facts, target: Target, tensor: Any, integer: Collection[str]) -> str:
+    """The graph output over which ORT would pull the Q of an 8-bit tensor; "" if there is none.
+
+    Args:
+        integer: names of the nodes in integer kernels.
+    """
+    node = facts.producer.get(tensor.name)
+    while node is not None and node.name not in integer and node.op in ("Relu", "Clip", *target.pushed_through):
+        moves, tensor = node.op in target.pushed_through, node.inputs[0]
+        before = facts.producer.get(tensor.name)
+        if facts.only_edge(tensor) is not node or (before is not None and before.name in integer):
+            break
+        returned = any(use.node is None and not use.path for use in facts.consumers[tensor.name])
+        if moves and returned:
+            return str(tensor.name)
+        node = before
+    return ""

@@ -65,6 +65,7 @@ class _Selector:
         self.target = target
         self.nodes: list[gs.Node] = list(facts.graph.nodes)
         self.out = Selection()
+        self.forced: set[str] = set()
         self.veto = veto
         self.kernel: dict[str, Kernel] = {}
         for node in self.nodes:
@@ -145,6 +146,9 @@ class _Selector:
                 if kernel.kind == "weighted":
                     if kernel.output == "optional" and self._optional_output_wanted(node):
                         self._give(node)
+                    elif kernel.output == "optional" and self._must_have_output(node):
+                        self.forced.add(name)
+                        self._give(node)
                     continue
                 if name in self.out.integer or not self._operands_ready(node, kernel):
                     continue
@@ -156,6 +160,20 @@ class _Selector:
         activation = self._activation(node)
         tail = activation if activation is not None else node
         return tail.name not in self.out.absorbed and tail.outputs[0].name in self.out.values
+
+    def _must_have_output(self, node: gs.Node) -> bool:
+        """True where the runtime takes the only reader of the activation behind the op for the Q of its output, and
+        runs the op in float if it is none.
+        """
+        tensor = node.outputs[0]
+        after = self.facts.only_edge(tensor)
+        shape = self.facts.shape(tensor)
+        if node.op == "MatMul" and after is not None and after.op == "Add" and (shape is None or len(shape) == 2):
+            after = self.facts.only_edge(after.outputs[0])  # it makes Gemm of the two
+        if after is None or after.op not in self.target.looked_through or after.outputs[0].name in self.out.values:
+            return False
+        readers = self.facts.consumers.get(after.outputs[0].name, [])
+        return self.facts.only_edge(after.outputs[0]) is not None and all(r.node is not None for r in readers)
 
     def _operands_ready(self, node: gs.Node, kernel: Kernel) -> bool:
         operands = [node.inputs[s] for s in data_slots(node) if node.inputs[s].name]
@@ -260,7 +278,8 @@ class _Selector:
                 wanted.add(node.outputs[0].name)
             elif kernel.kind == "weighted":
                 wanted.add(node.inputs[0].name)
-                if kernel.output == "required" and node.name not in self.out.absorbed.values():
+                must = kernel.output == "required" or node.name in self.forced
+                if must and node.name not in self.out.absorbed.values():
                     wanted.update(t.name for t in node.outputs)
             else:
                 slots = data_slots(node)

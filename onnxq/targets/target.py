@@ -55,6 +55,8 @@ class Target:
         kernels: op -> kernel.
         no_kernel: op -> why there is none, where there is more to say than "no integer kernel".
         min_factor_sqnr: least SQNR (dB, relative per element) that the constant factors of a Mul must keep in 8 bits.
+        looked_through: activations behind an op with optional 8-bit output through which the runtime looks for a Q;
+            if their only reader is something else, it does not fuse the op.
         pushed_through: ops that the runtime pushes a DQ through by itself, and fails if a body of If reads behind them.
         protect_float_weights: keep the runtime from quantizing the float weights of an op between DQ and Q by itself.
         reduce_range: weights use 7 bits.
@@ -73,6 +75,7 @@ class Target:
     kernels: Mapping[str, Kernel]
     no_kernel: Mapping[str, str] = field(default_factory=dict)
     min_factor_sqnr: float = 30.0
+    looked_through: tuple[str, ...] = ()
     pushed_through: tuple[str, ...] = ()
     protect_float_weights: bool = False
     reduce_range: bool = False
@@ -118,6 +121,7 @@ def load_target(name: str, *, reduce_range: bool | None = None, cpu: Cpu | None 
             weight=weight,
             kernels=kernels,
             absorb=tuple(raw.pop("absorb", ())),
+            looked_through=tuple(raw.pop("looked_through", ())),
             pushed_through=tuple(raw.pop("pushed_through", ())),
             reduce_range=reduced,
             note=note,

@@ -79,3 +79,84 @@ def test_case_2_without_an_axis_of_fixed_size_the_tensor_stays_float() -> None:
     near = captured(body + "b = Exp(j) n = ReduceSum(z) b2 = Add(b, n)", "b2")
     assert next(d for d in near.plan.decisions.values() if d.op == "Concat").integer
     loads_and_agrees(near)
+
+
+MOVED = "n = Neg(x) t = Transpose<perm = [0,1,3,2]>(n) u = Relu(t) y = Conv <pads=[1,1,1,1]> (u, W)"
+
+
+def returned(body: str, outputs: str) -> Result:
+    typed = ", ".join(f"float[1,4,8,8] {o}" for o in outputs.split())
+    source = f"{HEAD} g (float[1,4,8,8] x) => ({typed}) <float[4,4,3,3] W = {{0}}> {{ {body} }}"
+    return quantize_text(source, constants=WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs"), [(MOVED, "n y"), (MOVED.replace("u = Relu(t)", "").replace("(u,", "(t,"), "n y")]
+)
+def test_case_3_an_output_that_moves_into_an_integer_op_stays_exact(body: str, outputs: str) -> None:
+    result = returned(body, outputs)
+    decision = next(d for d in result.plan.decisions.values() if d.op == "Conv")
+    assert not decision.integer and "would quantize the model's output n, too" in decision.reason
+    exact = result.run(Level.OFF, original=True)
+    for level in Level:
+        np.testing.assert_array_equal(result.run(level)["n"], exact["n"])
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs"),
+    [
+        (MOVED, "y"),
+        (MOVED, "t y"),  # no move behind it
+        (MOVED, "u y"),
+        (MOVED + " v = Exp(n)", "n v y"),  # another reader
+        (MOVED.replace("Neg(x)", "Conv <pads=[1,1,1,1]> (x, W)"), "n y"),  # n has 8 bits itself
+    ],
+)
+def test_case_3_near_misses(body: str, outputs: str) -> None:
+    result = returned(body, outputs)
+    assert all(d.integer for d in result.plan.decisions.values() if d.op == "Conv")
+    literal = result.run(Level.OFF)
+    for level in Level:
+        for name, value in result.run(level).items():
+            np.testing.assert_allclose(value, literal[name], rtol=0, atol=1e-6)
+
+
+def test_case_1_a_float_op_in_front_of_moves_and_a_q() -> None:
+    """The Q of the last Conv is pulled over the Transpose up to the ConvTranspose, whose weights ORT would take."""
+    moves = "r = Clip(d, lo) t = Transpose<perm = [0,1,3,2]>(r)"
+    pads = "<pads=[1,1,1,1]>"
+    body = f"a = Conv {pads} (x, W) d = ConvTranspose {pads} (a, W) {moves} y = Conv {pads} (t, W)"
+    inits = "float[4,4,3,3] W = {0}, float lo = {-3}"
+    source = f"{HEAD} g (float[1,4,8,8] x) => (float[1,4,8,8] y) <{inits}> {{ {body} }}"
+    result = quantize_text(source, constants=WEIGHTS)
+    assert axes(result, "a") == [1]
+    loads_and_agrees(result)
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+@pytest.mark.parametrize(
+    ("tail", "outputs", "forced"),
+    [
+        ("r = Relu(m) y = Tanh(r)", "y", True),
+        ("r = Clip(m, lo) y = Tanh(r)", "y", True),
+        ("r = Relu(m) y = Tanh(r)", "m y", True),
+        ("a = Add(m, b) r = Relu(a) y = Tanh(r)", "y", None),
+        ("r = Relu(m) y = Tanh(r)", "r y", False),
+        ("r = Relu(m) s = Tanh(r) y = Add(r, s)", "y", False),
+        ("y = Tanh(m)", "y", False),
+        ("y = Relu(m)", "y", False),
+    ],
+)
+def test_an_activation_with_one_reader_wants_its_op_in_8_bits(
+    op: str, tail: str, outputs: str, forced: bool | None
+) -> None:
+    """ORT takes the reader of a Relu for the Q that it looks for, and gives up on the MatMul in front of it."""
+    typed = ", ".join(f"float[2,8] {o}" for o in outputs.split())
+    inits = "float[8,8] W = {0}, float lo = {-0.5}, float[8] b = {1,2,3,4,5,6,7,8}"
+    result = quantize_text(f"{HEAD} g (float[2,8] x) => ({typed}) <{inits}> {{ m = {op}(x, W) {tail} }}")
+    assert all(d.integer for d in result.plan.decisions.values() if d.op == op)
+    assert not {"MatMul", "Gemm", "FusedGemm"} & set(result.kernels()), result.kernels()
+    quantized = {v.tensor for v in result.plan.values} - {"x"}
+    if forced is not None:
+        assert bool(quantized) == forced
+    loads_and_agrees(result)

@@ -237,7 +237,7 @@ def move(m: Builder, x: Operand, _: Operand, v: int) -> None:
         halves = m.constant(np.array([shape[1] // 2] * 2, np.int64))
         for name in m.node("Split", [x[0], halves], 2, axis=1):
             m.give(name, shape[0], shape[1] // 2, *shape[2:])
-    elif kind == 5 and len(shape) == 3 and v & 8:
+    elif kind == 5 and len(shape) == 3 and shape[1] >= 3 and v & 8:
         index = m.constant(np.array([0, 2, 1], np.int64))
         m.give(m.node("Gather", [x[0], index], axis=1)[0], shape[0], 3, shape[2])
     elif kind == 5:
@@ -343,10 +343,111 @@ def hide(m: Builder, x: Operand, _: Operand, v: int) -> None:
         m.give(half, *x[1])
 
 
+def odd_conv(m: Builder, x: Operand, _: Operand, v: int) -> None:
+    """Dilated, padded by auto_pad, of one dimension; dead and tiny channels."""
+    if len(x[1]) not in (3, 4):
+        return
+    n, c, size = x[1][0], x[1][1], x[1][2:]
+    w = np.random.default_rng(m.count).standard_normal((4, c, *[3] * len(size))).astype(np.float32)
+    w *= np.float32((c * 3 ** len(size)) ** -0.5)
+    if v & 1:
+        w[0], w[1] = 0, w[1] * 1e-9
+    inputs = [x[0], m.constant(w, "w")]
+    if v & 2:
+        inputs.append(m.constant(np.array([2, -1.5, 0, 0.1], np.float32)))
+    if v & 4 and min(size) >= 2:
+        (y,) = m.node("Conv", inputs, auto_pad="SAME_UPPER" if v & 8 else "SAME_LOWER", strides=[2] * len(size))
+        m.give(y, n, 4, *((d + 1) // 2 for d in size))
+    else:
+        (y,) = m.node("Conv", inputs, dilations=[2] * len(size), pads=[2] * 2 * len(size))
+        m.give(y, n, 4, *size)
+
+
+def shuffle(m: Builder, x: Operand, _: Operand, v: int) -> None:
+    if len(x[1]) != 4 or x[1][1] % 4:
+        return
+    n, c, h, w = x[1]
+    if v & 1:
+        m.give(m.node("DepthToSpace", [x[0]], blocksize=2)[0], n, c // 4, h * 2, w * 2)
+        return
+    (five,) = m.node("Reshape", [x[0], m.constant(np.array([0, 2, c // 2, h, w], np.int64))])
+    (turned,) = m.node("Transpose", [five], perm=[0, 2, 1, 3, 4])
+    (y,) = m.node("Reshape", [turned, m.constant(np.array([0, c, h, w], np.int64))])
+    m.give(y, n, c, h, w)
+
+
+def pick(m: Builder, x: Operand, y: Operand, v: int) -> None:
+    if x[1] != y[1]:
+        return
+    kind = v % 5
+    if kind == 0:
+        (mask,) = m.node("Greater", [x[0], y[0]])
+        m.give(m.node("Where", [mask, x[0], y[0] if v & 8 else m.constant(np.float32(0.5))])[0], *x[1])
+    elif kind == 1:
+        m.give(m.node("Max" if v & 8 else "Min", [x[0], y[0]])[0], *x[1])
+    elif kind == 2:
+        m.give(m.node("Sum", [x[0], y[0], x[0]])[0], *x[1])
+    elif kind == 3:
+        wide = m.node("Mul", [y[0], m.constant(np.float32(100))])[0] if v & 8 else x[0]
+        last = len(x[1]) - 1
+        if x[1][last] <= 16:
+            m.give(m.node("Concat", [x[0], wide, x[0]], axis=-1)[0], *x[1][:last], x[1][last] * 3)
+    elif len(x[1]) == 4:
+        (mean,) = m.node("GlobalAveragePool", [y[0]])
+        m.give(m.node("Add", [x[0], mean] if v & 8 else [mean, x[0]])[0], *x[1])
+
+
+def odd_linear(m: Builder, x: Operand, _: Operand, v: int) -> None:
+    """Biases of other shapes, alpha, transA, a weight that is a transposed initializer."""
+    k = x[1][-1]
+    if len(x[1]) not in (2, 3) or k > 64:
+        return
+    if len(x[1]) == 3 or v & 1:
+        (w,) = m.node("Transpose", [m.weight(16, k, fan=k, shared=bool(v & 4))], perm=[1, 0])
+        (y,) = m.node("MatMul", [x[0], w])
+        if v & 8:
+            b = m.floats(*((16,), (1, 16), ())[(v >> 1) % 3], scale=0.3)
+            (y,) = m.node("Add", [y, b])
+    else:
+        bias = ((1, 16), (16,), (1,), (2, 1))[(v >> 1) & 3]
+        inputs = [x[0], m.weight(k, 16, fan=k, shared=False), m.floats(*bias, scale=0.3)]
+        (y,) = m.node("Gemm", inputs, **({"alpha": 0.5, "beta": 2.0} if v & 8 else {}))
+    m.give(y, *x[1][:-1], 16)
+
+
+def spread(m: Builder, x: Operand, _: Operand, v: int) -> None:
+    shape = list(x[1])
+    if int(np.prod(shape)) > 2000:
+        return
+    if v & 1:
+        repeats = [1] * len(shape)
+        repeats[1] = 2
+        (y,) = m.node("Tile", [x[0], m.constant(np.array(repeats, np.int64))])
+        shape[1] *= 2
+    elif len(shape) == 4 and v & 2:
+        pads = m.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+        if min(shape[2:]) < 2 or shape[2] > 8:
+            return
+        (y,) = m.node("Pad", [x[0], pads], mode="reflect")
+        shape[2:] = [shape[2] + 2, shape[3] + 2]
+    elif len(shape) == 4:
+        (y,) = m.node("GlobalMaxPool", [x[0]])
+        shape[2:] = [1, 1]
+        if v & 4:
+            (y,) = m.node("Expand", [y, m.constant(np.array([1, 1, 4, 4], np.int64))])
+            shape[2:] = [4, 4]
+    else:
+        return
+    m.give(y, *shape)
+
+
 OPS: tuple[Op, ...] = (
     conv, relu, add, linear, pointwise, clip, concat, pool, move, scale, depthwise, swish, unary, squeeze_excite,
     batchnorm, attention, resize, reduce, conv_transpose, pad, layer_norm, branch, hide,
+    odd_conv, shuffle, pick, odd_linear, spread,
 )  # fmt: skip
+COMMON = 10
+"""The first ones, which most networks consist of."""
 
 
 def build(recipe: Recipe) -> onnx.ModelProto:
