@@ -46,7 +46,7 @@ class FuseMatmulIntegerToFloat(Fusion):
             raise CannotFuseError("its result is quantized: QLinearMatMul is its form")  # case 3
         inputs = [data.integers, weight.integers, work.scale(data), work.scale(weight), work.zero(data)]
         inputs.append(work.zero(weight))
-        add, bias = _bias(work, node, weight)
+        add, bias = _bias(work, node, data, weight)
         if add is None or bias is None:
             work.exchange(node, "MatMulIntegerToFloat", inputs, result)
             return
@@ -54,7 +54,7 @@ class FuseMatmulIntegerToFloat(Fusion):
         work.exchange(node, "MatMulIntegerToFloat", inputs, add.outputs[0], removed=[add])
 
 
-def _bias(work: Work, node: gs.Node, weight: Operand) -> tuple[gs.Node | None, gs.Tensor | None]:
+def _bias(work: Work, node: gs.Node, data: Operand, weight: Operand) -> tuple[gs.Node | None, gs.Tensor | None]:
     """The Add behind and its vector with one number per column (case 2)."""
     use = work.editor.only_use(node.outputs[0])
     if use is None or use[0].op != "Add" or not standard(use[0]):
@@ -64,6 +64,7 @@ def _bias(work: Work, node: gs.Node, weight: Operand) -> tuple[gs.Node | None, g
     tensor = use[0].inputs[1 - use[1]]
     shape = weight.integers.shape
     columns = shape[-1] if shape else None
+    most = max(len(data.integers.shape or ()), len(shape or ()), 1)  # an Add of higher rank would add dimensions
     made = work.editor.producer(tensor)
     values: NDArray[Any] | None = None
     if isinstance(tensor, gs.Constant):
@@ -75,6 +76,10 @@ def _bias(work: Work, node: gs.Node, weight: Operand) -> tuple[gs.Node | None, g
             return None, None
         if isinstance(given.integers, gs.Constant):
             values = dequantize(np.asarray(given.integers.values), given.said.encoding())
-    if values is None or values.dtype != np.float32 or values.shape != (columns,):
+    if values is None or values.dtype != np.float32 or values.ndim > most:
         return None, None
-    return use[0], tensor if isinstance(tensor, gs.Constant) else work.constant(f"{tensor.name}_bias", values)
+    if values.size != columns or values.shape[-1:] != (columns,):
+        return None, None
+    if isinstance(tensor, gs.Constant) and values.ndim == 1:
+        return use[0], tensor
+    return use[0], work.constant(f"{tensor.name}_bias", values.reshape(-1))

@@ -57,6 +57,17 @@ def test_equal_up_to_the_rounding_of_float(shape: tuple[int, ...], bias: str) ->
     assert made.spread() > 15
 
 
+@pytest.mark.parametrize(("shape", "kept"), [((1, 24), 0), ((1, 1, 24), 1), ((6, 24), 1), ((1,), 1)])
+def test_case_2_the_shape_of_the_bias(shape: tuple[int, ...], kept: int) -> None:
+    """Leading ones go; what adds dimensions, or differs by row, stays an Add."""
+    g = Qdq()
+    c = g.op("MatMul", g.data(6, 40), g.weight(40, 24, scale=0.00317))
+    g.raw(g.op("Add", c, g.constant(np.linspace(-3, 3, int(np.prod(shape))).reshape(shape))))
+    made = g.fuse(PASS)
+    assert (made.ops["MatMulIntegerToFloat"], made.ops["Add"]) == (1, kept)
+    assert made.gap <= 1e-5
+
+
 def test_two_activations() -> None:
     g = Qdq()
     g.raw(g.op("MatMul", g.data(2, 3, 5, 40), g.data(2, 3, 40, 6)))
