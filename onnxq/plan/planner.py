@@ -190,7 +190,7 @@ class _Planner:
             self.notes.append(
                 f"The weight scales of {sum(self.widened.values())} channels in {len(self.widened)} ops "
                 "were widened, because their bias would "
-                f"overflow int32: {first}{', ...' if len(self.widened) > 3 else ''}."
+                f"overflow int32: {first}{' and others' if len(self.widened) > 3 else ''}."
             )
         return Plan(
             values={Value((), t): e for t, e in self.values.items()},
