@@ -45,6 +45,7 @@ def command(
 
     Nothing is compared with the float model at the end: onnxq validate does that.
     """
+    from onnxq.pipeline.hooks import counted
     from onnxq.report.progress import make_progress
     from onnxq.workbench.run import Show, run
 
@@ -57,7 +58,7 @@ def command(
         _print_times(ran)
     passes, rewrites = len(ran.run.steps), sum(s.report.rewrites for s in ran.run.steps)
     verified = ", each verified" if verify_each else ""
-    click.echo(f"{output}: {passes} passes{verified}, {rewrites} rewrites")
+    click.echo(f"{output}: {counted(passes, 'pass')}{verified}, {counted(rewrites, 'rewrite')}")
     return 0
 
 

@@ -17,6 +17,16 @@ Echo = Callable[[str], None]
 """Takes text without the last line end."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "rewrite"), counted(2, "pass")
+    ('1 rewrite', '2 passes')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
+
+
 class PrintAfter:
     """Prints the canonical text of the graph behind the passes of some names."""
 
@@ -47,5 +57,5 @@ class PrintChanged:
             return
         after = text(graph).splitlines()
         diff = difflib.unified_diff(self.before, after, "before", "after", lineterm="", n=1)
-        self.echo("\n".join([f"# {step.name}: {result.report.rewrites} rewrites", *list(diff)[2:]]))
+        self.echo("\n".join([f"# {step.name}: {counted(result.report.rewrites, 'rewrite')}", *list(diff)[2:]]))
         self.before = after

@@ -21,6 +21,7 @@ from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
 from onnxq.ir.save import save
 from onnxq.pipeline.base import Context, Pass, Refusal, Stage
+from onnxq.pipeline.hooks import counted
 from onnxq.pipeline.manager import run_pipeline
 from onnxq.plan.facts import Facts
 from onnxq.plan.select import select
@@ -177,7 +178,7 @@ def _refusals(model: Model, target: str) -> tuple[list[tuple[str, str]], list[st
             notes.append(f"The pass {name} fails on this model ({type(error).__name__}: {error}).")
             continue
         if report.rewrites:
-            notes.append(f"The pass {name} would make {report.rewrites} rewrites here.")
+            notes.append(f"The pass {name} would make {counted(report.rewrites, 'rewrite')} here.")
         found += [(r.node, f"{name}: {r.reason}") for r in _once(report.refusals)]
     return found, notes
 

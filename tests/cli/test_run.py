@@ -94,7 +94,7 @@ def test_random_models_are_verified_without_their_numbers(onnxq: Any) -> None:
     Path("p.yaml").write_text("passes: [eliminate-identity]\n")
     outcome = onnxq("run", "p.yaml", "random.onnx", "-o", "a.onnx", "--verify-each")
     assert outcome.code == 0, outcome.err
-    assert outcome.out.endswith("a.onnx: 1 passes, each verified, 1 rewrites\n")
+    assert outcome.out.endswith("a.onnx: 1 pass, each verified, 1 rewrite\n")
 
 
 def test_the_stage_of_the_model_must_fit(onnxq: Any) -> None:
