@@ -162,14 +162,24 @@ class _Selector:
         return tail.name not in self.out.absorbed and tail.outputs[0].name in self.out.values
 
     def _must_have_output(self, node: gs.Node) -> bool:
-        """True where the runtime takes the only reader of the activation behind the op for the Q of its output, and
-        runs the op in float if it is none.
+        """True where the runtime would run the op in float without a Q behind it.
+
+        It takes the only reader of an activation behind the op for that Q, and gives up if it is none. It makes Gemm of
+        a MatMul of matrices and the Add behind it, which is then integer only with a constant row as bias, and with
+        nothing but a Q behind it if there is one.
         """
-        tensor = node.outputs[0]
-        after = self.facts.only_edge(tensor)
-        shape = self.facts.shape(tensor)
-        if node.op == "MatMul" and after is not None and after.op == "Add" and (shape is None or len(shape) == 2):
-            after = self.facts.only_edge(after.outputs[0])  # it makes Gemm of the two
+        after = self.facts.only_edge(node.outputs[0])
+        if node.op == "MatMul" and after is not None and after.op == "Add":
+            other = after.inputs[1 if after.inputs[0] is node.outputs[0] else 0]
+            constant, shape = self.facts.constant(other), self.facts.shape(node.outputs[0])
+            if (shape is not None and len(shape) != 2) or (constant is not None and constant.size == 1):
+                return False
+            if constant is None or constant.size != constant.shape[-1]:
+                return True
+            joined = after.outputs[0]
+            if joined.name in self.out.values and not all(map(self._is_integer, self.facts.consumers[joined.name])):
+                return True
+            after = self.facts.only_edge(joined)
         if after is None or after.op not in self.target.looked_through or after.outputs[0].name in self.out.values:
             return False
         readers = self.facts.consumers.get(after.outputs[0].name, [])
@@ -235,10 +245,12 @@ class _Selector:
         return list(consumer.outputs)
 
     def _used_in_integer(self, tensor: Any) -> bool:
-        return any(
-            c.node is not None and not c.path and c.node.name in self.out.integer and c.slot in data_slots(c.node)
-            for c in self.facts.consumers.get(tensor.name, [])
-        )
+        return any(map(self._is_integer, self.facts.consumers.get(tensor.name, [])))
+
+    def _is_integer(self, use: Consumer) -> bool:
+        if use.node is None or use.path:
+            return False
+        return use.node.name in self.out.integer and use.slot in data_slots(use.node)
 
     def _has_integer_source(self, tensor: Any) -> bool:
         """8-bit for a reason other than this use: made by an integer op, or demanded by a weighted op."""

@@ -141,16 +141,20 @@ def test_case_1_a_float_op_in_front_of_moves_and_a_q() -> None:
         ("r = Clip(m, lo) y = Tanh(r)", "y", True),
         ("r = Relu(m) y = Tanh(r)", "m y", True),
         ("a = Add(m, b) r = Relu(a) y = Tanh(r)", "y", None),
+        ("r = Tanh(x) y = Add(r, m)", "y", None),
+        ("a = Add(m, b) y = MatMul(a, W)", "a y", None),
+        ("a = Add(m, b) y = MatMul(a, W)", "y", None),
+        ("y = Add(m, lo)", "y", False),
         ("r = Relu(m) y = Tanh(r)", "r y", False),
         ("r = Relu(m) s = Tanh(r) y = Add(r, s)", "y", False),
         ("y = Tanh(m)", "y", False),
         ("y = Relu(m)", "y", False),
     ],
 )
-def test_an_activation_with_one_reader_wants_its_op_in_8_bits(
-    op: str, tail: str, outputs: str, forced: bool | None
-) -> None:
-    """ORT takes the reader of a Relu for the Q that it looks for, and gives up on the MatMul in front of it."""
+def test_where_ort_wants_a_q_behind_a_matmul(op: str, tail: str, outputs: str, forced: bool | None) -> None:
+    """ORT takes the reader of a Relu for the Q that it looks for, and gives up on the MatMul in front of it; it makes
+    Gemm of MatMul and Add, and runs that in float with a bias that is no constant row or with two kinds of readers.
+    """
     typed = ", ".join(f"float[2,8] {o}" for o in outputs.split())
     inits = "float[8,8] W = {0}, float lo = {-0.5}, float[8] b = {1,2,3,4,5,6,7,8}"
     result = quantize_text(f"{HEAD} g (float[2,8] x) => ({typed}) <{inits}> {{ m = {op}(x, W) {tail} }}")
