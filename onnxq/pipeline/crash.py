@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ class Crash:
             (folder / REST).write_text(to_yaml(rest, at=folder), encoding="utf-8")
             save(model, folder / MODEL)
         except (OnnxqError, OSError) as error:
+            shutil.rmtree(folder, ignore_errors=True)  # half a folder helps nobody
             return f"; nothing could be left in {folder} to run it again ({error})"
         flag = " --keep-overridable" if self.context.keep_overridable else ""
         return f"; to run it again: onnxq run {folder / REST} {folder / MODEL} -o again.onnx{flag}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from onnxq.data.open import open_dataset
 from onnxq.data.preprocess import Preprocess
 from onnxq.data.sample import Dataset
-from onnxq.errors import ModelError, UsageError
+from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
 from onnxq.ir.opset import made_up_sample
@@ -96,10 +95,8 @@ def read_pipeline(request: Request, *, plan: bool = True) -> tuple[Pipeline, Tar
     pipeline = load_pipeline(request.pipeline)
     calibration = over(request.calibration, pipeline.calibration)
     if request.calib is not None:
-        data = request.calib
-        if pipeline.base.resolve() != Path.cwd() and Path(data.rpartition(":")[0] or data).exists():
-            data = os.path.relpath(data, pipeline.base)
-        calibration = replace(calibration, data=data)
+        calibration = replace(calibration, data=request.calib)
+        pipeline = replace(pipeline, base=Path())
     if request.preprocess:
         given = Preprocess.from_mapping(request.preprocess)
         changed = {name: getattr(given, name) for name in request.preprocess}
@@ -188,14 +185,19 @@ def _open(request: Request, pipeline: Pipeline) -> Dataset | None:
     calibration = pipeline.calibration
     if calibration.data is None:
         return None
-    return open_dataset(
-        calibration.data,
-        Session(request.model, level=Level.OFF, threads=1, prepacking=False).inputs,
-        calibration.preprocess,
-        base=pipeline.base,
-        skip_bad=request.skip_bad,
-        limit=calibration.limit,
-    )
+    try:
+        return open_dataset(
+            calibration.data,
+            Session(request.model, level=Level.OFF, threads=1, prepacking=False).inputs,
+            calibration.preprocess,
+            base=pipeline.base,
+            skip_bad=request.skip_bad,
+            limit=calibration.limit,
+        )
+    except DataError:
+        if "plan" in pipeline.needs or request.calib is not None:
+            raise
+        return None  # the passes can do without
 
 
 def _made_up(model: Model) -> list[Mapping[str, NDArray[Any]]]:

@@ -180,6 +180,55 @@ def test_a_failing_pass_leaves_what_it_failed_on(command: str, onnxq: Any, monke
     assert first.initializer == second.initializer
 
 
+@dataclass(frozen=True, kw_only=True)
+class FragileLate(Fragile):
+    """The same behind insert-qdq."""
+
+    takes: ClassVar[Stage] = Stage.QDQ
+    gives: ClassVar[Stage] = Stage.QDQ
+
+
+@pytest.mark.usefixtures("fragile")
+def test_behind_the_plan_the_rest_needs_no_samples(onnxq: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda g, n: FragileLate if n == "fragile" else load(g, n))
+    Path("p.yaml").write_text("passes: [insert-qdq, fragile]\n")
+    assert "in pass 'fragile', after ['insert-qdq']" in onnxq("run", "p.yaml", "model.onnx", *CALIB, "-o", "o.onnx").err
+    monkeypatch.setattr(Fragile, "broken", False)
+    assert onnxq("run", "p.yaml", "model.onnx", *CALIB, "-o", "o.onnx").code == 0
+    Path("calib.npz").unlink()
+    outcome = onnxq("run", "o.onnx.crash/pipeline.yaml", "o.onnx.crash/model.onnx", "-o", "again.onnx", "--verify-each")
+    assert outcome.code == 0, outcome.err
+    first, second = (onnx.load(f).graph for f in ("o.onnx", "again.onnx"))
+    assert [n.SerializeToString() for n in first.node] == [n.SerializeToString() for n in second.node]
+    assert onnxq("run", "p.yaml", "model.onnx", *CALIB, "-o", "x.onnx").sentence.startswith(
+        "there is no data at calib.npz"
+    )
+
+
+@pytest.mark.usefixtures("fragile")
+def test_a_crash_that_cannot_be_kept_is_said(onnxq: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxq.errors import OutputError
+    from onnxq.pipeline import crash
+
+    def refuse(*_: object) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(crash, "save", refuse)
+    Path("p.yaml").write_text("passes: [fragile]\n")
+    sentence = onnxq("run", "p.yaml", "model.onnx", "-o", "out.onnx").sentence
+    assert sentence.endswith("boom; nothing could be left in out.onnx.crash to run it again (the disk is full)")
+    assert not Path("out.onnx.crash").exists()
+
+
+def test_a_pipeline_for_quantized_models_refuses_a_float_one(onnxq: Any) -> None:
+    Path("p.yaml").write_text("passes: [merge-quantize]\n")
+    assert onnxq("run", "p.yaml", "model.onnx", "-o", "a.onnx").sentence == (
+        "model.onnx is a float model, and the first pass, merge-quantize, takes a quantized one (stage qdq): "
+        "give a quantized model, or put insert-qdq first"
+    )
+
+
 @pytest.mark.usefixtures("fragile")
 def test_a_pass_that_breaks_the_numbers_is_found_and_left(onnxq: Any) -> None:
     Path("p.yaml").write_text("passes: [deduplicate-names, fragile: {how: silently}]\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from onnxq.ir import walk
 from onnxq.ir.text import parse
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq.pipeline.manager import Pipeline, Step, run_pipeline
-from onnxq.pipeline.verify import Verify, difference, violations
+from onnxq.pipeline.verify import Verify, Violation, difference, violations
 from onnxq.targets.target import load_target
 
 FLOAT = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4] x) => (float[1,4] y)
@@ -106,8 +106,15 @@ def to_abs(graph: gs.Graph) -> None:
     graph.nodes[-1].op = "Abs"
 
 
-def renamed(graph: gs.Graph) -> None:
-    graph.nodes[-1].name = "another"
+def rename(node: int) -> Edit:
+    def edit(graph: gs.Graph) -> None:
+        graph.nodes[node].name = "another"
+
+    return edit
+
+
+def said(found: Iterable[Violation]) -> list[str]:
+    return [violation.sentence for violation in found]
 
 
 def without_zero(graph: gs.Graph) -> None:
@@ -151,24 +158,43 @@ def test_what_a_qdq_pass_may_break(edit: Edit, what: str) -> None:
 
 
 def test_sound_passes_go_through() -> None:
-    run(FLOAT, Edits(edit=renamed))
+    run(FLOAT, Edits(edit=rename(-1)))
     run(FLOAT, Edits(edit=scale(1.00001, "b")))
-    run(QDQ, EditsQdq(edit=renamed))
+    run(QDQ, EditsQdq(edit=rename(-1)))
     run(QDQ, Inexact(edit=scale(1.0001, "s")))
 
 
 def test_what_was_wrong_before_is_no_fault_of_the_pass() -> None:
-    run(MOVED, EditsQdq(edit=renamed))
+    for node in (0, -1):
+        run(MOVED, EditsQdq(edit=rename(node)))
     with pytest.raises(PassError, match="Flatten flat reads the integers"):
         run(MOVED, EditsQdq(edit=bypass))
 
 
+@pytest.mark.parametrize(
+    ("source", "sentences"),
+    [
+        ("[dq] y = DequantizeLinear(w, s, z)", []),
+        ("[dq] y = DequantizeLinear(w, s, t)", ["DequantizeLinear dq has a zero point of another type than its input"]),
+        ("[dq] y = DequantizeLinear(w, s)", ["DequantizeLinear dq has no zero point"]),
+        (
+            "[id] r = Identity(s) [dq] y = DequantizeLinear(w, r, z)",
+            ["DequantizeLinear dq has a scale or zero point that is computed at run time"],
+        ),
+    ],
+)
+def test_parameters(source: str, sentences: list[str]) -> None:
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g () => (float[2] y)
+        <float s = {{0.1}}, uint8 z = {{128}}, int8 t = {{0}}, uint8[2] w = {{1, 2}}> {{ {source} }}"""
+    assert said(violations(parse(text).graph, Stage.QDQ)) == sentences
+
+
 def test_data_movement_between_q_and_dq_is_for_placed_graphs() -> None:
     graph = parse(MOVED).graph
-    assert list(violations(graph, Stage.PLACED)) == []
-    assert list(violations(graph, Stage.QDQ)) == ["Transpose t reads the integers that QuantizeLinear q makes"]
+    assert said(violations(graph, Stage.PLACED)) == []
+    assert said(violations(graph, Stage.QDQ)) == ["Transpose t reads the integers that QuantizeLinear q makes"]
     relu = parse(MOVED.replace("Transpose<perm = [1, 0]>", "Abs").replace("[4,1] y", "[1,4] y")).graph
-    assert list(violations(relu, Stage.PLACED)) == ["Abs t reads the integers that QuantizeLinear q makes"]
+    assert said(violations(relu, Stage.PLACED)) == ["Abs t reads the integers that QuantizeLinear q makes"]
 
 
 def test_names_in_bodies_are_seen() -> None:
@@ -176,10 +202,10 @@ def test_names_in_bodies_are_seen() -> None:
         [if] y = If(c) <then_branch = t () => (float[2] p) { [a] p = Relu(x) },
                         else_branch = e () => (float[2] q) { [b] q = Neg(x) }> }"""
     graph = parse(source).graph
-    assert list(violations(graph, Stage.FLOAT)) == []
+    assert said(violations(graph, Stage.FLOAT)) == []
     inner = graph.nodes[0].attrs["then_branch"]
     walk.set_input(inner.nodes[0], 0, gs.Variable("gone", np.float32, (2,)))
-    assert list(violations(graph, Stage.FLOAT)) == ["nothing makes the tensor gone, an input of Relu a"]
+    assert said(violations(graph, Stage.FLOAT)) == ["nothing makes the tensor gone, an input of Relu a"]
 
 
 @pytest.mark.parametrize(
