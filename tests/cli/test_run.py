@@ -78,11 +78,15 @@ def test_timing(onnxq: Any) -> None:
     assert lines[start + 17].startswith("seconds: load ")
 
 
-def test_every_pass_of_a_builtin_pipeline_is_sound_on_the_model(onnxq: Any) -> None:
-    for name in ("cpu", "tensorrt"):
-        outcome = onnxq("run", name, "model.onnx", *CALIB, "-o", "a.onnx", "--verify-each")
-        assert outcome.code == 0, outcome.err
-        assert "passes, each verified" in outcome.out
+@pytest.mark.parametrize("name", registry.names(registry.PIPELINES))
+@pytest.mark.parametrize("model", ["model.onnx", "models/fashion-res8/model-bn.onnx"])
+def test_every_pass_of_a_builtin_pipeline_is_sound(name: str, model: str, onnxq: Any, root: Path) -> None:
+    data = "calib.npz" if model == "model.onnx" else root / "models/fashion-mnist/calib.npz"
+    path = model if model == "model.onnx" else root / model
+    few = ("--calib-samples", "4", "--method", "minmax", "--threads", "1")
+    outcome = onnxq("run", name, path, "--calib", data, *few, "-o", "a.onnx", "--verify-each")
+    assert outcome.code == 0, outcome.err
+    assert "passes, each verified" in outcome.out
 
 
 def test_random_models_are_verified_without_their_numbers(onnxq: Any) -> None:
