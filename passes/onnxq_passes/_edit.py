@@ -80,7 +80,7 @@ class Editor:
     def producer(self, tensor: gs.Tensor) -> gs.Node | None:
         """The node that computes a tensor, or None for inputs, constants and omitted inputs."""
         for node in tensor.inputs:
-            if id(node) not in self._dead:
+            if id(node) not in self._dead and any(t is tensor for t in node.outputs):
                 return node
         return None
 

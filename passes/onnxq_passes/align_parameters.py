@@ -58,7 +58,8 @@ class AlignParameters(Pass):
                 said = parameters(reader) if is_q(reader) and slot == 0 else None
                 if said is None or said.axis is not None or (found is not None and found[1] != said):
                     return None
-                found = reader, said
+                if found is None or reader.name < found[0].name:  # lists of readers have no fixed order
+                    found = reader, said
         return found
 
     def _align(

@@ -60,7 +60,7 @@ class HoistQuantize(Pass):
         behind = [u for t in node.outputs for u in editor.uses(t) if is_q(u[0]) and u[1] == 0]
         if not behind:
             return
-        like = behind[0][0]
+        like = min((n for n, _ in behind), key=lambda n: n.name)  # lists of readers have no fixed order
         plan = self._plan(editor, node, row, like)
         if isinstance(plan, str):
             report.refuse(node, plan)

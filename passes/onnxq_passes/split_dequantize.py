@@ -28,12 +28,15 @@ class SplitDequantize(Pass):
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place, in one walk."""
         report, editor = Report(), Editor(graph)
-        for dq in editor.live(ops=["DequantizeLinear"]):
+        dqs = list(editor.live(ops=["DequantizeLinear"]))
+        groups_of: dict[int, dict[int, list[tuple[gs.Node, int]]]] = {id(dq.outputs[0]): {} for dq in dqs}
+        for reader in editor.live():  # in the order of the graph, which the lists of readers need not have
+            for slot, tensor in enumerate(reader.inputs):
+                if id(tensor) in groups_of:
+                    groups_of[id(tensor)].setdefault(id(reader), []).append((reader, slot))
+        for dq in dqs:
             result = dq.outputs[0]
-            readers: dict[int, list[tuple[gs.Node, int]]] = {}
-            for reader, slot in editor.uses(result):
-                readers.setdefault(id(reader), []).append((reader, slot))
-            groups = list(readers.values())
+            groups = list(groups_of[id(result)].values())
             for group in groups if editor.is_output(result) else groups[1:]:
                 copy = editor.node(
                     "DequantizeLinear",
