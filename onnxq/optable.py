@@ -225,6 +225,9 @@ OP_TABLE: dict[str, Op] = {
     "Clip": Op(),
 }
 
+PER_CHANNEL_OPSET = 13
+"""Least opset whose QuantizeLinear and DequantizeLinear have an axis."""
+
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"}) | RECURRENT
 """Ops with multiply-accumulates."""

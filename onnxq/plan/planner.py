@@ -15,15 +15,12 @@ from numpy.typing import NDArray
 
 from onnxq.encoding import LEVELS, Affine, PerChannel, PerTensor, Scheme
 from onnxq.numerics import TINY, affine, dequantize, quantize
-from onnxq.optable import HEAVY, OP_TABLE, data_slots, weight_granularity
+from onnxq.optable import HEAVY, OP_TABLE, PER_CHANNEL_OPSET, data_slots, weight_granularity
 from onnxq.plan import protect
 from onnxq.plan.facts import Facts, Shape, clip_bounds
 from onnxq.plan.plan import Decision, Plan, Use, Value
 from onnxq.plan.select import Selection, select
 from onnxq.targets.target import Target
-
-PER_CHANNEL_OPSET = 13
-"""Least opset whose DequantizeLinear has an axis; below it, weights have one scale."""
 
 OUTPUT = ""
 """Node name of the use that a graph output is; its slot is the output's index."""
@@ -247,7 +244,7 @@ class _Planner:
         values = self.facts.constant(weight)
         assert values is not None
         granularity = weight_granularity(node, values.ndim)
-        if self.facts.graph.opset < PER_CHANNEL_OPSET:
+        if self.facts.graph.opset < PER_CHANNEL_OPSET:  # one scale per weight
             granularity = PerTensor()
         scheme = Scheme(
             type=self.target.weight.type,

@@ -19,11 +19,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.encoding import Affine, PerChannel
+from onnxq.optable import PER_CHANNEL_OPSET
 from onnxq.plan.facts import Facts
 from onnxq.targets.target import Target
-
-PER_CHANNEL_OPSET = 13
-"""Least opset whose DequantizeLinear has an axis."""
 
 Axis = tuple[int, int]
 """(axis, its size)."""
