@@ -130,9 +130,11 @@ def _unsafe_reader(facts: Facts, target: Target, node: gs.Node, chosen: Selectio
     any_encoding = affine(0.0, 1.0, target.activation)
     for tensor in node.outputs:
         for use in facts.consumers.get(tensor.name, []) if tensor.name in chosen.values else []:
-            reads_float = use.node is not None and not use.path and use.node.name not in chosen.integer
-            if reads_float and protect.form(facts, target, use.node, use.slot, chosen.values, any_encoding) is None:
-                return str(use.node.op)  # type: ignore[union-attr]
+            reader = use.node
+            if reader is None or use.path or reader.name in chosen.integer:
+                continue
+            if protect.form(facts, target, reader, use.slot, chosen.values, any_encoding) is None:
+                return str(reader.op)
     return ""
 
 
