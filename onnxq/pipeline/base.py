@@ -34,9 +34,10 @@ class Stage(enum.Enum):
     FLOAT = "float"
     """No Q/DQ that we inserted."""
     QDQ = "qdq"
-    """Q/DQ as the plan says, each next to the op it serves."""
+    """Q/DQ, as the plan says or wherever propagation moved them: passes that move, merge, cancel or split Q/DQ take and
+    give this stage, so that they go in any order and as often as a pipeline likes."""
     PLACED = "placed"
-    """Q/DQ after propagation."""
+    """Q/DQ in the form that the integer operators of a target want: propagation is over, fusion follows."""
     FUSED = "fused"
     """Integer operators."""
 

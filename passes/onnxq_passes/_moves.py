@@ -82,7 +82,10 @@ def on_grid(tensor: gs.Tensor, said: Parameters) -> bool:
     if values.dtype != np.float32:
         return False
     encoding = said.encoding()
-    return np.isfinite(values).all() and dequantize(quantize(values, encoding), encoding).tobytes() == values.tobytes()
+    return (
+        bool(np.isfinite(values).all())
+        and dequantize(quantize(values, encoding), encoding).tobytes() == values.tobytes()
+    )
 
 
 def scale_inputs(editor: Editor, like: gs.Node, said: Parameters) -> list[gs.Tensor]:

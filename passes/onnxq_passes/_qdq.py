@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -63,23 +64,22 @@ class Parameters:
         """
         if self.dtype == "int32":
             return False
-        low, high = LEVELS[cast(IntType, self.dtype)]
-        levels = np.arange(low, high + 1).astype(self.dtype)
-        pairs = np.unique(
-            np.stack([self.scale.reshape(-1).astype(np.float64), self.zero_point.reshape(-1).astype(np.float64)]),
-            axis=1,
-        )
-        for scale, zero in pairs.T:
-            one = Affine(
-                type=cast(IntType, self.dtype),
-                granularity=PerTensor(),
-                scale=np.asarray(scale, np.float32),
-                zero_point=np.asarray(zero).astype(self.dtype),
-            )
-            with np.errstate(over="ignore"):
-                if not np.array_equal(quantize(dequantize(levels, one), one), levels):
-                    return False
-        return True
+        pairs = zip(self.scale.reshape(-1).tolist(), self.zero_point.reshape(-1).tolist(), strict=True)
+        return all(_round_trips(cast(IntType, self.dtype), scale, zero) for scale, zero in set(pairs))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _round_trips(kind: IntType, scale: float, zero: int) -> bool:
+    low, high = LEVELS[kind]
+    levels = np.arange(low, high + 1).astype(kind)
+    one = Affine(
+        type=kind,
+        granularity=PerTensor(),
+        scale=np.asarray(scale, np.float32),
+        zero_point=np.asarray(zero).astype(kind),
+    )
+    with np.errstate(over="ignore"):
+        return np.array_equal(quantize(dequantize(levels, one), one), levels)
 
 
 def is_q(node: gs.Node | None) -> bool:

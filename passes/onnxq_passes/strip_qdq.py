@@ -28,6 +28,7 @@ class StripQdq(Pass):
     """
 
     takes: ClassVar[Stage] = Stage.QDQ
+    also_takes: ClassVar[tuple[Stage, ...]] = (Stage.FLOAT, Stage.PLACED)  # also files that somebody else quantized
     gives: ClassVar[Stage] = Stage.FLOAT
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
