@@ -93,7 +93,7 @@ def test_models(path: Path, tmp_path: Path) -> None:
     assert result.coverage is not None
     assert not result.coverage.unmapped
     qdq, fused = (tmp_path / "qdq.onnx").read_bytes(), (tmp_path / "fused.onnx").read_bytes()
-    fuses_no_fewer(ops(fused), ops(optimized(qdq)), conversions=True)
+    fuses_no_fewer(ops(fused), ops(optimized(qdq)), conversions=path in JOBS)
     before, after = Session(qdq, level=Level.OFF, threads=1), Session(fused, threads=1)
     assert (before.inputs, before.output_specs) == (after.inputs, after.output_specs)
     if path in JOBS:
