@@ -19,7 +19,16 @@ from onnxq.plan.plan import Plan
 from onnxq.runtime.session import Session
 
 TRIAL_SAMPLES = 8
-"""Calibration samples, evenly spread, on which `auto` compares methods."""
+"""Calibration samples, evenly spread, on which `auto` compares methods in each of two rounds."""
+
+MARGIN = 1.0
+"""dB by which a method must beat the ones that clip less: below, the order of methods is chance."""
+
+BEHIND = 3.0
+"""dB behind the best after the first round from which a method is tried no further."""
+
+WORST, BEST = -20.0, 60.0
+"""dB between which samples are told apart: beyond, an output is lost, or as good as equal."""
 
 
 def choose(
@@ -27,60 +36,88 @@ def choose(
 ) -> tuple[str, list[str]]:
     """The plan whose model comes nearest to the float model on a few calibration samples, and a note with the figures.
 
-    Nearness is the mean over float outputs of the SQNR in dB (10 log10 of signal over noise energy), ORT at its
-    default level; for a model without float outputs it is the percentage of equal elements. Methods whose plans are
-    equal are tried once; ties go to the one that is named first.
+    Nearness is the mean over samples and float outputs of the SQNR in dB (10 log10 of signal over noise energy), ORT
+    at its default level; for a model without float outputs it is the percentage of equal elements. Methods that are
+    clearly behind after `TRIAL_SAMPLES` samples are left out of the second round of as many. `plans` are named in the
+    order of how much they clip; a later one is taken only if it is nearer by `MARGIN`. Equal plans are tried once.
     """
     names = list(plans)
     if not plans[names[0]].uses:
         return names[0], [
             "No op of this model can run in an integer kernel: what is written is the float model, normalised."
         ]
-    if len(names) == 1:
+    if len({p.key for p in plans.values()}) == 1:
         return names[0], []
     if weight_bytes(model) > EMBED_LIMIT:
         return names[0], [f"The model is too large to try several methods: {names[0]} was taken."]
+    samples = _spread(data, 2 * TRIAL_SAMPLES)
+    rounds = [samples[::2], samples[1::2]]
+    scores: dict[str, list[float]] = {n: [] for n in names}
+    left = names
+    exact: list[dict[str, Any]] = []
+    for some in rounds:
+        if not some or len({plans[n].key for n in left}) == 1:
+            break
+        exact = _outputs(model, some, threads)
+        seen: dict[object, float] = {}
+        for name in left:
+            key = plans[name].key
+            if key not in seen:
+                seen[key] = _nearness(exact, _outputs(_inserted(model, context, plans[name]), some, threads))
+            scores[name].append(seen[key])
+        best = max(scores[n][-1] for n in left)
+        left = [n for n in left if scores[n][-1] > best - BEHIND]
+    means = {n: float(np.mean(scores[n])) if scores[n] else 0.0 for n in names}
+    chosen = left[0]
+    for name in left[1:]:
+        if means[name] > means[chosen] + MARGIN:
+            chosen = name
+    measure, unit = ("SQNR", "dB") if any(_floats(v) for v in exact[0].values()) else ("equal elements", "%")
+    figures = ", ".join(f"{n} {means[n]:.1f} {unit}" for n in names)
+    what = "1 calibration sample" if len(samples) == 1 else f"up to {len(samples)} calibration samples"
+    return chosen, [f"Method {chosen} was chosen by the outputs' {measure} on {what}: {figures}."]
+
+
+def _inserted(model: Model, context: Context, plan: Plan) -> Model:
     inserter: type[Pass] = registry.load(registry.PASSES, "insert-qdq")
-    samples = _spread(data, TRIAL_SAMPLES)
+    trial = model.copy()
+    inserter().run(trial.graph, dataclasses.replace(context, plan=plan))
+    return trial
+
+
+def _outputs(model: Model, samples: Sequence[Sample], threads: int | None) -> list[dict[str, Any]]:
+    """What ORT computes; the session is gone on return, so that there is never more than one."""
     with runnable(model) as source:
         session = Session(source, threads=threads)
-        exact = [session.run(s.inputs) for s in samples]
-    scores: dict[str, float] = {}
-    seen: dict[object, float] = {}
-    for name in names:
-        key = plans[name].key
-        if key not in seen:
-            trial = model.copy()
-            inserter().run(trial.graph, dataclasses.replace(context, plan=plans[name]))
-            with runnable(trial) as source:
-                session = Session(source, threads=threads)
-                seen[key] = _nearness(exact, [session.run(s.inputs) for s in samples])
-        scores[name] = seen[key]
-    best = max(names, key=lambda n: scores[n])
-    measure, unit = ("SQNR", "dB") if any(_floats(v) for v in exact[0].values()) else ("equal elements", "%")
-    figures = ", ".join(f"{n} {scores[n]:.1f} {unit}" for n in names)
-    what = "1 calibration sample" if len(samples) == 1 else f"{len(samples)} calibration samples"
-    return best, [f"Method {best} was chosen by the outputs' {measure} on {what}: {figures}."]
+    return [session.run(s.inputs) for s in samples]
 
 
 def _nearness(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
-    """SQNR in dB, the mean over the outputs that are float; the percentage of equal elements if none is."""
+    """Mean over samples and float outputs of the SQNR in dB; the percentage of equal elements if no output is float.
+
+    Each sample counts alike: in one sum over all, the one sample whose decision flips would decide about the method.
+    """
     decibels: list[float] = []
     equal = count = 0
-    for name in exact[0]:
-        pairs = [(a[name], b[name]) for a, b in zip(exact, other, strict=True)]
-        arrays = [(x, y) for a, b in pairs for x, y in zip(_floats(a), _floats(b), strict=False) if x.shape == y.shape]
-        if arrays:
-            finite = [(x[np.isfinite(x)], y[np.isfinite(x)]) for x, y in arrays]
-            signal = sum(float((x**2).sum()) for x, _ in finite)
-            noise = sum(float(((x - y) ** 2).sum()) for x, y in finite)
-            worst = not np.isfinite(noise)  # NaN or Inf that the float model does not have
-            decibels.append(-np.inf if worst else 10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30))))
-        for a, b in pairs:
-            if isinstance(a, np.ndarray) and a.shape == b.shape:
-                equal += int((a == b).sum())
-                count += a.size
+    for sample, other_sample in zip(exact, other, strict=True):
+        for name, value in sample.items():
+            got = other_sample[name]
+            decibels.extend(_decibels(x, y) for x, y in zip(_floats(value), _floats(got), strict=False))
+            if isinstance(value, np.ndarray) and value.shape == got.shape:
+                equal += int((value == got).sum())
+                count += value.size
     return float(np.mean(decibels)) if decibels else 100.0 * equal / max(count, 1)
+
+
+def _decibels(exact: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    if exact.shape != other.shape:
+        return WORST
+    finite = np.isfinite(exact)
+    signal = float((exact[finite] ** 2).sum())
+    noise = float(((exact[finite] - other[finite]) ** 2).sum())
+    if not np.isfinite(noise):  # NaN or Inf that the float model does not have
+        return WORST
+    return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), WORST, BEST))
 
 
 def _floats(value: Any) -> list[NDArray[np.float64]]:

@@ -13,8 +13,9 @@ from onnx import parser
 from onnxq.config.job import Job
 from onnxq.driver import quantize
 from onnxq.errors import ConfigError, ModelError, UnknownNameError, UsageError
-from onnxq.quantization import DECISIONS, make_calibrators
+from onnxq.quantization import CANDIDATES, DECISIONS, make_calibrators
 from onnxq.runtime.session import Session
+from onnxq.trial import BEST, MARGIN, WORST, _decibels, _nearness
 
 ROOT = Path(__file__).parent.parent
 RES8 = ROOT / "models/fashion-res8/model.onnx"
@@ -61,9 +62,10 @@ def test_keep_overridable_keeps_them_and_their_consumers_float(overridable: tupl
 def test_auto_names_the_figures_and_takes_the_nearest(tmp_path: Path) -> None:
     result = quantize(_job(RES8, CALIB, tmp_path / "o.onnx", calib_limit=16, eval_limit=4))
     note = next(n for n in result.notes if n.startswith("Method "))
-    figures = {part.split()[0]: float(part.split()[1]) for part in note.split("samples: ")[1].rstrip(".").split(", ")}
-    assert set(figures) == {"minmax", "percentile", "mse", "entropy"}
-    assert result.method == max(figures, key=lambda n: figures[n])
+    figures = {p.split()[0]: float(p.split()[1]) for p in note.split("samples: ")[1].rstrip(".").split(", ")}
+    assert list(figures) == list(CANDIDATES)
+    assert result.method is not None
+    assert figures[result.method] >= max(figures.values()) - MARGIN - 0.1  # the figures are rounded
 
 
 def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
@@ -115,3 +117,19 @@ def test_nothing_is_overwritten_when_the_job_fails(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the model itself"):
         quantize(_job(RES8, CALIB, RES8))
     assert [p.name for p in tmp_path.iterdir()] == ["o.onnx"]
+
+
+def test_each_sample_counts_alike_when_methods_are_compared() -> None:
+    """One flipped decision must not decide about the method."""
+    exact = [{"y": np.array([10.0, 0.0], np.float32)}, {"y": np.array([1.0, 0.0], np.float32)}]
+    flipped = [{"y": np.array([0.0, 10.0], np.float32)}, {"y": np.array([1.0, 0.001], np.float32)}]
+    assert _nearness(exact, flipped) == pytest.approx((10 * np.log10(0.5) + 60) / 2, abs=0.01)
+    assert _nearness(exact, exact) == BEST
+
+
+def test_lost_outputs_count_as_worst() -> None:
+    exact = np.ones(3)
+    assert _decibels(exact, np.array([1.0, np.nan, 1.0])) == WORST
+    assert _decibels(exact, np.ones(2)) == WORST
+    ints = [{"y": np.array([1, 2, 3, 4])}]
+    assert _nearness(ints, [{"y": np.array([1, 2, 0, 4])}]) == 75.0

@@ -27,6 +27,9 @@ from onnxq.ir import tensors, walk
 from onnxq.ir.model import Model
 from onnxq.ir.protobuf import export_graph, homes, paused_gc
 
+RUN_EMBED_LIMIT = 50_000_000
+"""Bytes of weights above which ONNX Runtime gets a file to map instead of a message to copy twice."""
+
 EMBED_LIMIT = 1_800_000_000
 """Bytes of weights above which they go to an external data file: a serialized message ends at 2 GB."""
 
@@ -140,8 +143,10 @@ def structure(model: Model, *, value_info: bool = False, inline_below: int = 102
 
 
 @contextlib.contextmanager
-def runnable(model: Model, *, embed_limit: int = EMBED_LIMIT) -> Iterator[bytes | Path]:
-    """Something that a session can load: the serialized model, or above 2 GB a temporary file, removed at the end.
+def runnable(model: Model, *, embed_limit: int = RUN_EMBED_LIMIT) -> Iterator[bytes | Path]:
+    """Something that a session can load: the serialized model, or a file.
+
+    Above `embed_limit` bytes of weights it is a temporary file, removed at the end, whose weights ORT maps.
 
     Weights that are still those of the source's external file are not copied: the file is hard-linked (ONNX Runtime
     refuses absolute paths and links that leave the folder).
