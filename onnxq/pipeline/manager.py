@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from onnxq.errors import ConfigError, OnnxqError, PassError
 from onnxq.ir.hash import structural
+from onnxq.ir.protobuf import paused_gc
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq.pipeline.calibration import PipelineCalibration
 
@@ -147,6 +148,11 @@ def run_pipeline(
 
 
 def _run_step(step: Step, graph: gs.Graph, context: Context) -> StepResult:
+    with paused_gc():
+        return _run_checked(step, graph, context)
+
+
+def _run_checked(step: Step, graph: gs.Graph, context: Context) -> StepResult:
     before = structural(graph)
     start = time.perf_counter()
     try:

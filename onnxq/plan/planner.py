@@ -14,6 +14,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.encoding import LEVELS, Affine, PerChannel, PerTensor, Scheme
+from onnxq.ir.protobuf import paused_gc
 from onnxq.numerics import TINY, affine, dequantize, quantize
 from onnxq.optable import HEAVY, OP_TABLE, PER_CHANNEL_OPSET, data_slots, weight_granularity
 from onnxq.plan import protect
@@ -57,6 +58,17 @@ def make_plan(
     keep_float: Sequence[str] = (),
 ) -> Plan:
     """Decide everything. Edits nothing; same inputs, same plan."""
+    with paused_gc():
+        return _decide(graph, target, ranges, shapes, keep_float)
+
+
+def _decide(
+    graph: gs.Graph,
+    target: Target,
+    ranges: Ranges,
+    shapes: Mapping[str, Shape],
+    keep_float: Sequence[str],
+) -> Plan:
     facts = Facts(graph, shapes)
     veto: dict[str, str] = {}
     while True:  # each round vetoes at least one more op

@@ -60,6 +60,8 @@ class Target:
         pushed_through: ops that the runtime pushes a DQ through by itself, and fails if a body of If reads behind them.
         protect_float_weights: keep the runtime from quantizing the float weights of an op between DQ and Q by itself.
         reduce_range: weights use 7 bits.
+        rules: names of the structural rules (`onnxq.plan.check`) that a file for this target keeps.
+        max_opset, max_ir_version: greatest versions that it reads; None: not checked.
         note: sentence about a choice made for this machine.
     """
 
@@ -79,6 +81,9 @@ class Target:
     pushed_through: tuple[str, ...] = ()
     protect_float_weights: bool = False
     reduce_range: bool = False
+    rules: tuple[str, ...] = ()
+    max_opset: int | None = None
+    max_ir_version: int | None = None
     note: str = ""
 
 
@@ -121,6 +126,7 @@ def load_target(name: str, *, reduce_range: bool | None = None, cpu: Cpu | None 
             weight=weight,
             kernels=kernels,
             absorb=tuple(raw.pop("absorb", ())),
+            rules=tuple(raw.pop("rules", ())),
             looked_through=tuple(raw.pop("looked_through", ())),
             pushed_through=tuple(raw.pop("pushed_through", ())),
             reduce_range=reduced,
