@@ -140,6 +140,15 @@ def _read(stream: IO[bytes], size: int) -> bytearray:
     return bytearray(stream.read(size))
 
 
+def _skip(stream: IO[bytes], size: int) -> None:
+    """Forward without keeping anything; zip members are read, since Python 3.12.1 loses count when it seeks in one."""
+    if not isinstance(stream, zipfile.ZipExtFile):
+        stream.seek(size, io.SEEK_CUR)
+        return
+    while size > 0 and (some := stream.read(min(size, 1 << 20))):
+        size -= len(some)
+
+
 def _whole(stream: IO[bytes], header: Header) -> NDArray[Any]:
     flat = np.frombuffer(_read(stream, math.prod(header.shape) * header.dtype.itemsize), dtype=header.dtype)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
@@ -156,6 +165,6 @@ def _rows(stream: IO[bytes], header: Header, wanted: Sequence[int]) -> Iterator[
     at = 0
     for index in wanted:
         if index > at:
-            stream.seek((index - at) * size, io.SEEK_CUR)
+            _skip(stream, (index - at) * size)
         yield np.frombuffer(_read(stream, size), dtype=header.dtype).reshape(shape)
         at = index + 1
