@@ -30,6 +30,7 @@ from onnxq.ir.walk import graphs
 from onnxq.progress import Progress, Silent
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.observers import SUBSET, Histogram, MinMax, Observer, make_observer, observer_class
+from onnxq.stats.sampling import rank, shared
 from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
 from onnxq.stats.taps import aliases, names_of, produced, with_outputs
 
@@ -54,6 +55,9 @@ def collect(
     shapes: Mapping[str, Shape] | None = None,
     subset: int | None = SUBSET,
     budget: int = BUDGET,
+    start: int = 0,
+    stop: int | None = None,
+    length: int | None = None,
 ) -> Statistics:
     """Observe tensors of the main graph on all samples.
 
@@ -75,6 +79,10 @@ def collect(
         shapes: from `observe_shapes`, spares doing that again if the model leaves shapes open.
         subset: elements of one array that a histogram counts, see `Histogram`; None for all.
         budget: bytes of fetched arrays of one sample.
+        start, stop: only the samples of these positions (`Sample.index`), stop not included. Statistics of the parts
+            of a data set, merged, equal those of the whole, bit for bit.
+        length: samples of the whole data set, on which the choice of samples that get a distribution depends, see
+            `onnxq.stats.sampling`; None: `len(data)`, or `limit` if that is less.
 
     Raises:
         CalibrationError: NaN or an infinity in a tensor (names it and the sample), no samples, an unknown tensor, a
@@ -94,6 +102,9 @@ def collect(
     specs = {s.name: s for s in (*session.inputs, *session.output_specs)}
     taps = [t for t in taps if specs[t].dtype.kind == "f"]
     parts = _split(taps, _sizes(session, model, taps, data, shapes=shapes or {}, threads=threads), budget)
+    whole = len(data) if limit is None else min(limit, len(data))
+    whole_length = whole if length is None else length
+    chunk = range(start, whole if stop is None else stop)
     samples = 0
     for number, part in enumerate(parts):
         label = "calibrating" if len(parts) == 1 else f"calibrating, part {number + 1} of {len(parts)}"
@@ -101,9 +112,10 @@ def collect(
             del session  # its memory, before the next one takes as much
             session = _open(model, part, threads)
         samples = 0
-        with (progress or Silent()).task(label, len(data) if limit is None else min(limit, len(data))) as step:
-            for sample, arrays in _run(session, model, part, data, limit=limit, feedback=feedback):
-                collector.observe(sample, arrays)
+        with (progress or Silent()).task(label, min(len(chunk), whole)) as step:
+            samples_ = _samples(data, limit, start, stop)
+            for sample, arrays in _run(session, model, part, samples_, feedback=feedback):
+                collector.observe(sample, arrays, rank(sample.index, whole_length))
                 samples += 1
                 step(1)
     if not samples:
@@ -123,15 +135,15 @@ class _Collector:
         self._seen: dict[str, dict[str, Observer]] = {}
         self._shapes: dict[str, Shape] = {}
 
-    def observe(self, sample: Sample, arrays: dict[str, NDArray[Any]]) -> None:
+    def observe(self, sample: Sample, arrays: dict[str, NDArray[Any]], number: int | None) -> None:
         """Observe all arrays of a sample, emptying the dict: each array is freed before the next is touched."""
         while arrays:
             name, array = arrays.popitem()
             self._shapes[name] = merge_shapes(self._shapes.get(name), array.shape)
             if array.size:
-                self._update(name, array, sample)
+                self._update(name, array, sample, number)
 
-    def _update(self, name: str, array: NDArray[Any], sample: Sample) -> None:
+    def _update(self, name: str, array: NDArray[Any], sample: Sample, number: int | None) -> None:
         observers = self._seen.get(name)
         if observers is None:
             observers = self._seen[name] = {n: make_observer(n, subset=self._subset) for n in self._kinds}
@@ -154,7 +166,7 @@ class _Collector:
             values, low, high = finite, finite.min(), finite.max()
         minmax.add(low, high, values.size)
         for kind, observer in observers.items():
-            if kind != MinMax.name:
+            if kind != MinMax.name and number is not None and shared(number, getattr(observer, "share", None)):
                 observer.update(values)
 
     def result(
@@ -272,9 +284,8 @@ def _run(
     session: Session,
     model: Model,
     taps: Sequence[str],
-    data: Dataset,
+    samples: Iterator[Sample],
     *,
-    limit: int | None,
     feedback: Mapping[str, str] | None,
 ) -> Iterator[tuple[Sample, dict[str, NDArray[Any]]]]:
     given = set(names_of(model.graph.inputs))
@@ -283,7 +294,7 @@ def _run(
     fetched = [t for t in taps if t not in given]
     outputs = list(dict.fromkeys([*fetched, *back]))
     state: dict[str, NDArray[Any]] = {}
-    for sample in itertools.islice(iter(data), limit):
+    for sample in samples:
         inputs = {**sample.inputs, **state}
         found = _checked_run(session, sample, inputs, outputs) if outputs else {}
         state = {back[o]: found[o] for o in back}
@@ -291,6 +302,17 @@ def _run(
         arrays.update((t, inputs[t]) for t in taps if t in given and t in inputs)
         found.clear()
         yield sample, arrays
+
+
+def _samples(data: Dataset, limit: int | None, start: int, stop: int | None) -> Iterator[Sample]:
+    """The samples of a part of the data set; nothing behind the last one is read."""
+    for sample in itertools.islice(iter(data), limit):
+        if stop is not None and sample.index >= stop:
+            return
+        if sample.index >= start:
+            yield sample
+            if sample.index + 1 == stop:
+                return
 
 
 def _check_feedback(feedback: Mapping[str, str], session: Session) -> None:

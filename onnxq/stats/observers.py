@@ -30,7 +30,11 @@ _FLUSH = 1 << 16
 
 
 class Observer(Protocol):
-    """What `collect` asks of an observer; third-party observers implement the same five names."""
+    """What `collect` asks of an observer; third-party observers implement the same five names.
+
+    An observer whose class has `share: ClassVar[tuple[int, int]]` = (k, n) sees, of the samples that get a distribution
+    (`onnxq.stats.sampling`), only those whose rank leaves k when divided by n.
+    """
 
     name: ClassVar[str]
 
@@ -265,6 +269,14 @@ class Histogram(_Equality):
         self._keys, self._counts = _occupied(found)
 
 
+class Heldout(Histogram):
+    """The distribution in every fourth of the samples that `Histogram` counts: `Histogram` less this is what a range
+    can be fitted on, this what it can be judged by. Empty if fewer than four samples were counted."""
+
+    name: ClassVar[str] = "heldout"
+    share: ClassVar[tuple[int, int]] = (3, 4)
+
+
 def stride(size: int, subset: int | None) -> int:
     """The least stride >= size / subset without a common divisor with `size`.
 
@@ -292,7 +304,11 @@ def _occupied(counts: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.
     return keys.astype(np.int32), counts[keys].astype(np.int64)
 
 
-OBSERVERS: dict[str, Callable[[], Observer]] = {MinMax.name: MinMax, Histogram.name: Histogram}
+OBSERVERS: dict[str, Callable[[], Observer]] = {
+    MinMax.name: MinMax,
+    Histogram.name: Histogram,
+    Heldout.name: Heldout,
+}
 """Name -> class of the observers that `collect` and `Statistics.load` know."""
 
 
@@ -311,12 +327,12 @@ def make_observer(name: str, *, subset: int | None = SUBSET) -> Observer:
     """A fresh observer.
 
     Args:
-        name: "minmax" or "histogram".
+        name: one of OBSERVERS.
         subset: of histograms.
 
     Raises:
         UnknownNameError: there is no such observer.
     """
     kind = observer_class(name)
-    observer: Observer = Histogram(subset) if kind is Histogram else kind()
+    observer: Observer = kind(subset) if issubclass(kind, Histogram) else kind()
     return observer

@@ -21,6 +21,8 @@ from onnxq.ir.text import parse, text
 from onnxq.runtime.session import Level, Session
 from onnxq.stats import Histogram, MinMax
 from onnxq.stats.collect import collect, observe_shapes
+from onnxq.stats.sampling import DISTRIBUTION
+from onnxq.stats.statistics import merge_all
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>\n'
 CONV = (
@@ -109,6 +111,29 @@ def test_parts_merge_to_the_whole_bit_for_bit() -> None:
     odd, even = (collect(model, names, Part(data, s), threads=1) for s in (1, 0))
     assert odd.merge(even) == whole == even.merge(odd)
     assert collect(model, names, data, threads=2) == whole
+
+
+def test_chunks_of_a_long_data_set_merge_to_the_whole_bit_for_bit() -> None:
+    model, data, observers = conv(), Data(image, 150), ("minmax", "histogram", "heldout")
+    whole = collect(model, ["x", "z"], data, observers, threads=1)
+    chunks = [collect(model, ["x", "z"], data, observers, threads=1, start=a, stop=a + 40) for a in (120, 0, 80, 40)]
+    assert merge_all(chunks) == whole
+    assert whole.samples == 150
+    assert whole.tensors["x"].count == 150 * 128
+    assert whole.tensors["x"].histogram.total == DISTRIBUTION * 128
+    assert whole.tensors["x"].observers["heldout"].total == DISTRIBUTION // 4 * 128  # type: ignore[attr-defined]
+
+
+def test_a_part_with_the_length_of_the_whole() -> None:
+    model, data = conv(), Data(image, 150)
+    odd, even = (collect(model, ["z"], Part(data, s), threads=1, length=150) for s in (1, 0))
+    assert odd.merge(even) == collect(model, ["z"], data, threads=1)
+
+
+def test_reading_stops_at_the_end_of_a_chunk() -> None:
+    data = Data(image, 50)
+    assert collect(conv("8", "8"), ["y"], data, threads=1, start=3, stop=5).samples == 2
+    assert data.read == 5
 
 
 def test_samples_of_different_shapes_make_symbolic_dimensions() -> None:
