@@ -145,7 +145,7 @@ def coverage(
     for op in ops:
         wrong = Reasons(file).wrong_axis(file.nodes[op.name][1]) if op.integer else ""
         if wrong:
-            notes.append(f"{op.op} {op.name}: {wrong}; its integer kernel computes wrong numbers")
+            notes.append(f"{op.op} {op.name}: {wrong}; its integer kernel computes wrong numbers, or fails")
     if (lost := _integer_count(followed) - _integer_count(kernels)) > 0:
         notes.append(f"ONNX Runtime's layout optimization left out {lost} of the integer kernels")
     return Coverage(ops=ops, kernels=dict(sorted(kernels.items(), key=lambda i: (-i[1], i[0]))), notes=tuple(notes))

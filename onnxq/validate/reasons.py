@@ -27,7 +27,7 @@ class Reasons:
         if not self.file.quantized:
             return NOT_QUANTIZED
         if node.op in ("Relu", "Clip"):
-            return self._activation(node)
+            return self._activation(node) or UNKNOWN
         if node.op not in QUANTIZABLE and node.op not in DROPS:
             return f"ONNX Runtime has no integer kernel for {node.op}"
         if node.op == "Resize" and node.attrs.get("mode", "nearest") not in ("nearest", b"nearest"):
@@ -145,7 +145,11 @@ class Reasons:
             if node.op in NO_OUTPUT_Q:
                 return ""
             where = (
-                "it is an output of the graph" if result else f"it is read by {others[0].op}" if others else "unused"
+                "it is an output of the graph"
+                if result
+                else f"it is read by {others[0].op}"
+                if others
+                else "nobody reads it"
             )
             return f"its output is not quantized ({where}), and its integer kernel needs a QuantizeLinear right behind"
         if result:
@@ -155,11 +159,9 @@ class Reasons:
         return self._parameters(node, slot, quantizers)
 
     def _parameters(self, node: gs.Node, slot: int, quantizers: list[gs.Node]) -> str:
-        if len({_key(q) for q in quantizers}) > 1 and len(node.outputs) == 1:
-            return f"its output is quantized by {len(quantizers)} QuantizeLinear with different parameters"
-        if len({tuple(t.name for t in q.inputs) for q in quantizers}) > 1 and len(node.outputs) == 1:
-            count = len(quantizers)
-            return f"its output is quantized by {count} QuantizeLinear with equal parameters in different tensors"
+        several = _several(quantizers) if len(node.outputs) == 1 else ""
+        if several:
+            return f"its output is {several}"
         q = quantizers[0]
         scale, dq = array(q.inputs[1]), self.file.producers[node.inputs[slot].name]
         if scale is None or scale.size > 1:
@@ -176,26 +178,37 @@ class Reasons:
 
     def _activation(self, node: gs.Node) -> str:
         """Relu and Clip are integer only where the QuantizeLinear behind them clips the same numbers anyway."""
+        output = node.outputs[0].name
         quantizers = self._quantizers(node.outputs[0])
         if not quantizers:
             return f"no QuantizeLinear behind the {node.op} makes it redundant"
-        if len(self.file.consumers.get(node.outputs[0].name, ())) > len(quantizers):
+        if output in self.file.results:
+            return f"the output of the {node.op} is also an output of the graph in float"
+        if len(self.file.consumers.get(output, ())) > len(quantizers):
             return f"the output of the {node.op} is also read in float"
-        low, high = _range(quantizers[0])
+        several = _several(quantizers)
+        return f"the output of the {node.op} is {several}" if several else self._redundant(node, quantizers[0])
+
+    def _redundant(self, node: gs.Node, quantizer: gs.Node) -> str:
+        """Why ORT does not see that `quantizer` lets no more through than the Relu or Clip before it."""
+        scale = array(quantizer.inputs[1])
+        if _zero_point(quantizer) is None:
+            return f"the QuantizeLinear behind the {node.op} has no zero point"
+        if scale is not None and scale.size > 1:
+            return f"the QuantizeLinear behind the {node.op} has one scale per channel"
         least, most = _bounds(node)
         if least is None or most is None:
             return f"the bounds of the {node.op} are not constants"
+        if scale is None and node.op == "Clip":  # of Relu, ORT looks at the zero point only
+            return f"the scale of the QuantizeLinear behind the {node.op} is not a constant"
+        low, high = _range(quantizer)
         if low < least or high > most:
             return (
                 f"the QuantizeLinear behind the {node.op} covers {low:.4g} to {high:.4g}, which goes beyond "
                 f"{least:.4g} to {most:.4g}"
             )
-        scale = array(quantizers[0].inputs[1])
         if node.op == "Clip" and scale is not None and scale.ndim:
-            return "the scale of the QuantizeLinear behind the Clip is not a scalar"
-        before = self.file.producers.get(node.inputs[0].name)
-        if before is not None and len(self.file.consumers.get(node.inputs[0].name, ())) > 1:
-            return f"its input is also read by another operator than the {node.op}"
+            return f"the scale of the QuantizeLinear behind the {node.op} is not a scalar"
         return ""
 
     def _quantizers(self, tensor: gs.Tensor) -> list[gs.Node]:
@@ -204,8 +217,6 @@ class Reasons:
     def _fused_away(self, node: gs.Node, kernel: gs.Node | None) -> str:
         if node.op == "MatMul" and kernel is not None and kernel.op in ("Gemm", "FusedGemm"):
             return "ONNX Runtime merged it with the float Add behind it into a float Gemm"
-        if node.op == "MatMul" and kernel is not None and kernel.op == "FusedMatMul":
-            return "ONNX Runtime merged it with a float Transpose or scaling beside it"
         return ""
 
 
@@ -234,6 +245,15 @@ def _key(node: gs.Node) -> tuple[object, ...]:
         node.inputs[1].name if scale is None else scale.tobytes(),
         b"" if zero is None else zero.tobytes(),
     )
+
+
+def _several(quantizers: list[gs.Node]) -> str:
+    """ORT wants one Q behind an operator, or several that read the same parameter tensors, which it merges."""
+    if len({_key(q) for q in quantizers}) > 1:
+        return f"quantized by {len(quantizers)} QuantizeLinear with different parameters"
+    if len({tuple(t.name for t in q.inputs) for q in quantizers}) > 1:
+        return f"quantized by {len(quantizers)} QuantizeLinear with equal parameters in different tensors"
+    return ""
 
 
 def _range(node: gs.Node) -> tuple[float, float]:

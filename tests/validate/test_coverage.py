@@ -240,7 +240,7 @@ def test_wrong_axis_that_ort_fuses_all_the_same_is_noted(net: Any, saved: Any) -
     assert notes[0] == ()
     assert notes[1] == (
         "Conv it: its weight has its scales along axis 1, and ONNX Runtime wants axis 0; "
-        "its integer kernel computes wrong numbers",
+        "its integer kernel computes wrong numbers, or fails",
     )
 
 
