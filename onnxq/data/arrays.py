@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -201,6 +202,15 @@ class ArraySource:
 
     def __len__(self) -> int:
         return sum(self._counts)
+
+    def identity(self, wanted: Sequence[int]) -> tuple[str, list[Path]]:
+        """See `onnxq.data.stream.Source`. Every file counts whole, whatever rows of it are wanted."""
+        start, files = 0, []
+        for name, count in zip(self._folder.files, self._counts, strict=True):
+            if any(start <= index < start + count for index in wanted):
+                files.append(self._folder.path / name)
+            start += count
+        return repr((self._specs, self._counts)), files
 
     def items(self, wanted: Sequence[int]) -> Iterator[Item | UnreadableError]:
         start, at = 0, 0

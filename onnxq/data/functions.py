@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from onnxq.data.fit import fit_all
-from onnxq.data.sample import InputSpec, Sample
+from onnxq.data.sample import Dataset, InputSpec, Sample
 from onnxq.errors import DataError, OnnxqError, UsageError
 
 
@@ -46,6 +47,29 @@ class FunctionDataset:
         self._limit = limit
         self._length: int | None = None
         self._labelled: bool | None = None
+        self.recipe: Callable[[], Dataset] | None = None
+
+    def digest(self) -> str:
+        """A hash of every array that is yielded: what a function reads is not known, so it is run for this.
+
+        Labels do not count. Needs no `specs`.
+
+        Raises:
+            DataError: an element that is no array.
+        """
+        state = hashlib.blake2b(digest_size=32)
+        count = 0
+        for index, element in enumerate(self._elements(self._make())):
+            value = element[0] if isinstance(element, tuple) and len(element) == 2 else element
+            arrays = value if isinstance(value, Mapping) else {"": value}
+            for name, one in sorted(arrays.items()):
+                array = self._array(one, f"sample {index} of {self._name}")
+                plain = array if array.dtype != object else array.astype(str)
+                state.update(f"{index} {name!r} {plain.dtype} {plain.shape} ".encode())
+                state.update(np.ascontiguousarray(plain).reshape(-1).view(np.uint8).data if plain.size else b"")
+            count += 1
+        self._length = count
+        return state.hexdigest()
 
     @property
     def description(self) -> str:

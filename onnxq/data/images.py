@@ -161,6 +161,10 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self._folder.files)
 
+    def identity(self, wanted: Sequence[int]) -> tuple[str, list[Path]]:
+        """See `onnxq.data.stream.Source`."""
+        return repr(self._plan), [self._folder.path / self._folder.files[index] for index in wanted]
+
     def items(self, wanted: Sequence[int]) -> Iterator[Item | UnreadableError]:
         spec = self._plan.spec
         for index in wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,23 @@ def open_dataset(
             file lists tell; the rest is checked sample by sample).
         UsageError: a limit below 1; a reference to a function that is not there.
     """
+    opened = _opened(path_or_reference, inputs, preprocess, base=base, skip_bad=skip_bad, limit=limit)
+    # other processes open it for themselves, whatever their current folder
+    opened.recipe = functools.partial(
+        open_dataset, path_or_reference, tuple(inputs), preprocess, base=base.resolve(), skip_bad=skip_bad, limit=limit
+    )
+    return opened
+
+
+def _opened(
+    path_or_reference: str | Path,
+    inputs: Sequence[InputSpec],
+    preprocess: Preprocess,
+    *,
+    base: Path,
+    skip_bad: bool,
+    limit: int | None,
+) -> StreamDataset | FunctionDataset:
     text = str(path_or_reference)
     shown = Path(text).expanduser()
     path = base / shown
@@ -88,7 +106,7 @@ def _file_source(
     )
 
 
-def _reference(text: str, inputs: Sequence[InputSpec], base: Path, limit: int | None) -> Dataset:
+def _reference(text: str, inputs: Sequence[InputSpec], base: Path, limit: int | None) -> FunctionDataset:
     """The function behind a reference or a registered name."""
     try:
         if ":" in text:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.fit import show
-from onnxq.data.sample import Sample
+from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import DataError, UsageError
 
 
@@ -47,6 +49,10 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
+    def identity(self, wanted: Sequence[int]) -> tuple[str, list[Path]]:
+        """What the items at these positions follow from: the settings in words, and the files whose bytes count."""
+        ...
+
     def items(self, wanted: Sequence[int]) -> Iterator[Item | UnreadableError]:
         """The items at the ascending positions `wanted`, in order; a damaged file gives the error as a value."""
         ...
@@ -80,6 +86,26 @@ class StreamDataset:
             )
         self._chosen = spread(self._runs, limit)
         self._length = len(self._chosen)
+        self._first = 0
+        self.recipe: Callable[[], Dataset] | None = None
+
+    def identity(self) -> tuple[str, list[Path]]:
+        """What the samples follow from: the settings in words, and the files whose bytes count. Reads none of them."""
+        settings, files = self._source.identity(self._wanted())
+        return f"{settings} batch {self._batch} skip {self._skip_bad} runs {self._chosen}", files
+
+    def part(self, start: int, stop: int) -> StreamDataset | None:
+        """The samples at positions start to stop, which keep their index; nothing before them is read.
+
+        None where positions are not known before all files were read: a bad file that is left out moves the rest.
+        """
+        if self._skip_bad:
+            return None
+        piece = copy.copy(self)
+        piece._first = start
+        piece._chosen = self._chosen[start:stop]
+        piece._length = len(piece._chosen)
+        return piece
 
     @property
     def description(self) -> str:
@@ -111,9 +137,12 @@ class StreamDataset:
     def __len__(self) -> int:
         return self._length
 
+    def _wanted(self) -> list[int]:
+        return [group * self._batch + k for group in self._chosen for k in range(self._batch)]
+
     def __iter__(self) -> Iterator[Sample]:
         b = self._batch
-        wanted = [group * b + k for group in self._chosen for k in range(b)]
+        wanted = self._wanted()
         skipped: list[str] = []
         held: list[Item] = []
         made = 0
@@ -127,7 +156,7 @@ class StreamDataset:
             held.append(item)
             if len(held) == b:
                 # a batch takes the next good file for a bad one; single samples keep the number of their file
-                yield _join(made if b > 1 else position, held)
+                yield _join(self._first + (made if b > 1 else position), held)
                 made += 1
                 held = []
         self._skipped = skipped

@@ -62,6 +62,10 @@ class TensorSource:
     def __len__(self) -> int:
         return len(self._sets)
 
+    def identity(self, wanted: Sequence[int]) -> tuple[str, list[Path]]:
+        """See `onnxq.data.stream.Source`."""
+        return repr(self._specs), [path for index in wanted for path in _inputs(self._sets[index])]
+
     def items(self, wanted: Sequence[int]) -> Iterator[Item | UnreadableError]:
         for index in wanted:
             where = self._names[index]

@@ -49,6 +49,7 @@ class TextSource:
         if limit is not None and self._length is not None and limit > self._length:
             raise DataError(f"preprocess.max_length is {limit}, but the model takes {self._length} tokens: lower it")
         self._tokenizer, path = _tokenizer(folder, self.where)
+        self._rules = path
         cut = limit or self._length
         if cut is not None:
             self._tokenizer.enable_truncation(cut)
@@ -67,6 +68,11 @@ class TextSource:
 
     def __len__(self) -> int:
         return self._count
+
+    def identity(self, wanted: Sequence[int]) -> tuple[str, list[Path]]:
+        """See `onnxq.data.stream.Source`."""
+        files = self._folder.files if self._by_line else [self._folder.files[index] for index in wanted]
+        return repr((self._specs, self.summary)), [self._rules, *(self._folder.path / name for name in files)]
 
     def items(self, wanted: Sequence[int]) -> Iterator[Item | UnreadableError]:
         if self._by_line:
