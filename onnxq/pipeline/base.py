@@ -42,6 +42,10 @@ class Stage(enum.Enum):
     """Integer operators."""
 
 
+QUANTIZED = (Stage.QDQ, Stage.PLACED, Stage.FUSED)
+"""The stages of quantized graphs: what passes take, besides float graphs, that mind their own business in any."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """A rewrite that was not made: on which node, and why, in words for a user."""
@@ -103,7 +107,7 @@ class Pass:
 
     takes: ClassVar[Stage] = Stage.FLOAT
     also_takes: ClassVar[tuple[Stage, ...]] = ()
-    """Further stages that it takes."""
+    """Further stages that it takes. A pass that gives what it takes leaves a graph in one of these where it was."""
     gives: ClassVar[Stage] = Stage.FLOAT
     needs: ClassVar[frozenset[str]] = frozenset()
     exact: ClassVar[bool] = True
@@ -117,6 +121,16 @@ class Pass:
             PassError: the pass cannot keep its promise.
         """
         raise NotImplementedError
+
+    @classmethod
+    def stages(cls) -> tuple[Stage, ...]:
+        """All stages that it takes."""
+        return (cls.takes, *cls.also_takes)
+
+    @classmethod
+    def behind(cls, stage: Stage) -> Stage:
+        """The stage of a graph that came in `stage`."""
+        return stage if cls.takes is cls.gives else cls.gives
 
     @classmethod
     def summary(cls) -> str:

@@ -47,9 +47,10 @@ class Pipeline:
     base: Path = Path()
 
     @property
-    def start(self) -> Stage:
-        """The stage of the models that it takes."""
-        return self.steps[0].body.takes if self.steps else Stage.FLOAT
+    def starts(self) -> tuple[Stage, ...]:
+        """The stages of models with which its order fits."""
+        first = self.steps[0].body.stages() if self.steps else (Stage.FLOAT,)
+        return tuple(stage for stage in first if isinstance(_follow(self, stage), Stage))
 
     @property
     def needs(self) -> frozenset[str]:
@@ -98,16 +99,24 @@ def check_order(pipeline: Pipeline) -> Stage:
     Raises:
         ConfigError: a pass takes another stage than the one before it gives.
     """
-    stage = pipeline.start
+    first = pipeline.steps[0].body.takes if pipeline.steps else Stage.FLOAT
+    ends = [_follow(pipeline, start) for start in pipeline.starts or (first,)]
+    if isinstance(ends[0], str):
+        raise ConfigError(ends[0])
+    return ends[0]
+
+
+def _follow(pipeline: Pipeline, stage: Stage) -> Stage | str:
+    """The stage at the end of a model that comes in `stage`, or which pass does not take what comes to it."""
     previous = "the start"
     for step in pipeline.steps:
-        if stage is not step.body.takes and stage not in step.body.also_takes:
-            raise ConfigError(
+        if stage not in step.body.stages():
+            return (
                 f'pipeline {pipeline.name}: pass "{step.name}" takes a graph in stage '
                 f"{step.body.takes.value}, but behind {previous} it is in "
                 f"stage {stage.value}: move the pass"
             )
-        stage = step.body.gives
+        stage = step.body.behind(stage)
         previous = f'"{step.name}"'
     return stage
 

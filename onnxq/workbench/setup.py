@@ -167,17 +167,19 @@ def set_up(request: Request, *, steps: tuple[Step, ...] | None = None, progress:
 def _check_stage(pipeline: Pipeline, model: Path, found: list[str]) -> None:
     if not pipeline.steps:
         return
+    starts = pipeline.starts
     first = pipeline.steps[0]
-    stages = (first.body.takes, *first.body.also_takes)
-    if found and set(stages) == {Stage.FLOAT}:
+    if found and set(starts) == {Stage.FLOAT}:
+        refusing = next((s for s in pipeline.steps if set(s.body.stages()) == {Stage.FLOAT}), first)
         raise ModelError(
-            f"{model} is quantized already (it has {', '.join(found)}), and the first pass, {first.name}, takes a "
-            "float model: give the float model, or a pipeline that begins with a pass for quantized ones"
+            f"{model} is quantized already (it has {', '.join(found)}), and the pass {refusing.name} takes a float "
+            "model: give the float model, or a pipeline for quantized ones, like import"
         )
-    if not found and Stage.FLOAT not in stages:
+    if not found and starts and Stage.FLOAT not in starts:
+        refusing = next((s for s in pipeline.steps if Stage.FLOAT not in s.body.stages()), first)
         raise ModelError(
-            f"{model} is a float model, and the first pass, {first.name}, takes a quantized one "
-            f"(stage {first.body.takes.value}): give a quantized model, or put insert-qdq first"
+            f"{model} is a float model, and the first pass, {refusing.name}, takes a quantized one "
+            f"(stage {refusing.body.takes.value}): give a quantized model, or put insert-qdq first"
         )
 
 

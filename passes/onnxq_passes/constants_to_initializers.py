@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.ir import tensors
-from onnxq.pipeline.base import Context, Pass, Report
+from onnxq.pipeline.base import QUANTIZED, Context, Pass, Report, Stage
 from onnxq_passes._edit import Editor
 
 _PLAIN = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
@@ -27,6 +27,8 @@ class ConstantsToInitializers(Pass):
     5. A Constant that is itself an output of a graph stays a node: ONNX Runtime wants outputs of bodies to be
        computed.
     """
+
+    also_takes: ClassVar[tuple[Stage, ...]] = QUANTIZED
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""

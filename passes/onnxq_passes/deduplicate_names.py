@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
+from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
 from onnxq.ir import walk
-from onnxq.pipeline.base import Context, Pass, Report
+from onnxq.pipeline.base import QUANTIZED, Context, Pass, Report, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class DeduplicateNames(Pass):
     3. A tensor whose name is taken by another tensor (of another body) gets a number. Outer graphs come first.
     4. Inputs and outputs of the main graph keep their names in any case.
     """
+
+    also_takes: ClassVar[tuple[Stage, ...]] = QUANTIZED
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rename in place; `report.renamed` maps new node names to old ones that were not empty."""

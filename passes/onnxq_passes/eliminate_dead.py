@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 
-from onnxq.pipeline.base import Context, Pass, Report
+from onnxq.pipeline.base import QUANTIZED, Context, Pass, Report, Stage
 from onnxq_passes._edit import Editor
 
 OPTIONAL_FROM = {
@@ -32,6 +33,8 @@ class EliminateDead(Pass):
        LSTM).
     3. Inputs of the main graph, inputs and outputs of bodies, and outputs that an op must have (Split, TopK) stay.
     """
+
+    also_takes: ClassVar[tuple[Stage, ...]] = QUANTIZED
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""

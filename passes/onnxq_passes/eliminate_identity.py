@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.ir.tensors import onnx_dtype
-from onnxq.pipeline.base import Context, Pass, Report
+from onnxq.pipeline.base import QUANTIZED, Context, Pass, Report, Stage
 from onnxq_passes._edit import Editor, input_at, ints, rank, scalar, static_shape
 
 
@@ -31,6 +32,8 @@ class EliminateIdentity(Pass):
         or a tensor of an outer graph that goes straight to an output, and a tensor that is an output already, keep
         the op.
     """
+
+    also_takes: ClassVar[tuple[Stage, ...]] = QUANTIZED
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxq.errors import ModelError
 from onnxq.ir import save, tensors
 from onnxq.ir.model import Model
-from onnxq.pipeline.base import Context, Pass, Report
+from onnxq.pipeline.base import QUANTIZED, Context, Pass, Report, Stage
 from onnxq.runtime.session import Level, Session
 from onnxq_passes._edit import Editor, input_at, ints, standard, static_shape
 
@@ -42,6 +42,7 @@ class FoldConstants(Pass):
         limit: bytes by which the constants may grow.
     """
 
+    also_takes: ClassVar[tuple[Stage, ...]] = QUANTIZED
     limit: int = 1 << 20
 
     def run(self, graph: gs.Graph, context: Context) -> Report:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.ir.hash import array_hash
 from onnxq.ir.walk import constant_array
-from onnxq.pipeline.base import Context, Pass, Report
+from onnxq.pipeline.base import QUANTIZED, Context, Pass, Report, Stage
 from onnxq_passes._edit import Editor
 
 Key = tuple[str, tuple[int, ...], bytes]
@@ -28,6 +29,7 @@ class ShareInitializers(Pass):
         least_bytes: size from which constants are looked at.
     """
 
+    also_takes: ClassVar[tuple[Stage, ...]] = QUANTIZED
     least_bytes: int = 256
 
     def run(self, graph: gs.Graph, context: Context) -> Report:

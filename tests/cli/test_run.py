@@ -104,7 +104,9 @@ def test_random_models_are_verified_without_their_numbers(onnxq: Any) -> None:
 def test_the_stage_of_the_model_must_fit(onnxq: Any) -> None:
     assert onnxq("run", "cpu", "model.onnx", *CALIB, "-o", "q.onnx").code == 0
     sentence = onnxq("run", "cpu", "q.onnx", *CALIB, "-o", "a.onnx").sentence
-    assert sentence.startswith("q.onnx is quantized already (it has DequantizeLinear, QuantizeLinear), and the first")
+    assert sentence.startswith(
+        "q.onnx is quantized already (it has DequantizeLinear, QuantizeLinear), and the pass float16"
+    )
     sentence = onnxq("run", "cpu", "model.onnx", *CALIB, "-o", "model.onnx").sentence
     assert sentence == "the output model.onnx is the model itself: give another path with -o"
 

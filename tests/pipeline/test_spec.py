@@ -130,9 +130,9 @@ def test_an_unknown_target() -> None:
 
 
 def test_the_order_is_checked_without_a_model() -> None:
-    (line,) = faults("passes: [insert-qdq, eliminate-dead]")
+    (line,) = faults("passes: [insert-qdq, merge-transposes]")
     assert line == (
-        'pipeline p.yaml: pass "eliminate-dead" takes a graph in stage float, but behind "insert-qdq" it is in '
+        'pipeline p.yaml: pass "merge-transposes" takes a graph in stage float, but behind "insert-qdq" it is in '
         "stage qdq: move the pass"
     )
 
