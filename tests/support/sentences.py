@@ -5,15 +5,16 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 
-def sentences(module: ModuleType, *, least_words: int = 2) -> list[str]:
-    """Every string of at least `least_words` words in a module, as a regular expression: what an f-string fills in may
-    be anything. Docstrings and what is raised are left out.
+def sentences(source: ModuleType | Callable[..., Any], *, least_words: int = 2) -> list[str]:
+    """Every string of at least `least_words` words in a module or function, as a regular expression: what an f-string
+    fills in may be anything. Docstrings and what is raised are left out.
     """
-    tree = ast.parse(inspect.getsource(module))
+    tree = ast.parse(inspect.getsource(source))
     left_out = {id(inner) for node in ast.walk(tree) if _silent(node) for inner in ast.walk(node)}
     found = [_pattern(n) for n in _strings(tree) if id(n) not in left_out]
     return sorted({p for p in found if len(p.replace("\\ ", " ").split()) >= least_words})

@@ -391,7 +391,6 @@ def test_cause_and_cure(net: Any, saved: Any, case: Callable[[Any, bool], None],
 
 
 def test_no_integer_kernel_and_a_neighbour_that_has_one(net: Any, saved: Any) -> None:
-    """This reason has no cure in today's ORT: with nothing wrong around it, the operator is float all the same."""
     n = net(1, 4, 4, 4)
     for op in ("Tanh", "Sigmoid"):
         n.op(op, n.pair("x", f"{op}_d"), out=op)
@@ -399,6 +398,33 @@ def test_no_integer_kernel_and_a_neighbour_that_has_one(net: Any, saved: Any) ->
     tanh, sigmoid = coverage(saved(n.model())).ops
     assert (tanh.integer, tanh.reason) == (False, NO_KERNEL.format("Tanh"))
     assert (sigmoid.integer, sigmoid.kernel) == (True, "QLinearSigmoid")
+
+
+def space_to_depth(n: Any) -> None:
+    n.op("SpaceToDepth", n.pair("x", "xd"), out="it", blocksize=2)
+
+
+def conv_transpose(n: Any) -> None:
+    n.op("ConvTranspose", n.pair("x", "xd"), n.int8(4, 4, 1, 1, name="w"), out="it")
+
+
+def layer_norm(n: Any) -> None:
+    n.op("LayerNormalization", n.pair("x", "xd"), n.int8(4, name="w"), out="it")
+
+
+def lstm(n: Any) -> None:
+    rows = n.op("Reshape", "x", n.const([4, 1, 16], "sh", "int64"), out="rows")
+    n.op("LSTM", n.pair(rows, "xd"), n.int8(1, 8, 16, name="w"), n.int8(1, 8, 2, name="r"), out="it", hidden_size=2)
+
+
+@pytest.mark.parametrize("case", [space_to_depth, conv_transpose, layer_norm, lstm], ids=lambda c: c.__name__)
+def test_no_integer_kernel_has_no_cure(net: Any, saved: Any, case: Callable[[Any], None]) -> None:
+    """With nothing wrong around it, today's ORT runs the operator in float all the same."""
+    n = net(1, 4, 4, 4)
+    case(n)
+    n.result(n.pair("it", "y"))
+    (it,) = [o for o in coverage(saved(n.model())).ops if o.name == "it"]
+    assert (it.integer, it.reason) == (False, NO_KERNEL.format(it.op))
 
 
 def test_float_model_and_its_quantized_form(net: Any, saved: Any) -> None:
