@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format models bench bench-passes clean
+.PHONY: help demo test test-slow check format models bench bench-passes bench-methods clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,6 +57,9 @@ bench: $(STAMP)  ## onnxq against onnxruntime.quantization on the same models an
 
 bench-passes: $(STAMP)  ## how the cpu pipeline grows from 10,000 to 100,000 nodes
 	$(BIN)/python models/bench_passes.py
+
+bench-methods: $(STAMP)  ## every calibration method on every model: labelled score and SQNR
+	$(BIN)/python models/bench_methods.py
 
 clean:  ## remove everything that make made, the environment included
 	rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -30,8 +30,9 @@ from onnxq.pipeline.prepare import annotate, prepare, run_literally
 from onnxq.plan.plan import Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.reasons import matches
+from onnxq.plan.surroundings import Surroundings, surroundings
 from onnxq.progress import Progress, Silent
-from onnxq.stats.calibrator import AUTO, Calibrator
+from onnxq.stats.calibrator import AUTO, Calibrator, FeelingCalibrator
 from onnxq.stats.collect import collect, observe_shapes
 from onnxq.stats.statistics import Statistics
 from onnxq.stats.taps import mask_tensors
@@ -106,10 +107,17 @@ class Quantized:
 class CalibratedRanges:
     """What planning asks of calibration: statistics seen through a calibrator."""
 
-    def __init__(self, statistics: Statistics, calibrator: Calibrator, weight_method: WeightMethod) -> None:
+    def __init__(
+        self,
+        statistics: Statistics,
+        calibrator: Calibrator,
+        weight_method: WeightMethod,
+        around: Mapping[str, Surroundings] | None = None,
+    ) -> None:
         self.statistics = statistics
         self.calibrator = calibrator
         self.weight_method: WeightMethod = weight_method
+        self.around = around or {}
         self._cache: dict[tuple[str, Scheme], tuple[float, float]] = {}
 
     def range(self, tensor: str, scheme: Scheme) -> tuple[float, float] | None:
@@ -118,7 +126,12 @@ class CalibratedRanges:
             return None
         key = (tensor, scheme)
         if key not in self._cache:
-            self._cache[key] = self.calibrator.range(found, scheme)
+            around = self.around.get(tensor, Surroundings())
+            if isinstance(self.calibrator, FeelingCalibrator):
+                bounds = self.calibrator.range_felt(found, scheme, around.readers)
+            else:
+                bounds = self.calibrator.range(found, scheme)
+            self._cache[key] = around.within(*bounds, found)
         return self._cache[key]
 
     def weight_range(self, weight: NDArray[Any], scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -141,7 +154,7 @@ def load_float(path: Path, *, keep_overridable: bool) -> Model:
     return model
 
 
-CANDIDATES = ("minmax", "mse", "percentile", "entropy")
+CANDIDATES = ("minmax", "mixed", "mse", "percentile", "entropy")
 """What `auto` tries, in the order of how much they clip: no single method wins on every model."""
 
 
@@ -231,7 +244,9 @@ class PlanProvider:
     def plan(self, graph: gs.Graph, method: str, keep_float: Sequence[str]) -> Plan:
         """A plan from the statistics that were collected."""
         assert self.statistics is not None
-        ranges = CalibratedRanges(self.statistics, self.options.calibrators[method], self.options.weight_method)
+        around = surroundings(graph, self.statistics.tensors)
+        calibrator = self.options.calibrators[method]
+        ranges = CalibratedRanges(self.statistics, calibrator, self.options.weight_method, around)
         return make_plan(graph, self.options.target, ranges, self.shapes, keep_float)
 
 

@@ -50,7 +50,10 @@ class Mse:
         low, high = statistics.min, statistics.max
         if low == high or levels(scheme) > 1 << 12:
             return low, high  # 16 bits round finer than the histogram can tell
-        seen = distribution(statistics)
+        return self.search(distribution(statistics), low, high, scheme)
+
+    def search(self, seen: Distribution, low: float, high: float, scheme: Scheme) -> tuple[float, float]:
+        """The best range within [low, high], low < high, for a distribution whose counts may be any weights."""
         if is_mirrored(scheme):
             highs = _ends(max(-low, high), self.candidates)
             pairs = np.stack([-highs, highs], axis=1)

@@ -15,13 +15,20 @@ are its settings.
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from onnxq.encoding import Scheme
 from onnxq.stats.statistics import TensorStatistics
 
 AUTO = "auto"
 """The method that is none: each of ours is tried, and the one that comes nearest to the float outputs is taken."""
+
+Reader: TypeAlias = Callable[[NDArray[np.float64], float], NDArray[np.float64]]
+"""What an op that reads a tensor makes of its values (elementwise, same shape), given the tensor's exact maximum."""
 
 
 @runtime_checkable
@@ -40,4 +47,15 @@ class Calibrator(Protocol):
             statistics: of a tensor with at least one element, holding `observers`.
             scheme: type, symmetry and granularity of the encoding.
         """
+        ...
+
+
+@runtime_checkable
+class FeelingCalibrator(Calibrator, Protocol):
+    """A calibrator that also wants to know who reads the tensor."""
+
+    def range_felt(
+        self, statistics: TensorStatistics, scheme: Scheme, readers: Sequence[Reader]
+    ) -> tuple[float, float]:
+        """As `range`; an error counts by what it changes behind each of `readers` (none: by itself)."""
         ...

@@ -26,7 +26,7 @@ from onnxq_calibration.minmax import MinMax
 from onnxq_calibration.mse import Mse
 from onnxq_calibration.percentile import Percentile
 
-NAMES = ["entropy", "minmax", "mse", "percentile"]
+NAMES = ["entropy", "minmax", "mixed", "mse", "percentile"]
 U8 = Scheme(type="uint8", symmetric=False)
 S8 = Scheme(type="int8", symmetric=True)
 SCHEMES = [U8, S8, dataclasses.replace(U8, type="int8"), dataclasses.replace(U8, reduce_range=True)]
@@ -34,7 +34,7 @@ BIN = 2**-7
 
 
 def seen(values: Any, subset: int | None = None) -> TensorStatistics:
-    made = {o: make_observer(o, subset=subset) for o in ("minmax", "histogram")}
+    made = {o: make_observer(o, subset=subset) for o in ("minmax", "histogram", "heldout")}
     for observer in made.values():
         observer.update(np.asarray(values, dtype=np.float32))
     return TensorStatistics("t", made)
