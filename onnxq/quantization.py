@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from onnxq import registry
 from onnxq.data.sample import Dataset, Sample
-from onnxq.encoding import Scheme
 from onnxq.errors import ConfigError, DataError, ModelError, PassError, UnknownNameError, did_you_mean
 from onnxq.ir import walk
 from onnxq.ir.load import is_quantized, load
@@ -27,16 +25,17 @@ from onnxq.pipeline.base import Context
 from onnxq.pipeline.crash import Crash
 from onnxq.pipeline.manager import Hook, Pipeline, Run, run_pipeline
 from onnxq.pipeline.prepare import annotate, prepare, run_literally
+from onnxq.plan.calibrated import CalibratedRanges
 from onnxq.plan.plan import Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.reasons import matches
-from onnxq.plan.surroundings import Surroundings, surroundings
+from onnxq.plan.surroundings import surroundings
 from onnxq.progress import Progress, Silent
-from onnxq.stats.calibrator import AUTO, Calibrator, FeelingCalibrator
+from onnxq.stats.calibrator import AUTO, Calibrator
 from onnxq.stats.collect import collect, observe_shapes
 from onnxq.stats.statistics import Statistics
 from onnxq.stats.taps import mask_tensors
-from onnxq.stats.weights import WeightMethod, weight_range
+from onnxq.stats.weights import WeightMethod
 from onnxq.targets.target import Target
 from onnxq.trial import choose
 
@@ -102,40 +101,6 @@ class Quantized:
     run: Run
     timing: Timing
     notes: tuple[str, ...]
-
-
-class CalibratedRanges:
-    """What planning asks of calibration: statistics seen through a calibrator."""
-
-    def __init__(
-        self,
-        statistics: Statistics,
-        calibrator: Calibrator,
-        weight_method: WeightMethod,
-        around: Mapping[str, Surroundings] | None = None,
-    ) -> None:
-        self.statistics = statistics
-        self.calibrator = calibrator
-        self.weight_method: WeightMethod = weight_method
-        self.around = around or {}
-        self._cache: dict[tuple[str, Scheme], tuple[float, float]] = {}
-
-    def range(self, tensor: str, scheme: Scheme) -> tuple[float, float] | None:
-        found = self.statistics.tensors.get(tensor)
-        if found is None:
-            return None
-        key = (tensor, scheme)
-        if key not in self._cache:
-            around = self.around.get(tensor, Surroundings())
-            if isinstance(self.calibrator, FeelingCalibrator):
-                bounds = self.calibrator.range_felt(found, scheme, around.readers)
-            else:
-                bounds = self.calibrator.range(found, scheme)
-            self._cache[key] = around.within(*bounds, found)
-        return self._cache[key]
-
-    def weight_range(self, weight: NDArray[Any], scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return weight_range(weight, scheme, self.weight_method)
 
 
 def load_float(path: Path, *, keep_overridable: bool) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tarfile
@@ -132,18 +133,10 @@ def test_the_makefile_lists_its_targets(root: Path) -> None:
         ["make", "-C", str(root), "--no-print-directory"], capture_output=True, encoding="utf-8", check=True
     )
     targets = [line.split()[1] for line in done.stdout.splitlines()]
-    assert targets == [
-        "help",
-        "demo",
-        "test",
-        "test-slow",
-        "check",
-        "format",
-        "models",
-        "bench",
-        "bench-passes",
-        "clean",
-    ]
+    phony = re.search(r"^\.PHONY: (.*)$", (root / "Makefile").read_text(), re.MULTILINE)
+    assert phony is not None
+    assert sorted(targets) == sorted(phony[1].split())
+    assert targets[:4] == ["help", "demo", "test", "test-slow"], "the first ones a newcomer reads"
 
 
 def test_ci_runs_the_tests_and_then_the_checks(root: Path) -> None:

@@ -71,7 +71,7 @@ def surroundings(graph: gs.Graph, names: Collection[str]) -> dict[str, Surroundi
     root = aliases(graph)
     bounds: dict[str, tuple[float, float]] = {}
     for node in graph.nodes:
-        known = _clip(node) if node.op == "Clip" else BOUNDS.get(node.op) if _standard(node) else None
+        known = _clip(node) if node.op == "Clip" else BOUNDS.get(str(node.op)) if _standard(node) else None
         if known is not None:
             bounds.update((t.name, known) for t in node.outputs[:1])
     readers: dict[str, dict[object, Reader]] = defaultdict(dict)
@@ -81,7 +81,7 @@ def surroundings(graph: gs.Graph, names: Collection[str]) -> dict[str, Surroundi
                 continue
             key, reader = _reader(node)
             for tensor in node.inputs[:1] if key is not None else node.inputs:
-                readers[root.get(tensor.name, tensor.name)].setdefault(key, reader)
+                readers[root.get(str(tensor.name), str(tensor.name))].setdefault(key, reader)
     return {
         name: Surroundings(
             bounds=bounds.get(root.get(name, name)), readers=tuple(readers[root.get(name, name)].values())
@@ -107,16 +107,17 @@ def _clip(node: gs.Node) -> tuple[float, float] | None:
 
 def _reader(node: gs.Node) -> tuple[object, Reader]:
     """A key that equal readers share (None: linear in its inputs, or unknown) and the function."""
-    make = _FUNCTIONS.get(node.op) if _standard(node) or node.op == "Gelu" else None
+    op = str(node.op)
+    make = _FUNCTIONS.get(op) if _standard(node) or op == "Gelu" else None
     if make is None:
         return None, linear
     parameters = tuple((k, node.attrs[k]) for k in ("alpha", "beta", "gamma", "min", "max") if k in node.attrs)
-    if node.op == "Clip":
+    if op == "Clip":
         bounds = _clip(node)
         if bounds is None:
             return None, linear
         parameters = (("min", bounds[0]), ("max", bounds[1]))
-    return (node.op, parameters), make(dict(parameters))
+    return (op, parameters), make(dict(parameters))
 
 
 def linear(x: Array, peak: float) -> Array:  # noqa: ARG001 (the form of a Reader)

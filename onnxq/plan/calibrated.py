@@ -1,0 +1,49 @@
+"""Ranges for the planner: statistics, seen through a calibrator, with what the ops around a tensor say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.encoding import Scheme
+from onnxq.plan.surroundings import Surroundings
+from onnxq.stats.calibrator import Calibrator, FeelingCalibrator
+from onnxq.stats.statistics import Statistics
+from onnxq.stats.weights import WeightMethod, weight_range
+
+
+class CalibratedRanges:
+    """What planning asks of calibration: statistics seen through a calibrator."""
+
+    def __init__(
+        self,
+        statistics: Statistics,
+        calibrator: Calibrator,
+        weight_method: WeightMethod,
+        around: Mapping[str, Surroundings] | None = None,
+    ) -> None:
+        self.statistics = statistics
+        self.calibrator = calibrator
+        self.weight_method: WeightMethod = weight_method
+        self.around = around or {}
+        self._cache: dict[tuple[str, Scheme], tuple[float, float]] = {}
+
+    def range(self, tensor: str, scheme: Scheme) -> tuple[float, float] | None:
+        found = self.statistics.tensors.get(tensor)
+        if found is None:
+            return None
+        key = (tensor, scheme)
+        if key not in self._cache:
+            around = self.around.get(tensor, Surroundings())
+            if isinstance(self.calibrator, FeelingCalibrator):
+                bounds = self.calibrator.range_felt(found, scheme, around.readers)
+            else:
+                bounds = self.calibrator.range(found, scheme)
+            self._cache[key] = around.within(*bounds, found)
+        return self._cache[key]
+
+    def weight_range(self, weight: NDArray[Any], scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return weight_range(weight, scheme, self.weight_method)
