@@ -180,8 +180,10 @@ class _Selector:
             if joined.name in self.out.values and not all(map(self._is_integer, self.facts.consumers[joined.name])):
                 return True
             after = self.facts.only_edge(joined)
-        if after is None or after.op not in self.target.looked_through or after.outputs[0].name in self.out.values:
+        if after is None or after.op not in self.target.looked_through:
             return False
+        if after.outputs[0].name in self.out.values:  # fits only if nothing else, the caller included, sees the result
+            return any(use.node is None for use in self.facts.consumers[node.outputs[0].name])
         readers = self.facts.consumers.get(after.outputs[0].name, [])
         return self.facts.only_edge(after.outputs[0]) is not None and all(r.node is not None for r in readers)
 

@@ -140,6 +140,7 @@ def test_case_1_a_float_op_in_front_of_moves_and_a_q() -> None:
         ("r = Relu(m) y = Tanh(r)", "y", True),
         ("r = Clip(m, lo) y = Tanh(r)", "y", True),
         ("r = Relu(m) y = Tanh(r)", "m y", True),
+        ("r = Relu(m) y = MatMul(r, W)", "m y", True),
         ("a = Add(m, b) r = Relu(a) y = Tanh(r)", "y", None),
         ("r = Tanh(x) y = Add(r, m)", "y", None),
         ("a = Add(m, b) y = MatMul(a, W)", "a y", None),
