@@ -156,6 +156,48 @@ skip_bad_option = click.option(
 )
 
 
+def comparison_options(function: F) -> F:
+    """What `validate` and `gate` take besides the two models; `comparison_job` reads them."""
+    for option in reversed(
+        (
+            click.option(
+                "--data",
+                metavar="DATA",
+                help="Samples, labelled if you have labels: a folder, a file, or module:function.",
+            ),
+            metric_option,
+            config_option,
+            click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Use at most so many samples."),
+            skip_bad_option,
+            threads_option,
+            preprocess_options,
+            json_option,
+            report_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def comparison_job(model: Path, values: Mapping[str, Any], **more: Any) -> Job:
+    """The values of `comparison_options` as a job for `model`; what is left over are preprocessing settings.
+
+    Raises:
+        ConfigError: the job file does not follow the schema.
+    """
+    rest = dict(values)
+    return start_job(rest.pop("config"), model).with_overrides(
+        model=model,
+        eval=rest.pop("data"),
+        metric=rest.pop("metric"),
+        eval_limit=rest.pop("samples"),
+        skip_bad=rest.pop("skip_bad"),
+        threads=rest.pop("threads"),
+        preprocess=given(rest),
+        **more,
+    )
+
+
 def pipeline_options(function: F) -> F:
     """What `run`, `explain` and `bisect` take besides their own options; `pipeline_request` reads them."""
     for option in reversed(

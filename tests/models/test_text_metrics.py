@@ -14,7 +14,9 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
 def load(name: str, file: str = "metric.py") -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"loaded_{name}_{file}".replace("-", "_"), MODELS / name / file)
+    spec = importlib.util.spec_from_file_location(
+        f"loaded_{name}_{file}".replace("-", "_").replace(".", "_"), MODELS / name / file
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -23,6 +25,7 @@ def load(name: str, file: str = "metric.py") -> ModuleType:
 
 
 cls, rec, det, yolox = (load(name) for name in ("ppocr-cls", "ppocr-rec", "ppocr-det", "yolox-ddddocr"))
+boxmatch = load(".", "boxmatch.py")
 
 
 def test_direction_counts_the_larger_probability() -> None:
@@ -63,20 +66,18 @@ def test_edit_distance(first: str, second: str, count: int) -> None:
     assert rec.edits(first, second) == rec.edits(second, first) == count
 
 
-@pytest.mark.parametrize("module", [det, yolox])
-def test_overlap_is_the_shared_part_of_the_union(module: ModuleType) -> None:
-    boxes = module.parse("0,0,10,10 10,0,20,10 0,0,5,10 3,3,3,9")
-    table = module.overlaps(boxes[:1], boxes)
+def test_overlap_is_the_shared_part_of_the_union() -> None:
+    boxes = boxmatch.parse("0,0,10,10 10,0,20,10 0,0,5,10 3,3,3,9")
+    table = boxmatch.overlaps(boxes[:1], boxes)
     assert table.tolist() == [[1.0, 0.0, 0.5, 0.0]]
 
 
-@pytest.mark.parametrize("module", [det, yolox])
-def test_a_box_matches_once_and_only_above_the_limit(module: ModuleType) -> None:
-    wanted = module.parse("0,0,10,10")
-    assert module.matches(module.parse("0,0,10,10 0,0,10,9"), wanted, 0.5) == 1
-    assert module.matches(module.parse("0,0,5,10"), wanted, 0.5) == 1
-    assert module.matches(module.parse("0,0,4.9,10"), wanted, 0.5) == 0
-    assert module.matches(module.parse(""), wanted, 0.5) == 0
+def test_a_box_matches_once_and_only_above_the_limit() -> None:
+    wanted = boxmatch.parse("0,0,10,10")
+    assert boxmatch.matches(boxmatch.parse("0,0,10,10 0,0,10,9"), wanted, 0.5) == 1
+    assert boxmatch.matches(boxmatch.parse("0,0,5,10"), wanted, 0.5) == 1
+    assert boxmatch.matches(boxmatch.parse("0,0,4.9,10"), wanted, 0.5) == 0
+    assert boxmatch.matches(boxmatch.parse(""), wanted, 0.5) == 0
 
 
 def test_a_text_region_grows_by_the_unclip_distance() -> None:
@@ -130,7 +131,7 @@ def test_an_absurd_size_does_not_overflow() -> None:
 
 
 def test_the_better_of_two_overlapping_letters_stays() -> None:
-    boxes = yolox.parse("0,0,10,10 1,0,11,10 30,0,40,10")
+    boxes = boxmatch.parse("0,0,10,10 1,0,11,10 30,0,40,10")
     kept = yolox.suppress(boxes, np.array([0.5, 0.9, 0.2]), 0.45)
     assert kept.tolist() == [[1, 0, 11, 10], [30, 0, 40, 10]]
     assert len(yolox.suppress(boxes, np.array([0.5, 0.9, 0.2]), 0.9)) == 3
