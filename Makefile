@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
+MUTATION := $(VENV)/.installed-mutation
 RES8 := models/fashion-res8/model.onnx
 FASHION := models/fashion-mnist
 SOURCES := onnxq passes calibration tests models docs
@@ -12,7 +13,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format models bench bench-passes bench-methods clean
+.PHONY: help demo test test-slow mutation check format models bench bench-passes bench-methods clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,8 +36,16 @@ demo: $(STAMP)  ## quantize a real model on real samples; the report goes to out
 test: $(STAMP)  ## the whole test suite, without the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-test-slow: $(STAMP)  ## the tests that take minutes
+$(MUTATION): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,mutation]'
+	@touch $@
+
+test-slow: $(STAMP) $(MUTATION)  ## the tests that take minutes, and a sample of the mutants of the passes
 	$(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/mutate.py --sample 300 --jobs 2
+
+mutation: $(MUTATION)  ## every mutant of the passes (docs/mutation.md), and the figures of that
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/mutate.py --jobs 2 --record
 
 check: $(STAMP)  ## formatting, linter, type checkers, import layers
 	$(BIN)/ruff format --check $(SOURCES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, together
 
 from onnxq_passes.cancel_dq_q import CancelDqQ
 
@@ -51,3 +51,16 @@ def test_an_input_does_not_go_straight_to_an_output() -> None:
         f"(uint8[2] p) => (uint8[2] y) <{K}> {{ [d] b = DequantizeLinear(p, s, z) [q] y = QuantizeLinear(b, s, z) }}"
     )
     keep(CancelDqQ(), graph, "joins an input")
+
+
+def test_many_sites() -> None:
+    head = f"(float[2] x, uint8[2] p) => (float[2] y) <{K}>"
+    behind = "[f] y = DequantizeLinear(c, s, z)"
+    pair = "[d] b = DequantizeLinear(a, s, z) [r] c = QuantizeLinear(b, s, z)"
+    before = f"{head} {{ [q] a = QuantizeLinear(x, s, z) {pair} {behind} }}"
+    together(
+        CancelDqQ(),
+        changed=[(before, before.replace(pair, "").replace("(c,", "(a,"), 1)],
+        kept=[(before.replace("(b, s,", "(b, s2,"), "parameters differ")],
+        quiet=[f"{head} {{ [n] b = Neg(x) [r] c = QuantizeLinear(b, s, z) {behind} }}"],
+    )

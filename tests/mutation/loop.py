@@ -1,0 +1,162 @@
+"""A pytest plugin: instead of running the tests, it runs them against mutants, each in a fork of this process.
+
+Tests are collected and modules imported once. A first fork runs every test unchanged and says which lines it reaches
+and how long it takes. After that each mutant is a fork that exchanges the code of one function and runs, shortest
+first, the tests that reach the changed statement, until one fails. Nothing is written to the files under test.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
+from mutants import Mutant, install
+
+KILLED, SURVIVED, LOST = 0, 1, 2
+SLACK = 10.0
+"""A mutant may need this many times the processor time of its tests, plus as many seconds; then it counts as killed."""
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """The plugin.
+
+    Attributes:
+        package, folder: the package that holds the modules under test.
+        mutants: what to run.
+        tests: names of the test files that may judge a source file; `None`: every collected one.
+        jobs: forks at a time.
+        progress: told after each start how many were started and how many survived so far.
+        survivors: filled by the run, in the order of `mutants`.
+        baseline: how long the unmutated tests took, in seconds of processor time.
+    """
+
+    package: str
+    folder: Path
+    mutants: Sequence[Mutant]
+    tests: Callable[[str], frozenset[str] | None]
+    jobs: int = 1
+    progress: Callable[[int, int], None] = lambda done, alive: None
+    survivors: list[Mutant] = field(default_factory=list)
+    baseline: float = 0.0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Replace pytest's own loop."""
+        if session.testsfailed:
+            raise pytest.UsageError("the tests can't be collected")
+        reach, seconds = self._measure(session.items)
+        self.baseline = sum(seconds)
+        alive: set[int] = set()
+        running: dict[int, int] = {}
+        for index, mutant in enumerate(self.mutants):
+            if len(running) >= self.jobs:
+                self._wait(running, alive)
+            files = self.tests(mutant.file)
+            first, last = mutant.lines
+            items = [
+                i
+                for i, item in enumerate(session.items)
+                if (files is None or item.path.name in files)
+                and any(first <= line <= last for line in reach[i].get(mutant.file, ()))
+            ]
+            items.sort(key=lambda i: seconds[i])
+            if items:
+                running[self._fork(mutant, [session.items[i] for i in items], sum(seconds[i] for i in items))] = index
+            else:
+                alive.add(index)
+            self.progress(index + 1, len(alive))
+        while running:
+            self._wait(running, alive)
+        self.survivors.extend(self.mutants[i] for i in sorted(alive))
+        return True
+
+    def _measure(self, items: Sequence[pytest.Item]) -> tuple[list[dict[str, set[int]]], list[float]]:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            _silence()
+            result: list[Any] = []
+            for item in items:
+                lines: dict[str, set[int]] = {}
+                start = time.process_time()
+                sys.settrace(_tracer(str(self.folder), lines))
+                reports = runtestprotocol(item, log=False, nextitem=None)
+                sys.settrace(None)
+                bad = [r.longreprtext for r in reports if r.failed]
+                result.append([{f: sorted(s) for f, s in lines.items()}, time.process_time() - start, bad])
+            with os.fdopen(writer, "w") as stream:
+                json.dump(result, stream)
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as stream:
+            text = stream.read()
+        os.waitpid(child, 0)
+        result = json.loads(text)
+        failed = [f"{item.nodeid}: {bad}" for item, (_, _, bad) in zip(items, result, strict=True) if bad]
+        if failed:
+            raise pytest.UsageError("tests fail without any mutant: " + "\n".join(failed))
+        return [{f: set(s) for f, s in lines.items()} for lines, _, _ in result], [seconds for _, seconds, _ in result]
+
+    def _fork(self, mutant: Mutant, items: Sequence[pytest.Item], seconds: float) -> int:
+        child = os.fork()
+        if child:
+            return child
+        verdict = LOST
+        try:
+            _silence()
+            limit = int(time.process_time() + SLACK * seconds + SLACK) + 1
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+            install(mutant, importlib.import_module(f"{self.package}.{mutant.file.removesuffix('.py')}"))
+            verdict = SURVIVED
+            for item in items:
+                if any(report.failed for report in runtestprotocol(item, log=False, nextitem=None)):
+                    verdict = KILLED
+                    break
+        except BaseException:  # a mutant that breaks the runner itself, or asks it to exit, is noticed, too
+            verdict = KILLED if verdict == SURVIVED else LOST
+        finally:
+            os._exit(verdict)
+
+    def _wait(self, running: dict[int, int], alive: set[int]) -> None:
+        child, status = os.wait()
+        index = running.pop(child)
+        code = os.waitstatus_to_exitcode(status)  # negative: ended by a signal, of the time limit or of a crash
+        if code == LOST:
+            raise RuntimeError(f"this mutant can't be installed: {self.mutants[index].key}")
+        if code == SURVIVED:
+            alive.add(index)
+
+
+def _tracer(folder: str, lines: dict[str, set[int]]) -> Callable[..., Any]:
+    """Collects the executed lines of the files of one folder."""
+
+    def local(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+        if event == "line":
+            lines.setdefault(os.path.basename(frame.f_code.co_filename), set()).add(frame.f_lineno)  # noqa: PTH119 - runs per line
+        return local
+
+    def enter(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+        if frame.f_code.co_filename.startswith(folder):
+            return local(frame, "line", None)
+        return None
+
+    return enter
+
+
+def _silence() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
