@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -18,6 +18,7 @@ from onnxq.ir.model import Model
 from onnxq.ir.save import save
 from onnxq.optable import OP_TABLE
 from onnxq.pipeline.base import Stage
+from onnxq.pipeline.integers import DQ, Q, Violation, integer_violations
 from onnxq.pipeline.manager import Step, StepResult
 from onnxq.runtime.session import Level, Session
 
@@ -25,15 +26,7 @@ TOLERANCE = 1e-3
 """Greatest difference that a pass on float graphs may make, relative to the output's largest magnitude: folding
 reorders sums. Float16 outputs may differ 30 times as much, since they are computed in float32 from some pass on."""
 
-Q, DQ = "QuantizeLinear", "DequantizeLinear"
 Outputs = Mapping[str, Any]
-
-
-class Violation(NamedTuple):
-    """A rule that a graph breaks, and where, as a piece of a sentence."""
-
-    rule: str
-    sentence: str
 
 
 class Verify:
@@ -128,14 +121,18 @@ def violations(graph: gs.Graph, stage: Stage) -> Iterator[Violation]:
     * FLOAT: no Q, no DQ.
     * QDQ: what a Q makes is read by DQ alone; Q and DQ have a constant scale and a zero point of the integers' type.
     * PLACED: what a Q makes goes to DQ, through data movement at most.
+    * FUSED: Q and DQ as above; what `integer_violations` asks of integer operators.
     """
     yield from _names(graph)
     if stage is Stage.FLOAT:
         for node in _of_type(graph, Q, DQ):
             yield Violation("float", f"{node.op} {node.name} stands in a float graph")
-    if stage in (Stage.QDQ, Stage.PLACED):
+    else:
         yield from _parameters(graph)
+    if stage in (Stage.QDQ, Stage.PLACED):
         yield from _readers(graph, moves=stage is Stage.PLACED)
+    if stage is Stage.FUSED:
+        yield from integer_violations(graph)
 
 
 def _of_type(graph: gs.Graph, *ops: str) -> Iterator[gs.Node]:

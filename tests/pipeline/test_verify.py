@@ -14,8 +14,9 @@ from onnxq.errors import PassError
 from onnxq.ir import walk
 from onnxq.ir.text import parse
 from onnxq.pipeline.base import Context, Pass, Report, Stage
+from onnxq.pipeline.integers import Violation
 from onnxq.pipeline.manager import Pipeline, Step, run_pipeline
-from onnxq.pipeline.verify import Verify, Violation, difference, violations
+from onnxq.pipeline.verify import Verify, difference, violations
 from onnxq.targets.target import load_target
 
 FLOAT = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4] x) => (float[1,4] y)
@@ -26,6 +27,10 @@ QDQ = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4] x) => (float[1,4]
 MOVED = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4] x) => (float[4,1] y)
     <float s = {0.1}, uint8 z = {128}> { [q] i = QuantizeLinear(x, s, z)
     [t] j = Transpose<perm = [1, 0]>(i) [dq] y = DequantizeLinear(j, s, z) }"""
+
+FUSED = """<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> g (float[1,4] x) => (float[1,4] y)
+    <float s = {0.1}, float t = {0.2}, uint8 z = {128}> { [q] i = QuantizeLinear(x, s, z)
+    [add] a = com.microsoft.QLinearAdd(i, s, z, i, s, z, t, z) [dq] y = DequantizeLinear(a, t, z) }"""
 
 Edit = Callable[[gs.Graph], None]
 
@@ -47,6 +52,15 @@ class EditsQdq(Edits):
 
     takes: ClassVar[Stage] = Stage.QDQ
     gives: ClassVar[Stage] = Stage.QDQ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fuses(Edits):
+    """Makes integer operators, inexactly."""
+
+    exact: ClassVar[bool] = False
+    takes: ClassVar[Stage] = Stage.FUSED
+    gives: ClassVar[Stage] = Stage.FUSED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +171,33 @@ def test_what_a_qdq_pass_may_break(edit: Edit, what: str) -> None:
         run(QDQ, EditsQdq(edit=edit))
 
 
+def swap(slot: int, node: int, other: int) -> Edit:
+    """Input `slot` of a node becomes another of its inputs."""
+
+    def edit(graph: gs.Graph) -> None:
+        walk.set_input(graph.nodes[node], slot, graph.nodes[node].inputs[other])
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (swap(1, 1, 6), "behind it, QLinearAdd add reads the integers that QuantizeLinear q makes in another encoding"),
+        (swap(6, 1, 1), "DequantizeLinear dq reads the integers that QLinearAdd add makes in another encoding"),
+        (to_abs, "behind it, Abs dq reads the integers that QLinearAdd add makes"),
+        (scale(-1.0, "t"), "the scale of a is no finite float32 above 0"),
+    ],
+)
+def test_what_a_fusion_may_break(edit: Edit, what: str) -> None:
+    """None of it is an error for onnx.checker, and an inexact pass may change numbers."""
+    with pytest.raises(PassError, match=what):
+        run(FUSED, Fuses(edit=edit))
+
+
 def test_sound_passes_go_through() -> None:
+    run(FUSED, Fuses(edit=rename(1)))
+    run(FUSED, Fuses(edit=scale(1.5, "t")))
     run(FLOAT, Edits(edit=rename(-1)))
     run(FLOAT, Edits(edit=scale(1.00001, "b")))
     run(QDQ, EditsQdq(edit=rename(-1)))
