@@ -17,10 +17,11 @@ from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
 from onnxq.ir.opset import made_up_sample
+from onnxq.ir.shapes import infer
 from onnxq.pipeline.base import Context, Stage
 from onnxq.pipeline.calibration import CalibrationSection, over
 from onnxq.pipeline.manager import Pipeline, Step
-from onnxq.pipeline.prepare import prepare
+from onnxq.pipeline.prepare import describe, prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.pipeline.write import DEFAULT_TARGET
 from onnxq.progress import Progress, Silent
@@ -132,6 +133,7 @@ def set_up(request: Request, *, steps: tuple[Step, ...] | None = None, progress:
 
     def ready(loaded: Model) -> Model:
         if found:  # the converter does not know all quantized forms
+            describe(loaded.graph, infer(loaded))
             return loaded
         first = samples[0] if samples else None
         return prepare(loaded, target, first, keep_overridable=request.keep_overridable)

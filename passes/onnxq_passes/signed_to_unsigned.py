@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq_passes._edit import Editor
 from onnxq_passes._fuse import CannotFuseError, Work, encoded
-from onnxq_passes._qdq import is_dq
+from onnxq_passes._qdq import is_dq, parameters
 
 _MATRICES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -23,6 +23,7 @@ class SignedToUnsigned(Pass):
        the real numbers stay, bit for bit.
     2. Integers that anything else reads, or that are an output of the graph, stay.
     3. Weights stay: quantized constants, and second operands of Conv, Gemm and MatMul.
+    4. An int8 constant with one scale that only other ops read moves: they want operands of one type.
     """
 
     takes = Stage.QDQ
@@ -37,6 +38,8 @@ class SignedToUnsigned(Pass):
                 _shift(work, node)
             except CannotFuseError as reason:
                 work.report.refuse(node, str(reason))
+        for node in work.editor.live(ops=["DequantizeLinear"]):
+            _shift_constant(work, node)
         work.editor.commit()
         return work.report
 
@@ -66,4 +69,20 @@ def _shift(work: Work, node: gs.Node) -> None:
         editor.set_inputs(target, [*target.inputs[:2], work.constant(f"{tensor.name}_zero_point_uint8", zero)])
     node.attrs.pop("output_dtype", None)
     tensor.dtype = np.dtype(np.uint8)
+    work.report.rewrites += 1
+
+
+def _shift_constant(work: Work, node: gs.Node) -> None:
+    """Case 4."""
+    editor, tensor, said = work.editor, node.inputs[0], parameters(node)
+    if not isinstance(tensor, gs.Constant) or said is None or said.dtype != "int8" or said.axis is not None:
+        return
+    uses = list(editor.uses(node.outputs[0]))
+    if not uses or editor.is_output(node.outputs[0]) or any(user.op in _MATRICES for user, _ in uses):
+        return  # case 3
+    levels = np.asarray(np.asarray(tensor.values).astype(np.int16) + 128, np.uint8)
+    zero = np.asarray(said.zero_point.astype(np.int16) + 128, np.uint8)
+    name = f"{tensor.name}_uint8"
+    scale = node.inputs[1]
+    editor.set_inputs(node, [work.constant(name, levels), scale, work.constant(f"{name}_zero_point", zero)])
     work.report.rewrites += 1

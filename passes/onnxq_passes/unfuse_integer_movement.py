@@ -1,0 +1,97 @@
+"""An op that moves integers hides where Q and DQ would go: it is put between a DQ and a Q, where passes expect it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.numerics import dequantize
+from onnxq.pipeline.base import Context, Pass, Report, Stage
+from onnxq_passes import _moves
+from onnxq_passes._edit import Editor, input_at
+from onnxq_passes._qdq import Parameters, is_dq, is_q, parameters
+from onnxq_passes._unfuse import CannotUnfuseError, Unfusing
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfuseIntegerMovement(Pass):
+    """Make DequantizeLinear -> op -> QuantizeLinear of ops that move integers; bit for bit.
+
+    1. The op table says which ops move data. What the integers stand for is told by the QuantizeLinear in front, else
+       by the DequantizeLinears behind, which must agree.
+    2. All inputs that carry data stand for the same, per tensor; a constant gets a DequantizeLinear, too, and the
+       number that Pad fills with becomes a real one.
+    3. Constants that are moved stay: fold-constants computes them.
+    4. Parameters with which Q(DQ(q)) is not q stay.
+    """
+
+    takes: ClassVar[Stage] = Stage.FUSED
+    also_takes: ClassVar[tuple[Stage, ...]] = (Stage.QDQ, Stage.PLACED)
+    gives: ClassVar[Stage] = Stage.QDQ
+
+    def run(self, graph: gs.Graph, context: Context) -> Report:
+        """Rewrite in place, from front to back: a chain hands on what its first tensor stands for."""
+        work = Unfusing(Editor(graph))
+        known: dict[int, Parameters] = {}
+        for body in work.editor.bodies:
+            for node in list(work.editor.live(body)):
+                if is_q(node) and (made := parameters(node)) is not None:
+                    known[id(node.outputs[0])] = made
+                    continue
+                try:
+                    _unfuse(work, node, known)
+                except CannotUnfuseError as reason:
+                    work.report.refuse(node, str(reason))
+        work.editor.commit()
+        return work.report
+
+
+def _unfuse(work: Unfusing, node: gs.Node, known: dict[int, Parameters]) -> None:
+    row = _moves.mover(node)
+    slots = _moves.sources(node) if row is not None else []
+    if row is None or not slots:
+        return
+    tensors = [node.inputs[s] for s in slots]
+    if all(isinstance(t, gs.Constant) for t in node.inputs if t.name):
+        return  # case 3
+    outputs = _moves.results(work.editor, node, row)
+    front = [known[id(t)] for t in tensors if id(t) in known]
+    found = front or [said for t in ([] if isinstance(outputs, str) else outputs) for said in _readers(work, t)]
+    if not found:
+        return  # it moves other things than quantized data
+    said = found[0]
+    if isinstance(outputs, str):
+        raise CannotUnfuseError(outputs)
+    if any(one != said for one in found):
+        raise CannotUnfuseError("its integers stand for different numbers")
+    if front and any(id(t) not in known and not isinstance(t, gs.Constant) for t in tensors):
+        raise CannotUnfuseError("nothing tells what one of its inputs stands for")
+    if said.axis is not None:
+        raise CannotUnfuseError("its integers have a scale per channel")
+    reason = _moves.obstacle(work.editor, node, row, said, "pair")
+    if reason:
+        raise CannotUnfuseError(reason)
+    fill = input_at(node, row.fill) if row.fill is not None else None
+    if row.fill is not None and node.attrs.get("mode", "constant") == "constant" and not isinstance(fill, gs.Constant):
+        raise CannotUnfuseError("it fills with the integer 0, or with one that is computed")
+    for slot in slots:
+        work.editor.set_input(node, slot, work.dequantized(node, node.inputs[slot], said))
+    if isinstance(fill, gs.Constant) and row.fill is not None:
+        values = dequantize(np.asarray(fill.values), said.encoding())
+        work.editor.set_input(node, row.fill, work.constant(f"{fill.name}_float", values))
+    for slot, tensor in enumerate(node.outputs):
+        if any(tensor is t for t in outputs):
+            known[id(tensor)] = said
+            work.quantized(node, slot, said)
+        elif row.results is None or slot in row.results:
+            tensor.dtype = np.dtype(np.float32)  # nobody reads it
+    work.report.rewrites += 1
+
+
+def _readers(work: Unfusing, tensor: gs.Tensor) -> list[Parameters]:
+    """What the DequantizeLinears that read a tensor say."""
+    found = [parameters(n) for n, slot in work.editor.uses(tensor) if is_dq(n) and slot == 0]
+    return [said for said in found if said is not None]

@@ -1,0 +1,163 @@
+"""MatMulInteger and ConvInteger leave scaling to the nodes behind them: back to one product of dequantized operands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.pipeline.base import Context, Pass, Report, Stage
+from onnxq_passes._edit import FLOAT, Editor, input_at, standard
+from onnxq_passes._fuse import MICROSOFT
+from onnxq_passes._match import made_by, other, reader
+from onnxq_passes._qdq import Parameters
+from onnxq_passes._unfuse import NOT_WRITTEN, CannotUnfuseError, Unfusing, integer_type
+from onnxq_passes.unfuse_qlinear import add_bias, column_axis
+
+
+_DYNAMIC = "its data is quantized dynamically: there is no Q that could move"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfuseIntegerProduct(Pass):
+    """Make DequantizeLinear -> MatMul or Conv of integer products whose sums are cast and scaled.
+
+    1. MatMulInteger -> Cast -> Mul, and ConvInteger likewise. The factor is scale of the data times scale of the
+       weight, multiplied in the graph or before.
+    2. The data comes from QuantizeLinear or DynamicQuantizeLinear, with the zero point that the product takes.
+    3. Dynamically quantized data has no Q that could move, so its products stay. With `dynamic` those of matrices are
+       taken apart, too, and DynamicQuantizeMatMul (com.microsoft): DynamicQuantizeLinear -> DequantizeLinear -> MatMul.
+       ONNX Runtime makes an integer op of that again, unless an Add of a bias turns it into a float Gemm first.
+    4. ConvInteger of dynamically quantized data stays: ONNX Runtime would make a float Conv of it.
+
+    Float sums replace integer sums: equal up to the rounding of float32.
+
+    Attributes:
+        dynamic: also products of dynamically quantized data.
+    """
+
+    dynamic: bool = False
+
+    takes: ClassVar[Stage] = Stage.FUSED
+    also_takes: ClassVar[tuple[Stage, ...]] = (Stage.QDQ, Stage.PLACED)
+    gives: ClassVar[Stage] = Stage.QDQ
+    exact: ClassVar[bool] = False
+
+    def run(self, graph: gs.Graph, context: Context) -> Report:
+        """Rewrite in place."""
+        work = Unfusing(Editor(graph))
+        for body in work.editor.bodies:
+            for node in list(work.editor.live(body)):
+                try:
+                    if node.op in ("MatMulInteger", "ConvInteger") and standard(node):
+                        _product(work, node, dynamically=self.dynamic)
+                    elif node.op == "DynamicQuantizeMatMul" and node.domain == MICROSOFT:
+                        _dynamic(work, node, dynamically=self.dynamic)
+                except CannotUnfuseError as reason:
+                    work.report.refuse(node, str(reason))
+        work.editor.commit()
+        return work.report
+
+
+def _product(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
+    editor = work.editor
+    maker = editor.producer(node.inputs[0])
+    if maker is None or maker.op not in ("QuantizeLinear", "DynamicQuantizeLinear") or not standard(maker):
+        raise CannotUnfuseError("nothing tells the scale of its data")  # case 2
+    dynamic = maker.op == "DynamicQuantizeLinear"
+    if dynamic and (node.op == "ConvInteger" or not dynamically):
+        raise CannotUnfuseError(_DYNAMIC)  # cases 3 and 4
+    data_scale, data_zero = (maker.outputs[1], maker.outputs[2]) if dynamic else (maker.inputs[1], input_at(maker, 2))
+    if not _same(input_at(node, 2), data_zero):
+        raise CannotUnfuseError("its zero point is not that of its data")
+    cast = reader(editor, node.outputs[0], "Cast")
+    last = None if cast is None else reader(editor, cast.outputs[0], "Mul")
+    if cast is None or last is None or cast.attrs.get("to") != FLOAT:
+        raise CannotUnfuseError("its sums are not cast to float and scaled alone")
+    factor = other(last, cast.outputs[0])
+    scale = _weight_scale(work, factor, data_scale)
+    axis = 0 if node.op == "ConvInteger" else column_axis(node, scale, node.inputs[1])
+    weight = _weight(work, node, scale, axis)
+    data = [node.inputs[0], data_scale] + ([data_zero] if data_zero is not None else [])
+    real = work.editor.variable(f"{node.inputs[0].name}_dequantized", node.inputs[0])
+    real.dtype = np.dtype(np.float32)
+    dq = editor.node("DequantizeLinear", data, [real], name=f"{real.name}_DequantizeLinear")
+    editor.insert(dq, before=node)
+    result = last.outputs[0]
+    product = made_by(editor, factor, "Mul")
+    editor.remove(cast)
+    editor.remove(last)
+    editor.set_output(node, 0, result)
+    if product is not None and editor.private(product.outputs[0], ()):
+        editor.remove(product)
+    work.become(
+        node,
+        node.op.removesuffix("Integer"),
+        [real, work.dequantized(node, node.inputs[1], weight)],
+        dict(node.attrs),
+    )
+
+
+def _same(one: gs.Tensor | None, two: gs.Tensor | None) -> bool:
+    """One tensor, equal constants, or one left out where the other one is 0."""
+    if one is two:
+        return True
+    values = [np.asarray(t.values).reshape(-1) if isinstance(t, gs.Constant) else None for t in (one, two)]
+    if (one is not None and values[0] is None) or (two is not None and values[1] is None):
+        return False
+    first, second = (np.zeros(1) if v is None else v for v in values)
+    return first.size == second.size and bool((first == second).all())
+
+
+def _weight_scale(work: Unfusing, factor: gs.Tensor, data: gs.Tensor) -> gs.Constant:
+    """The scale of the weight: the other operand of factor = data * weight, or the quotient of two constants."""
+    product = made_by(work.editor, factor, "Mul")
+    if product is not None and any(t is data for t in product.inputs):
+        weight = other(product, data)
+        if isinstance(weight, gs.Constant):
+            return weight
+    if not isinstance(factor, gs.Constant) or not isinstance(data, gs.Constant) or int(np.prod(data.shape)) != 1:
+        raise CannotUnfuseError("its factor is not the scale of its data times that of its weight")
+    quotient = np.asarray(factor.values, np.float64) / np.asarray(data.values, np.float64).reshape(())
+    return work.constant(f"{factor.name}_weight", quotient.astype(np.float32))
+
+
+def _weight(work: Unfusing, node: gs.Node, scale: gs.Constant, axis: int) -> Parameters:
+    """What stands for the second operand. Several scales lie along the channels of the result: the last dimension of a
+    matrix, the second one of a Conv.
+    """
+    rank, shape = scale.values.ndim, tuple(scale.shape)
+    behind = 0 if node.op == "MatMulInteger" else len(node.inputs[1].shape or (0,) * 4) - 2
+    if scale.values.size > 1 and (rank <= behind or shape[rank - 1 - behind] != scale.values.size):
+        raise CannotUnfuseError("its factor has several elements that are not one per channel of the result")
+    zero = input_at(node, 3)
+    if zero is not None and not isinstance(zero, gs.Constant):
+        raise CannotUnfuseError("the zero point of its weight is computed at run time")
+    kind = integer_type(work.editor, node.inputs[1])
+    if zero is None and kind is None:
+        raise CannotUnfuseError("the type of its weight is not known")
+    zeros: NDArray[Any] = np.zeros((), kind) if zero is None else np.asarray(zero.values)
+    return work.spelled(np.asarray(scale.values), zeros, axis)
+
+
+def _dynamic(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
+    editor = work.editor
+    if not dynamically:
+        raise CannotUnfuseError(_DYNAMIC)
+    axis = column_axis(node, node.inputs[2], node.inputs[1])
+    kind = integer_type(editor, node.inputs[1])
+    weight = work.said(node, 2, 3 if input_at(node, 3) is not None else NOT_WRITTEN, kind or "int8", axis=axis)
+    source = node.inputs[0]
+    made = [gs.Variable(editor.fresh_tensor(f"{source.name}_{end}")) for end in ("quantized", "scale", "zero_point")]
+    for tensor, dtype in zip(made, (np.uint8, np.float32, np.uint8), strict=True):
+        tensor.dtype = np.dtype(dtype)
+    name = f"{node.name}_DynamicQuantizeLinear"
+    editor.insert(editor.node("DynamicQuantizeLinear", [source], made, name=name), before=node)
+    real = editor.variable(f"{source.name}_dequantized", source)
+    editor.insert(editor.node("DequantizeLinear", made, [real], name=f"{node.name}_DequantizeLinear"), before=node)
+    matrix = work.dequantized(node, node.inputs[1], weight)
+    add_bias(work, node, input_at(node, 4))
+    work.become(node, "MatMul", [real, matrix], {})
