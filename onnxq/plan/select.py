@@ -168,6 +168,9 @@ class _Selector:
         a MatMul of matrices and the Add behind it, which is then integer only with a constant row as bias, and with
         nothing but a Q behind it if there is one.
         """
+        uses = self.facts.consumers[node.outputs[0].name]
+        if len(uses) > 1 and any(self._quantized_activation(use) for use in uses):
+            return True
         after = self.facts.only_edge(node.outputs[0])
         if node.op == "MatMul" and after is not None and after.op == "Add":
             other = after.inputs[1 if after.inputs[0] is node.outputs[0] else 0]
@@ -180,12 +183,20 @@ class _Selector:
             if joined.name in self.out.values and not all(map(self._is_integer, self.facts.consumers[joined.name])):
                 return True
             after = self.facts.only_edge(joined)
-        if after is None or after.op not in self.target.looked_through:
+        if after is None or after.op not in self.target.looked_through or after.outputs[0].name in self.out.values:
             return False
-        if after.outputs[0].name in self.out.values:  # fits only if nothing else, the caller included, sees the result
-            return any(use.node is None for use in self.facts.consumers[node.outputs[0].name])
         readers = self.facts.consumers.get(after.outputs[0].name, [])
         return self.facts.only_edge(after.outputs[0]) is not None and all(r.node is not None for r in readers)
+
+    def _quantized_activation(self, use: Consumer) -> bool:
+        """The runtime drops such an activation and then finds its Q beside other readers, the caller included."""
+        node = use.node
+        return (
+            node is not None
+            and not use.path
+            and node.op in self.target.looked_through
+            and node.outputs[0].name in self.out.values
+        )
 
     def _operands_ready(self, node: gs.Node, kernel: Kernel) -> bool:
         operands = [node.inputs[s] for s in data_slots(node) if node.inputs[s].name]

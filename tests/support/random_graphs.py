@@ -6,6 +6,7 @@ back its operands lie; a step that does not fit the shapes it finds is left out.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -462,7 +463,7 @@ def build(recipe: Recipe) -> onnx.ModelProto:
     if not made:
         relu(m, m.pool[0], m.pool[0], 0)
         made = m.pool[1:]
-    results = [p for i, p in enumerate(made) if p[0] not in m.read or i == recipe.middle]
+    results = [p for i, p in enumerate(made) if p[0] not in m.read or i == recipe.middle] or made[-1:]
     batch: list[int | str] = ["N" if recipe.dynamic else 2]
 
     def info(name: str, dims: tuple[int, ...]) -> onnx.ValueInfoProto:
@@ -491,3 +492,24 @@ def inputs(recipe: Recipe, model: onnx.ModelProto, count: int) -> list[dict[str,
                 sample[spec.name] = random.standard_normal(dims).astype(np.float32)
         out.append(sample)
     return out
+
+
+def drawn(seed: int) -> Recipe:
+    """A recipe by chance, for tests that count: two of three steps take common ops."""
+    chance = random.Random(seed)
+    steps = tuple(
+        Step(
+            op=chance.randrange(COMMON if chance.random() < 2 / 3 else len(OPS)),
+            a=chance.choice((0, 0, 0, 0, 1, 2)),
+            b=chance.choice((1, 0, 2, 3, 5)),
+            variant=chance.randrange(32),
+        )
+        for _ in range(chance.randint(2, 12))
+    )
+    return Recipe(
+        steps=steps,
+        opset=chance.choice(sorted(IR)),
+        vectors=chance.random() < 0.5,
+        dynamic=chance.random() < 0.5,
+        middle=chance.randint(-1, 5),
+    )
