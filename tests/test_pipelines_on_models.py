@@ -12,7 +12,7 @@ import pytest
 from onnxq.ir.load import load
 from onnxq.pipeline.base import Stage
 from onnxq.pipeline.calibration import CalibrationSection
-from onnxq.pipeline.integers import INTEGER_OPS, MICROSOFT
+from onnxq.plan.integers import INTEGER_OPS, MICROSOFT
 from onnxq.pipeline.verify import violations
 from onnxq.plan.check import check
 from onnxq.targets.target import load_target

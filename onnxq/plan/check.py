@@ -2,8 +2,8 @@
 rule.
 
 Sources: the ONNX operator specifications of QuantizeLinear and DequantizeLinear; for TensorRT its documentation
-    ("Explicit
-Quantization") and the operator list of its ONNX parser; for ONNX Runtime's CPU what `docs/ort.md` measures.
+("Explicit Quantization") and the operator list of its ONNX parser; for ONNX Runtime's CPU what `docs/ort.md` measures,
+and `tests/plan/test_check_against_ort.py`, which holds each rule about its optimizer against that optimizer.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
+from onnxq.encoding import LEVELS
 from onnxq.errors import UnknownNameError, did_you_mean
 from onnxq.ir import walk
 from onnxq.ir.model import Model
 from onnxq.optable import OP_TABLE, weight_granularity
 from onnxq.plan.facts import Facts
+from onnxq.plan.integers import integer_violations
 from onnxq.targets.target import Target
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
@@ -46,6 +49,30 @@ class _View:
 
     def conversions(self, *ops: str) -> Iterator[gs.Node]:
         return (n for n in self.nodes if n.op in ops)
+
+    def scale(self, node: gs.Node) -> NDArray[Any] | None:
+        """The constant scale of a Q or DQ."""
+        return self.facts.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+
+    def zero(self, node: gs.Node) -> NDArray[Any] | None:
+        """The constant zero point of a Q or DQ."""
+        return self.facts.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else None
+
+    def zero_type(self, node: gs.Node) -> str:
+        """The integer type that the zero point has."""
+        zero = self.zero(node)
+        return "" if zero is None else zero.dtype.name
+
+    def parameters(self, node: gs.Node) -> tuple[float, int] | None:
+        """Scale and zero point, if it has one of each."""
+        scale, zero = self.scale(node), self.zero(node)
+        if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+            return None
+        return float(scale.reshape(())), int(zero.reshape(()))
+
+    def readers(self, node: gs.Node) -> list[gs.Node | None]:
+        """The nodes that read output 0; None stands for an output of a graph."""
+        return [c.node for c in self.facts.consumers[node.outputs[0].name]]
 
 
 Rule = Callable[[_View], Iterator[Violation]]
@@ -81,7 +108,7 @@ def _versions(view: _View) -> Iterator[Violation]:
 def _parameters(view: _View) -> Iterator[Violation]:
     """Scale and zero point are constants that fit: scale above 0, zero point there, of one shape, rank 0 per tensor."""
     for node in view.conversions(Q, DQ):
-        scale = view.facts.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        scale = view.scale(node)
         if scale is None:
             yield Violation("parameters", node.name, "its scale is computed at run time")
             continue
@@ -89,11 +116,15 @@ def _parameters(view: _View) -> Iterator[Violation]:
             yield Violation("parameters", node.name, "its scale is not above 0")
         if scale.size == 1 and scale.ndim:
             yield Violation("parameters", node.name, f"its scale of one element has rank {scale.ndim}, not 0")
-        zero = view.facts.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else None
+        zero = view.zero(node)
         if zero is None:
             yield Violation("parameters", node.name, "it has no constant zero point")
-        elif zero.shape != scale.shape:
+            continue
+        if zero.shape != scale.shape:
             yield Violation("parameters", node.name, "scale and zero point have different shapes")
+        values = view.facts.constant(node.inputs[0])
+        if node.op == DQ and values is not None and values.dtype != zero.dtype:
+            yield Violation("parameters", node.name, f"it reads {values.dtype}, and its zero point is {zero.dtype}")
 
 
 def _axis(view: _View) -> Iterator[Violation]:
@@ -101,7 +132,7 @@ def _axis(view: _View) -> Iterator[Violation]:
     channels.
     """
     for node in view.conversions(Q, DQ):
-        scale = view.facts.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        scale = view.scale(node)
         if scale is None or scale.ndim != 1 or scale.size == 1:
             continue
         if "axis" not in node.attrs:
@@ -112,53 +143,113 @@ def _axis(view: _View) -> Iterator[Violation]:
         if shape is not None and isinstance(shape[axis], int) and shape[axis] != scale.size:
             yield Violation("axis", node.name, f"it has {scale.size} scales for {shape[axis]} channels on axis {axis}")
     for node, weight in _weights(view):
-        scale = view.facts.constant(weight.inputs[1])
+        scale = view.scale(weight)
         values = view.facts.constant(weight.inputs[0])
         if scale is None or values is None or scale.ndim != 1 or scale.size == 1 or "axis" not in weight.attrs:
             continue
         wanted = getattr(weight_granularity(node, values.ndim), "axis", None)
         axis = int(weight.attrs["axis"]) % values.ndim
         if wanted != axis:
-            yield Violation("axis", node.name, f"its weight is scaled along axis {axis}, {node.op} wants {wanted}")
+            form = "one scale for all" if wanted is None else wanted
+            yield Violation("axis", node.name, f"its weight is scaled along axis {axis}, {node.op} wants {form}")
 
 
 def _bias_scale(view: _View) -> Iterator[Violation]:
-    """The scale of an int32 bias is the product of the scales of data and weight."""
+    """An int32 bias has zero point 0 and the product of the scales of data and weight as its scale."""
     for node, weight in _weights(view):
-        slot = OP_TABLE[node.op].bias
-        bias = _behind(view, node, slot)
-        data = _behind(view, node, 0)
+        bias, data = _behind(view, node, OP_TABLE[node.op].bias), _behind(view, node, 0)
         if bias is None or data is None:
             continue
-        scales = [s for n in (bias, data, weight) if (s := view.facts.constant(n.inputs[1])) is not None]
-        if len(scales) < 3:
+        values = view.facts.constant(bias.inputs[0])
+        if values is not None and values.dtype != np.int32:
+            yield Violation("bias-scale", node.name, f"its bias is {values.dtype}, not int32")
+        zero = view.zero(bias)
+        if zero is not None and zero.any():
+            yield Violation("bias-scale", node.name, "the zero point of its bias is not 0")
+        scales = [s for n in (bias, data, weight) if (s := view.scale(n)) is not None]
+        if len(scales) < 3 or scales[1].size > 1:
             continue
         product = (scales[1] * scales[2]).astype(np.float32)
         if product.size not in (1, scales[0].size) or not np.all(product == scales[0]):
             yield Violation("bias-scale", node.name, "the scale of its bias is not the product of its other scales")
 
 
+def _bias_range(view: _View) -> Iterator[Violation]:
+    """A float bias fits into int32 by the product of the scales: ONNX Runtime rounds it to that on load, and wraps."""
+    for node, weight in _weights(view):
+        slot, data = OP_TABLE[node.op].bias, _behind(view, node, 0)
+        if slot is None or slot >= len(node.inputs) or data is None or not _quantized_behind(view, node):
+            continue
+        bias, one, scale = view.facts.constant(node.inputs[slot]), view.scale(data), view.scale(weight)
+        if bias is None or one is None or scale is None or bias.dtype != np.float32:
+            continue
+        if one.size > 1 or scale.size not in (1, bias.size):
+            continue
+        steps = np.abs(bias.astype(np.float64).reshape(-1)) / (float(one.reshape(())) * scale.reshape(-1))
+        if not (steps <= LEVELS["int32"][1]).all():
+            yield Violation("bias-range", node.name, "its float bias leaves int32 by the product of its other scales")
+
+
+def _float_weights(view: _View) -> Iterator[Violation]:
+    """No float weight between quantized data and a quantized result: ONNX Runtime would round it to int8."""
+    for node in view.conversions("Conv", "ConvTranspose", "Gemm"):
+        data = _behind(view, node, 0)
+        if data is None or view.facts.constant(node.inputs[1]) is None or not _quantized_behind(view, node):
+            continue
+        scale = view.scale(data)
+        if scale is not None and scale.size == 1:  # with one per channel it is left alone
+            yield Violation("float-weights", node.name, "its weight is float, and ONNX Runtime would round it to int8")
+
+
+def _quantized_behind(view: _View, node: gs.Node) -> bool:
+    """The result goes to one Q and nowhere else, over activations and moves that a Q is pulled over if need be."""
+    after = view.facts.only_edge(node.outputs[0])
+    while after is not None and after.op in (*view.target.looked_through, *view.target.pushed_through):
+        after = view.facts.only_edge(after.outputs[0])
+    return after is not None and after.op == Q
+
+
+def _weight_blocks(view: _View) -> Iterator[Violation]:
+    """No int8 weight with a scale per block beside quantized data: no kernel takes it, and ONNX Runtime fuses it."""
+    for node, weight in _weights(view):
+        if weight.attrs.get("block_size") and _behind(view, node, 0) is not None:
+            yield Violation("weight-blocks", node.name, "its weight has a scale per block, and its data is quantized")
+
+
 def _double_pairs(view: _View) -> Iterator[Violation]:
-    """No Q right behind a DQ of the same type with other parameters, per tensor: ONNX Runtime merges them wrongly."""
-    for node in view.conversions(Q):
-        before = view.facts.producer.get(node.inputs[0].name)
-        if before is None or before.op != DQ or len(view.facts.consumers[node.inputs[0].name]) > 1:
+    """No two pairs Q -> DQ -> Q -> DQ of one type with different parameters and nothing else around: ONNX Runtime makes
+    one pair of them, which rounds differently. Each pair has one scale and agrees with itself; it has zero points; the
+    tensors in between have no other readers and are no outputs, but several equal DQs may follow.
+    """
+    for last in view.conversions(Q):
+        middle = view.facts.producer.get(last.inputs[0].name)
+        if middle is None or middle.op != DQ or view.readers(middle) != [last]:
             continue
-        parameters = [view.facts.constant(t) for n in (before, node) for t in n.inputs[1:3]]
-        known = [p for p in parameters if p is not None and p.ndim == 0]
-        if len(known) < 4:
+        first, readers = view.facts.producer.get(middle.inputs[0].name), view.readers(last)
+        if first is None or first.op != Q or view.readers(first) != [middle]:
             continue
-        scale, zero, other_scale, other_zero = known
-        if zero.dtype == other_zero.dtype and (scale != other_scale or zero != other_zero):
+        ends = [n for n in readers if n is not None and n.op == DQ]
+        if not ends or len(ends) < len(readers):
+            continue
+        pairs = [[view.parameters(n) for n in pair] for pair in ((first, middle), (last, *ends))]
+        if any(None in pair or len(set(pair)) > 1 for pair in pairs) or pairs[0][0] == pairs[1][0]:
+            continue
+        if view.zero_type(middle) == view.zero_type(last):
             yield Violation(
-                "double-pairs", node.name, f"it quantizes again what {before.name} dequantizes, in another scale"
+                "double-pairs", last.name, f"it quantizes again what {middle.name} dequantizes, in another scale"
             )
+
+
+def _integer_operators(view: _View) -> Iterator[Violation]:
+    """Integer operators have the inputs that their kernels read."""
+    for rule, sentence in integer_violations(view.model.graph):
+        yield Violation("integer-operators", "", f"{sentence} ({rule})")
 
 
 def _symmetric_int8(view: _View) -> Iterator[Violation]:
     """Only int8, zero points all 0."""
     for node in view.conversions(Q, DQ):
-        zero = view.facts.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else None
+        zero = view.zero(node)
         if zero is None:
             continue
         if zero.dtype != np.int8:
@@ -168,11 +259,16 @@ def _symmetric_int8(view: _View) -> Iterator[Violation]:
 
 
 def _activations_per_tensor(view: _View) -> Iterator[Violation]:
-    """Activations have one scale."""
+    """Activations have one scale, where they are quantized and where a weighted op reads them."""
     for node in view.conversions(Q):
-        scale = view.facts.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        scale = view.scale(node)
         if scale is not None and scale.size > 1 and view.facts.constant(node.inputs[0]) is None:
             yield Violation("activations-per-tensor", node.name, "it quantizes an activation with a scale per channel")
+    for node, _ in _weights(view):
+        data = _behind(view, node, 0)
+        scale = None if data is None else view.scale(data)
+        if scale is not None and scale.size > 1:
+            yield Violation("activations-per-tensor", node.name, "its data has a scale per channel")
 
 
 def _float_bias(view: _View) -> Iterator[Violation]:
@@ -219,7 +315,11 @@ RULES: dict[str, Rule] = {
     "parameters": _parameters,
     "axis": _axis,
     "bias-scale": _bias_scale,
+    "bias-range": _bias_range,
+    "float-weights": _float_weights,
+    "weight-blocks": _weight_blocks,
     "double-pairs": _double_pairs,
+    "integer-operators": _integer_operators,
     "symmetric-int8": _symmetric_int8,
     "activations-per-tensor": _activations_per_tensor,
     "float-bias": _float_bias,

@@ -14,7 +14,7 @@ from onnxq.errors import PassError
 from onnxq.ir import walk
 from onnxq.ir.text import parse
 from onnxq.pipeline.base import Context, Pass, Report, Stage
-from onnxq.pipeline.integers import Violation
+from onnxq.plan.integers import Violation
 from onnxq.pipeline.manager import Pipeline, Step, run_pipeline
 from onnxq.pipeline.verify import Verify, difference, violations
 from onnxq.targets.target import load_target

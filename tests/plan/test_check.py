@@ -44,6 +44,13 @@ WEIGHT = (
 )
 
 
+BATCHED = (
+    "(float[1,2,2] x) => (float[1,2,2] y) <float s = {{0.5}}, uint8 z = {{0}}, {scale}, "
+    "int8[1,2,2] W = {{1, 2, 3, 4}}> {{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) "
+    "w = DequantizeLinear{axis}(W, sw, zw) [mul] y = MatMul(d, w) }}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "target", "says"),
     [
@@ -102,6 +109,34 @@ WEIGHT = (
             "cpu",
             "axis: its weight is scaled along axis 0, Gemm wants 1",
         ),
+        (
+            WEIGHT.format(axis="<axis = 1>", bias="0.5, 1, 1.5, 2").replace("zb = {0,", "zb = {1,"),
+            "cpu",
+            "bias-scale: the zero point of its bias is not 0",
+        ),
+        (
+            WEIGHT.format(axis="<axis = 1>", bias="0.5, 1, 1.5, 2").replace("int32[4]", "int8[4]"),
+            "cpu",
+            "bias-scale: its bias is int8, not int32",
+        ),
+        (
+            WEIGHT.format(axis="<axis = 1>", bias="0.5, 1, 1.5, 2")
+            .replace("W, sw, zw", "W, sw, uw")
+            .replace("int32[4] b =", "uint8[4] uw = {0, 0, 0, 0}, int32[4] b ="),
+            "cpu",
+            "parameters: it reads int8, and its zero point is uint8",
+        ),
+        (
+            BATCHED.format(scale="float[2] sw = {1, 1}, int8[2] zw = {0, 0}", axis="<axis = 2>"),
+            "cpu",
+            "axis: its weight is scaled along axis 2, MatMul wants one scale for all",
+        ),
+        (
+            "(uint8[2] x) => (uint8[2] y) <float s = {1}, float t = {2}, uint8 z = {0}>"
+            " { [add] y = com.microsoft.QLinearAdd(x, s, z, x, s, z, t) }",
+            "cpu",
+            "integer-operators: QLinearAdd add has 7 inputs instead of 8 (inputs)",
+        ),
         (WEIGHT.format(axis="<axis = 1>", bias="0.5, 1, 1.5, 2"), "tensorrt", "float-bias: its bias is quantized"),
         (
             "(uint8[3,3] x) => (uint8[3,3] y) <float s = {1}, uint8 z = {0}>"
@@ -122,6 +157,11 @@ def test_each_rule_is_broken_once(text: str, target: str, says: str) -> None:
 
 def test_bias_and_axis_that_fit_break_nothing() -> None:
     assert found(WEIGHT.format(axis="<axis = 1>", bias="0.5, 1, 1.5, 2")) == []
+    assert found(BATCHED.format(scale="float sw = {1}, int8 zw = {0}", axis="")) == []
+    add = "(uint8[2] x) => (uint8[2] y) <float s = {1}, uint8 z = {0}> "
+    add += "{ y = com.microsoft.QLinearAdd(x, s, z, x, s, z, s, z) }"
+    assert found(add) == []
+    assert [v.partition(":")[0] for v in found(add, "tensorrt")] == ["no-integer-ops"]
 
 
 def test_scales_at_run_time_and_versions() -> None:

@@ -123,6 +123,18 @@ def test_a_weight_vector_is_integer_with_one_scale() -> None:
     assert_near(result)
 
 
+def test_one_output_channel_has_one_scale_of_rank_0() -> None:
+    """Per channel and per tensor are the same there, and ONNX Runtime looks for redundant Clips by rank 0."""
+    inits = "float[1,4,3,3] W = {0}, float[1] b = {0.5}"
+    result = quantize_text(graph(f"[c] y = Conv {PADS} (x, W, b)", outs="float[1,1,8,8] y", inits=inits))
+    assert result.plan.uses[Use((), "c", 1)].granularity == PerTensor()
+    scales = [v for v in initializers(result).values() if v.dtype == np.float32]
+    assert scales
+    assert all(v.ndim == 0 for v in scales)
+    assert result.kernels()["QLinearConv"] == 1
+    assert_near(result)
+
+
 def test_square_matmul_weights_are_scaled_along_the_columns() -> None:
     """onnxruntime accepts scales along the rows of a square weight and computes something else, silently."""
     weights = np.random.default_rng(0).normal(0, 1, (8, 8)).astype(np.float32) * np.logspace(-2, 1, 8, dtype=np.float32)

@@ -10,8 +10,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from onnxq.ir.text import parse
 from onnxq.pipeline.base import Stage
-from onnxq.pipeline.integers import FORMS, INTEGER_OPS, MICROSOFT, OUT, form, integer_violations
 from onnxq.pipeline.verify import violations
+from onnxq.plan.integers import FORMS, INTEGER_OPS, MICROSOFT, OUT, form, integer_violations
 
 MODELS = Path(__file__).parents[2] / "models"
 

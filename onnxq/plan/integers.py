@@ -26,7 +26,7 @@ OUT = -1
 
 
 class Violation(NamedTuple):
-    """A rule that a graph breaks, and where, as a piece of a sentence."""
+    """A rule that a graph breaks, and where, as a piece of a sentence that names the node."""
 
     rule: str
     sentence: str
