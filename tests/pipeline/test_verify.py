@@ -14,9 +14,9 @@ from onnxq.errors import PassError
 from onnxq.ir import walk
 from onnxq.ir.text import parse
 from onnxq.pipeline.base import Context, Pass, Report, Stage
-from onnxq.plan.integers import Violation
 from onnxq.pipeline.manager import Pipeline, Step, run_pipeline
 from onnxq.pipeline.verify import Verify, difference, violations
+from onnxq.plan.integers import Violation
 from onnxq.targets.target import load_target
 
 FLOAT = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4] x) => (float[1,4] y)
