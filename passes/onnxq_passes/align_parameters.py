@@ -54,8 +54,8 @@ class AlignParameters(Pass):
         for tensor in node.outputs:
             if editor.is_output(tensor):
                 return None
-            for reader, slot in editor.uses(tensor):
-                said = parameters(reader) if is_q(reader) and slot == 0 else None
+            for reader, _ in editor.uses(tensor):
+                said = parameters(reader) if is_q(reader) else None
                 if said is None or said.axis is not None or (found is not None and found[1] != said):
                     return None
                 if found is None or reader.name < found[0].name:  # lists of readers have no fixed order

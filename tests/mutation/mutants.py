@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
+import re
 import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider, WhitespaceInclusivePositionProvider
-from mutmut.mutation.file_mutation import MutationVisitor
+from mutmut.mutation.file_mutation import Mutation, MutationVisitor, deep_replace
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
@@ -75,7 +76,7 @@ def mutants_of(path: Path) -> list[Mutant]:
     """Every mutant of the functions of a file, in order of the text.
 
     Not mutated: module level and class level (constants, settings), and string literals that hold a space (these
-    are sentences for people) and calls of `typing.cast`.
+    are sentences for people), calls of `typing.cast`, and `strict` of `zip`, which is an assertion.
     """
     source = path.read_text(encoding="utf-8")
     wrapper = MetadataWrapper(cst.parse_module(source))
@@ -93,8 +94,14 @@ def mutants_of(path: Path) -> list[Mutant]:
         function = names.get(mutation.contained_by_top_level_function)
         if function is None:
             continue
-        mutated = _splice(source, offsets, extents[mutation.original_node], module.code_for_node(mutation.mutated_node))
+        if isinstance(mutation.original_node, cst.Match):  # the only block that is changed: it needs its indentation
+            mutated = _rewritten(module, mutation)
+        else:
+            text = module.code_for_node(mutation.mutated_node)
+            mutated = _splice(source, offsets, extents[mutation.original_node], text)
         change = _difference(source, mutated)
+        if _bare(change, "- ") == _bare(change, "+ "):
+            continue
         seen[function, change] += 1
         line = starts[mutation.original_node].start.line
         found.append(
@@ -145,6 +152,12 @@ def _qualified(module: cst.Module) -> dict[cst.CSTNode | None, str]:
     return names
 
 
+def _rewritten(module: cst.Module, mutation: Mutation) -> str:
+    changed = deep_replace(module, mutation.original_node, mutation.mutated_node)
+    assert isinstance(changed, cst.Module)
+    return changed.code
+
+
 def _splice(source: str, offsets: Sequence[int], extent: CodeRange, text: str) -> str:
     start = offsets[extent.start.line - 1] + extent.start.column
     end = offsets[extent.end.line - 1] + extent.end.column
@@ -152,7 +165,7 @@ def _splice(source: str, offsets: Sequence[int], extent: CodeRange, text: str) -
 
 
 def _difference(before: str, after: str) -> str:
-    old, new = before.splitlines(), after.splitlines()
+    old, new = ([line.strip() for line in text.splitlines()] for text in (before, after))
     start = 0
     while start < min(len(old), len(new)) and old[start] == new[start]:
         start += 1
@@ -160,7 +173,13 @@ def _difference(before: str, after: str) -> str:
     while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
         end += 1
     gone, come = old[start : len(old) - end], new[start : len(new) - end]
-    return "\n".join([f"- {line.strip()}" for line in gone] + [f"+ {line.strip()}" for line in come])
+    return "\n".join([f"- {line}" for line in gone] + [f"+ {line}" for line in come])
+
+
+def _bare(change: str, sign: str) -> str:
+    """The lines with one sign, without what only asserts."""
+    lines = [line.removeprefix(sign) for line in change.splitlines() if line.startswith(sign)]
+    return re.sub(r",\s*(strict=\w+|(?=\)))", "", " ".join(lines)).replace(" )", ")")
 
 
 def _statement(statements: list[ast.stmt], line: int) -> tuple[int, int]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, together
 
+from onnxq.ir import text
+from onnxq.testing import default_context
 from onnxq_passes.absorb_activation import AbsorbActivation
 
 K = "float s = {0.023529412}, uint8 z = {0}, float lo = {0}, float hi = {6}, float inside = {5.9}, float wide = {7}, int8 n = {-128}, uint8 one = {1}, float neg = {-1}"
@@ -62,3 +64,45 @@ def test_per_channel_wants_every_channel() -> None:
 )
 def test_what_stays(nodes: str, outputs: str, reason: str) -> None:
     keep(AbsorbActivation(), f"(float[8] x, float e) => ({outputs}) <{K}> {{ {nodes} }}", reason, inputs=ODD)
+
+
+def test_many_sites() -> None:
+    head = f"(float[8] x) => (uint8[8] y) <{K}>"
+    before = f"{head} {{ [a] a = Relu(x) [q] y = QuantizeLinear(a, s, z) }}"
+    together(
+        AbsorbActivation(),
+        changed=[(before, f"{head} {{ [q] y = QuantizeLinear(x, s, z) }}", 1)],
+        kept=[(before.replace("s, z) }", "s, one) }"), "levels beyond its bounds")],
+        quiet=[f"(float[8] x) => (float[8] y) <{K}> {{ [a] a = Relu(x) [n] y = Neg(a) }}"],
+    )
+
+
+def test_other_ops_and_other_slots_are_not_looked_at() -> None:
+    keep(AbsorbActivation(), f"(float[8] x) => (uint8[8] y) <{K}> {{ [a] a = Abs(x) [q] y = QuantizeLinear(a, s, z) }}")
+    keep(
+        AbsorbActivation(),
+        f"(float x, float[8] v) => (uint8[8] y) <{K}> {{ [a] a = Relu(x) [q] y = QuantizeLinear(v, a, z) }}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "stays"),
+    [("min = 0.0, max = 6.0", False), ("min = 0.0, max = 5.9", True), ("min = 0.1, max = 6.0", True)],
+)
+def test_bounds_that_are_attributes(bounds: str, stays: bool) -> None:
+    graph = f"(float[8] x) => (uint8[8] y) <{K}> {{ [a] a = Clip <{bounds}> (x) [q] y = QuantizeLinear(a, s, z) }}"
+    head = '<ir_version: 10, opset_import: ["" : 10]> g '
+    found = AbsorbActivation().run(text.parse(head + graph).graph, default_context())
+    assert ([r.reason for r in found.refusals], found.rewrites) == (
+        (["q has levels beyond its bounds"], 0) if stays else ([], 1)
+    )
+
+
+def test_blocks_and_equal_bounds() -> None:
+    blocks = "(float[2,4] x) => (uint8[2,4] y) <float[2,2] s = {1, 1, 1, 1}, uint8[2,2] z = {0, 0, 0, 0}> { [a] a = Relu(x) [q] y = QuantizeLinear <axis = 1, block_size = 2> (a, s, z) }"
+    keep(AbsorbActivation(), blocks, "levels beyond its bounds")
+    keep(
+        AbsorbActivation(),
+        f"(float[8] x) => (uint8[8] y) <{K}> {{ [a] a = Clip(x, hi, hi) [q] y = QuantizeLinear(a, s, z) }}",
+        "levels beyond",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rewriting import bitwise, keep, rewrite
+from rewriting import bitwise, keep, rewrite, together
 
 from onnxq_passes.align_parameters import AlignParameters
 
@@ -46,3 +46,78 @@ def test_concat_of_two_scales() -> None:
 )  # fmt: skip
 def test_what_stays(nodes: str, reason: str) -> None:
     keep(AlignParameters(inexact=True), f"{HEAD} {{ {nodes} }}", reason)
+
+
+def test_many_sites() -> None:
+    before, after, kept = (f"{HEAD} {{ {_pair(*n)} {MOVE} }}" for n in (("s", "i"), ("s", "z"), ("s2", "z2")))
+    quiet = [
+        f"{HEAD} {{ {_pair('s', 'i')} {MOVE.replace('Transpose', 'Softmax').replace('b)', 'b)')} }}".replace(
+            "float[3,2] y", "float[2,3] y"
+        ),
+        f"{HEAD} {{ {_pair('s', 'i')} [t] y = Transpose(b) }}",
+    ]
+    together(AlignParameters(), changed=[(before, after, 1)], kept=[(kept, "only `inexact`")], quiet=quiet)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        MOVE.replace("c = Transpose(b) [r]", 'c = Resize <mode = "linear"> (b, , r) [r]'),  # computes new values
+        MOVE + " [o] u = Neg(c)",
+        MOVE + " [o] u = QuantizeLinear(c, s2, z) ",
+        MOVE.replace("c, s, z", "c, v, vz").replace("f, s, z", "f, v, vz"),
+    ],
+)
+def test_readers_that_do_not_agree(nodes: str) -> None:
+    more = ", float[2] v = {0.05, 0.05}, uint8[2] vz = {120, 120}, float[2] r = {1, 1}"
+    out = (
+        "float[3,2] y, float[3,2] u"
+        if "u = Neg" in nodes
+        else "float[3,2] y, uint8[3,2] u"
+        if "u =" in nodes
+        else "float[n,m] y"
+    )
+    head = HEAD.replace("float[3,2] y", out)[:-1] + more + ">"
+    keep(AlignParameters(inexact=True), f"{head} {{ {_pair('s', 'i')} {nodes} }}")
+
+
+def test_an_output_keeps_what_it_says() -> None:
+    head = HEAD.replace("float[3,2] y", "float[3,2] y, float[3,2] c")
+    keep(AlignParameters(inexact=True), f"{head} {{ {_pair('s', 'i')} {MOVE} }}")
+
+
+def test_readers_that_agree_and_their_order() -> None:
+    """The Q with the least name gives its numbers: lists of readers have no fixed order."""
+    head = (
+        HEAD.replace("float[3,2] y", "float[3,2] y, float[3,2] u")[:-1] + ", float first = {0.05}, uint8 zero = {120}>"
+    )
+    nodes = (
+        MOVE.replace("[r]", "[r2]")
+        + " [r1] g = QuantizeLinear(c, first, zero) [h] u = DequantizeLinear(g, first, zero)"
+    )
+    after = _pair("first", "zero")
+    bitwise(AlignParameters(), f"{head} {{ {_pair('s', 'i')} {nodes} }}", f"{head} {{ {after} {nodes} }}", rewrites=1)
+
+
+def test_what_said_it_otherwise_is_gone() -> None:
+    """A pair per channel and with an `output_dtype` becomes one per tensor that has neither."""
+    head = HEAD[:-1] + ", float[3] v = {0.04, 0.04, 0.04}, uint8[3] vz = {120, 120, 120}>"
+    pair = (
+        "[q] a = QuantizeLinear <axis = 1, output_dtype = 2> (x, v, vz) [d] b = DequantizeLinear <axis = 1> (a, v, vz)"
+    )
+    before, after = (f"{head} {{ {p} {MOVE} }}" for p in (pair, _pair("s", "z")))
+    rewrite(AlignParameters(inexact=True), before, after, rewrites=1, atol=0.06)
+
+
+@pytest.mark.parametrize("front", ["[q] a = Max(p)", "[q] a = QuantizeLinear(x, s2, z)"])
+def test_integers_that_no_equal_q_made(front: str) -> None:
+    graph = f"{HEAD} {{ {front} [d] b = DequantizeLinear(a, s, z2) {MOVE} }}"
+    keep(AlignParameters(inexact=True), graph, "come from no Q with the same parameters")
+
+
+def test_a_zero_point_that_is_not_written_is_written() -> None:
+    head = f"(float[2,3] x) => (float[3,2] y) <{K}, int8 low = {{-128}}"
+    move = MOVE.replace("(c, s, z)", "(c, s)").replace("(f, s, z)", "(f, s)")
+    before = f"{head}> {{ {_pair('s', 'low')} {move} }}"
+    after = f"{head}, uint8 r_zero_point = {{0}}> {{ {_pair('s', 'r_zero_point')} {move} }}"
+    bitwise(AlignParameters(), before, after, rewrites=1)

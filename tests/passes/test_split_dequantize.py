@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, together
 
 from onnxq_passes.split_dequantize import SplitDequantize
 
@@ -43,3 +43,22 @@ def test_bodies_are_readers() -> None:
 
 def test_one_reader_is_enough() -> None:
     keep(SplitDequantize(), f"(uint8[2] p) => (float[2] y) <{K}> {{ {D} [m] y = Mul(a, a) }}")
+
+
+def test_many_sites() -> None:
+    head = f"(uint8[2] p) => (float[2] y, float[2] w) <{K}>"
+    before = f"{head} {{ {D} [n] y = Neg(a) [m] w = Mul(a, a) }}"
+    after = f"{head} {{ {D} [d_1] a_1 = DequantizeLinear(p, s, z) [n] y = Neg(a) [m] w = Mul(a_1, a_1) }}"
+    quiet = f"(float[2] p) => (float[2] y, float[2] w) <{K}> {{ [d] a = Exp(p) [n] y = Neg(a) [m] w = Abs(a) }}"
+    together(SplitDequantize(), changed=[(before, after, 1)], quiet=[quiet])
+
+
+def test_a_copy_has_the_attributes() -> None:
+    head = "(uint8[2,3] p) => (float[2,3] y, float[2,3] w) <float[2] s = {0.05, 0.06}, uint8[2] z = {1, 2}>"
+    d = "[d] a = DequantizeLinear <axis = 0> (p, s, z)"
+    bitwise(
+        SplitDequantize(),
+        f"{head} {{ {d} [n] y = Neg(a) [m] w = Abs(a) }}",
+        f"{head} {{ {d} [d_1] a_1 = DequantizeLinear <axis = 0> (p, s, z) [n] y = Neg(a) [m] w = Abs(a_1) }}",
+        rewrites=1,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rewriting import bitwise, keep, rewrite
+from rewriting import bitwise, keep, rewrite, together
 
 from onnxq_passes.strip_qdq import StripQdq
 
@@ -41,3 +41,28 @@ def test_weights_alone_are_exact() -> None:
 )
 def test_what_stays(nodes: str, reason: str) -> None:
     keep(StripQdq(), f"(float[2] x, uint8[2] p, float e) => (float[2] y) <{K}> {{ {nodes} }}", reason)
+
+
+def test_many_sites() -> None:
+    head = f"(float[2] x, uint8[2] p) => (float[2] y) <{K}>"
+    pair = "[q] a = QuantizeLinear(x, s, z) [d] b = DequantizeLinear(a, s, z)"
+    together(
+        StripQdq(),
+        changed=[(f"{head} {{ {pair} [n] y = Neg(b) }}", f"{head} {{ [n] y = Neg(x) }}", 2)],
+        kept=[(f"{head} {{ [d] b = DequantizeLinear(p, s, z) [n] y = Neg(b) }}", "an integer op or an input")],
+        quiet=[f"(float[2] x) => (float[2] y) <{K}> {{ [o] o = Identity(x) [e] e = Exp(x) [n] y = Neg(x) }}"],
+        atol=10,
+    )
+
+
+def test_constants_and_integer_ops_that_stay() -> None:
+    keep(
+        StripQdq(),
+        "(float[2] x) => (float[2] y) <float s = {0.3}, uint8[2] w = {7, 9}> { [w] y = DequantizeLinear(w, s) }",
+        "joins an input or a constant",
+    )
+    keep(
+        StripQdq(),
+        f"(uint8[2] p) => (float[2] y) <{K}> {{ [m] a = Max(p) [d] b = DequantizeLinear(a, s, z) [n] y = Neg(b) }}",
+        "an integer op or an input",
+    )

@@ -46,19 +46,21 @@ def together(
     changed: Sequence[tuple[str, str, int]],
     kept: Sequence[tuple[str, str]] = (),
     quiet: Sequence[str] = (),
+    turns: int = 2,
     **options: Any,
 ) -> Report:
-    """Many sites in one graph, each twice, beside a graph with bodies: no site may hide or repeat another one.
+    """Many sites in one graph, each several times, beside a graph with bodies: no site may hide or repeat another one.
 
     Args:
         pass_: the pass.
         changed: graphs before and after, and how many rewrites that is.
         kept: graphs that stay, and a part of the refusal.
         quiet: graphs that stay without a refusal.
+        turns: how often each site occurs.
         options: of `rewrite`.
     """
     before, after, refused, rewrites = [], [], [], 0
-    for turn in ("first", "second"):
+    for turn in ("first", "second")[:turns]:
         for number, graph in enumerate([*quiet, *(g for g, _ in kept)]):
             before.append(_renamed(graph, f"{turn}_keep{number}"))
             after.append(before[-1])
