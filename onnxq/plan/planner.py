@@ -258,7 +258,8 @@ class _Planner:
         values = self.facts.constant(weight)
         assert values is not None
         granularity = weight_granularity(node, values.ndim)
-        if self.facts.graph.opset < PER_CHANNEL_OPSET:  # one scale per weight
+        single = isinstance(granularity, PerChannel) and values.shape[granularity.axis] == 1
+        if single or self.facts.graph.opset < PER_CHANNEL_OPSET:  # one scale per weight, of rank 0
             granularity = PerTensor()
         scheme = Scheme(
             type=self.target.weight.type,
