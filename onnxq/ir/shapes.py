@@ -16,17 +16,24 @@ from onnxq.ir.save import structure
 Known = tuple[np.dtype[Any] | None, tuple[int | str | None, ...] | None]
 """Element type (None: unknown, or no tensor) and shape: int, symbol or None (unknown) per axis; None: unknown rank."""
 
+SHAPED_LIKE_INPUT = frozenset({"QuickGelu", "Gelu", "FastGelu", "BiasGelu"})
+"""Of the domain com.microsoft: ops whose only output has the type and shape of the first input."""
+
 _INLINE = 1 << 16
 """Bytes up to which inference may see the values of a constant (shapes are small)."""
 
 
-def infer(model: Model) -> dict[str, Known]:
+def infer(model: Model, *, declared: bool = True) -> dict[str, Known]:
     """What is known about each tensor, inner graphs included; never raises: a failure is a note of the model.
 
     onnx infers from the inputs; where it cannot (custom operators), the types in the file fill the gaps.
+
+    Args:
+        declared: False leaves the gaps, and tells nothing of the graph's outputs, whose types the file declares.
     """
     proto: ModelProto | None = None
     parts = structure(model, inline_below=_INLINE)
+    _stand_in(parts.proto.graph)
     try:
         proto = shape_inference.infer_shapes(parts.proto, check_type=False, strict_mode=False, data_prop=True)
     except Exception as error:  # the C++ side raises several types
@@ -37,6 +44,10 @@ def infer(model: Model) -> dict[str, Known]:
     known: dict[str, Known] = {}
     if proto is not None:
         _collect(proto.graph, known)
+    if not declared:
+        for tensor in model.graph.outputs:
+            known.pop(tensor.name, None)
+        return known
     for _, graph in walk.graphs(model.graph):
         for tensor in (*graph.inputs, *graph.outputs):
             _fill(known, tensor)
@@ -44,6 +55,17 @@ def infer(model: Model) -> dict[str, Known]:
             for tensor in (*node.inputs, *node.outputs):
                 _fill(known, tensor)
     return known
+
+
+def _stand_in(graph: GraphProto) -> None:
+    """Let Identity stand for ops of which onnx does not know that their output is shaped like their input."""
+    for node in graph.node:
+        if node.domain == "com.microsoft" and node.op_type in SHAPED_LIKE_INPUT:
+            node.op_type, node.domain = "Identity", ""
+            del node.input[1:], node.attribute[:]
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                _stand_in(attribute.g)
 
 
 def _collect(graph: GraphProto, known: dict[str, Known]) -> None:

@@ -1,13 +1,17 @@
-"""The one run over the data: every sample goes through the model once, every array is observed and let go.
+"""The one run over the data: every sample goes through the model once.
 
-How it runs: the normalised graph with the wanted tensors as further outputs, at ORT's ENABLE_ALL, memory planning
-off. Optimizations stay on because they make the run 1.4 times faster than without; that fusions and layouts change
-the last bits of an activation does not matter to a range. In turn, statistics are reproducible bit for bit on one
-instruction set and one version of ORT, whatever the number of threads, and `collect(a).merge(collect(b))` equals
-`collect(a + b)`.
+Two forms of the normalised graph take the samples in turn, at ORT's ENABLE_ALL, memory planning off:
 
-Memory: the arrays of one sample. If those take more than `budget` bytes, the taps are split and the data is read once
-per part.
+* the *lean* one finds least and greatest values inside the graph and gives a few numbers (`onnxq.stats.reductions`);
+* the *full* one gives the wanted tensors themselves, to observers of distributions. It takes the samples that
+  `onnxq.stats.sampling` chooses, and those in which the lean one met something that is not finite.
+
+Optimizations stay on because they make the run 1.4 times faster than without; that fusions and layouts change the last
+bits of an activation does not matter to a range. In turn, statistics are reproducible bit for bit on one instruction
+set and one version of ORT, whatever the number of threads, and parts of a data set merge to the whole.
+
+Memory: the arrays of one sample. If those take more than `budget` bytes, they are fetched in parts, and the chosen
+samples (only those) pass through the model once per part.
 """
 
 from __future__ import annotations
@@ -17,24 +21,29 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.data.sample import Dataset, Sample
-from onnxq.errors import CalibrationError, ModelError, did_you_mean
+from onnxq.errors import CalibrationError, did_you_mean
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
-from onnxq.ir.save import runnable, weight_bytes
+from onnxq.ir.save import RUN_EMBED_LIMIT, runnable, weight_bytes
+from onnxq.ir.shapes import infer
 from onnxq.ir.walk import graphs
 from onnxq.progress import Progress, Silent
 from onnxq.runtime.session import Level, Session
-from onnxq.stats.observers import SUBSET, Histogram, MinMax, Observer, make_observer, observer_class
-from onnxq.stats.sampling import rank, shared
-from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
+from onnxq.stats.bodies import Inside, inside
+from onnxq.stats.collector import Collector
+from onnxq.stats.observers import SUBSET, Histogram, MinMax
+from onnxq.stats.probe import checked_run, element_types, observe_shapes
+from onnxq.stats.reductions import Known, Reductions
+from onnxq.stats.sampling import DISTRIBUTION, rank
+from onnxq.stats.statistics import Shape, Statistics
 from onnxq.stats.taps import aliases, names_of, produced, with_outputs
 
-BUDGET = 300_000_000
+__all__ = ["BUDGET", "collect", "observe_shapes"]
+
+BUDGET = 100_000_000
 """Default bytes of fetched arrays of one sample."""
 
 PREPACK_BELOW = 1 << 30
@@ -59,16 +68,21 @@ def collect(
     stop: int | None = None,
     length: int | None = None,
 ) -> Statistics:
-    """Observe tensors of the main graph on all samples.
+    """Observe tensors.
+
+    Least and greatest values are those of all elements of all samples, with one exception: for the output of a Relu, or
+    of a Clip from 0, the least value is given as 0 even if every element was greater. Distributions are those of a
+    choice of the samples (`onnxq.stats.sampling`) and elements (`Histogram`).
 
     A tensor that only reorders another (Reshape, Transpose ...) gets the statistics of that one. Constants and
-    tensors that are not floating point are left out. float16 and float64 values are observed as float32. Tensors
-    inside If, Loop and Scan bodies, and tensors that never held an element, are listed in `unreached`.
+    tensors that are not floating point are left out. float16 and float64 values are observed as float32. Of tensors
+    inside If, Loop and Scan bodies, least and greatest value are found, no distribution. Tensors that never held an
+    element are listed in `unreached`.
 
     Args:
         model: normalised model; not changed.
         tensors: names to observe, of any graph of the model.
-        data: samples; read once (once per part if `budget` is exceeded).
+        data: samples; read once (once more per further part if `budget` is exceeded).
         observers: names; min-max is always among them.
         limit: samples to use at most.
         threads: of ORT; None is its default.
@@ -80,7 +94,7 @@ def collect(
         subset: elements of one array that a histogram counts, see `Histogram`; None for all.
         budget: bytes of fetched arrays of one sample.
         start, stop: only the samples of these positions (`Sample.index`), stop not included. Statistics of the parts
-            of a data set, merged, equal those of the whole, bit for bit.
+            of a data set, merged, equal those of the whole, bit for bit (with feedback, they start from other states).
         length: samples of the whole data set, on which the choice of samples that get a distribution depends, see
             `onnxq.stats.sampling`; None: `len(data)`, or `limit` if that is less.
 
@@ -90,218 +104,35 @@ def collect(
         UnknownNameError: unknown observer.
         ModelError: ORT cannot load the model.
     """
-    wanted = list(dict.fromkeys(tensors))
-    here = produced(model.graph)
-    inner = _known(model, wanted, here)
-    root = aliases(model.graph)
-    roots = {root.get(n, n) for n in wanted}
-    taps = [n for n in here if n in roots]
-    allowed = {root.get(n, n) for n in allow_infinite}
-    collector = _Collector((MinMax.name, *observers), subset, {*allow_infinite, *allowed})
-    session = _open(model, taps, threads)
-    specs = {s.name: s for s in (*session.inputs, *session.output_specs)}
-    taps = [t for t in taps if specs[t].dtype.kind == "f"]
-    parts = _split(taps, _sizes(session, model, taps, data, shapes=shapes or {}, threads=threads), budget)
     whole = len(data) if limit is None else min(limit, len(data))
-    whole_length = whole if length is None else length
-    chunk = range(start, whole if stop is None else stop)
-    samples = 0
-    for number, part in enumerate(parts):
-        label = "calibrating" if len(parts) == 1 else f"calibrating, part {number + 1} of {len(parts)}"
-        if len(parts) > 1:
-            del session  # its memory, before the next one takes as much
-            session = _open(model, part, threads)
-        samples = 0
-        with (progress or Silent()).task(label, min(len(chunk), whole)) as step:
-            samples_ = _samples(data, limit, start, stop)
-            for sample, arrays in _run(session, model, part, samples_, feedback=feedback):
-                collector.observe(sample, arrays, rank(sample.index, whole_length))
-                samples += 1
+    everything = whole if length is None else length
+    root = aliases(model.graph)
+    collector = Collector(observers, subset, {*allow_infinite, *(root.get(n, n) for n in allow_infinite)})
+    engine = _Engine(
+        model,
+        list(dict.fromkeys(tensors)),
+        collector,
+        threads=threads,
+        feedback=feedback or {},
+        allow_infinite=allow_infinite,
+        shapes=shapes or {},
+        budget=budget,
+        chosen_only=collector.distributions and everything <= DISTRIBUTION,
+    )
+    total = len(range(start, whole if stop is None else min(stop, whole)))
+    number, parts = 0, 1
+    while number < parts:
+        label = "calibrating" if parts == 1 else f"calibrating, part {number + 1} of {parts}"
+        with (progress or Silent()).task(label, total) as step:
+            engine.begin()
+            for sample in _samples(data, limit, start, stop):
+                chosen = rank(sample.index, everything) if collector.distributions else None
+                engine.run(sample, chosen, number)
                 step(1)
-    if not samples:
+        number, parts = number + 1, engine.parts
+    if not collector.samples:
         raise CalibrationError(f"there are no samples in {data.description}: calibration needs at least one")
-    return collector.result(model_hash(model), samples, {n: root.get(n, n) for n in wanted}, set(taps), inner)
-
-
-class _Collector:
-    """Observers by tensor while the data runs."""
-
-    def __init__(self, observers: Sequence[str], subset: int | None, allow_infinite: Collection[str]) -> None:
-        self._kinds = tuple(dict.fromkeys(observers))
-        for kind in self._kinds:
-            observer_class(kind)  # an unknown name is an error before any run
-        self._subset = subset
-        self._allow = frozenset(allow_infinite)
-        self._seen: dict[str, dict[str, Observer]] = {}
-        self._shapes: dict[str, Shape] = {}
-
-    def observe(self, sample: Sample, arrays: dict[str, NDArray[Any]], number: int | None) -> None:
-        """Observe all arrays of a sample, emptying the dict: each array is freed before the next is touched."""
-        while arrays:
-            name, array = arrays.popitem()
-            self._shapes[name] = merge_shapes(self._shapes.get(name), array.shape)
-            if array.size:
-                self._update(name, array, sample, number)
-
-    def _update(self, name: str, array: NDArray[Any], sample: Sample, number: int | None) -> None:
-        observers = self._seen.get(name)
-        if observers is None:
-            observers = self._seen[name] = {n: make_observer(n, subset=self._subset) for n in self._kinds}
-        with np.errstate(over="ignore"):  # float64 above the range of float32 becomes infinite and is reported so
-            values = np.asarray(array, dtype=np.float32)
-        minmax = observers[MinMax.name]
-        assert isinstance(minmax, MinMax)
-        low, high = values.min(), values.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
-            if np.isnan(low) or name not in self._allow:
-                what = "NaN" if np.isnan(low) else "an infinite value"
-                raise CalibrationError(
-                    f'tensor "{name}" has {what} in sample {sample.index} ({sample.name}): leave that sample out, '
-                    "or find out where the float model makes it"
-                )
-            finite = values[np.isfinite(values)]
-            minmax.infinite += values.size - finite.size
-            if not finite.size:
-                return
-            values, low, high = finite, finite.min(), finite.max()
-        minmax.add(low, high, values.size)
-        for kind, observer in observers.items():
-            if kind != MinMax.name and number is not None and shared(number, getattr(observer, "share", None)):
-                observer.update(values)
-
-    def result(
-        self, hashed: str, samples: int, root: Mapping[str, str], taps: Collection[str], inner: Sequence[str]
-    ) -> Statistics:
-        tensors = {
-            name: TensorStatistics(name=name, observers=self._seen[tap])
-            for name, tap in sorted(root.items())
-            if tap in self._seen and self._seen[tap][MinMax.name].count  # type: ignore[attr-defined]
-        }
-        unreached = [n for n, tap in root.items() if tap in taps and n not in tensors]
-        shapes = dict(sorted(self._shapes.items()))
-        return Statistics(
-            model_hash=hashed,
-            samples=samples,
-            tensors=tensors,
-            shapes=shapes,
-            unreached=tuple(sorted({*unreached, *inner})),
-        )
-
-
-def observe_shapes(model: Model, samples: Sequence[Sample], *, threads: int | None = None) -> dict[str, Shape]:
-    """Shapes of all tensors of the main graph, seen by running the model on the first two samples.
-
-    For models without (or with wrong) shape inference. What is no tensor (sequences, maps, optionals) is left out.
-    Fetches shapes only, so it needs no more memory than a plain run.
-
-    Args:
-        model: any model that ORT runs; not changed.
-        samples: one or two suffice; further ones are ignored. Dimensions that differ between the two become "?".
-
-    Raises:
-        CalibrationError: no sample, or ORT cannot run one.
-        ModelError: ORT cannot load the model.
-    """
-    if not samples:
-        raise CalibrationError("there are no samples to observe shapes on: calibration needs at least one")
-    here = produced(model.graph)
-    given = names_of(model.graph.inputs)
-    names = [n for n in here if n not in given]
-    opened = _reference(with_outputs(model, names), threads)
-    # strings are objects, too, and have shapes that nobody quantizes
-    tensors = {s.name for s in opened.output_specs if s.dtype.kind != "O"}
-    proper = [n for n in names if n in tensors]
-    del opened
-    probes = {f"onnxq_shape_{i}": n for i, n in enumerate(proper)}
-    # last tensor first: in file order ONNX Runtime would run all probes at the end and keep every tensor until then;
-    # variables of the same names, not the tensors themselves: those would list the probes among their consumers
-    nodes = [
-        gs.Node(op="Shape", name=p, inputs=[gs.Variable(n)], outputs=[gs.Variable(p)])
-        for p, n in reversed(probes.items())
-    ]
-    session = _reference(with_outputs(model, list(probes), nodes), threads)
-    shapes: dict[str, Shape] = {}
-    for sample in samples[:2]:
-        found = _checked_run(session, sample, sample.inputs, list(probes))
-        for probe, name in probes.items():
-            shapes[name] = merge_shapes(shapes.get(name), tuple(int(d) for d in found[probe]))
-        for name in given:
-            if name in sample.inputs:
-                shapes[name] = merge_shapes(shapes.get(name), sample.inputs[name].shape)
-    return shapes
-
-
-def _known(model: Model, wanted: Sequence[str], here: Collection[str]) -> list[str]:
-    """Those of `wanted` that live in subgraphs; a name that is nowhere is an error."""
-    missing = [n for n in wanted if n not in here]
-    if not missing:
-        return []
-    found = [(path, node) for path, graph in graphs(model.graph) for node in graph.nodes]
-    inner = {name for path, node in found if path for name in names_of(node.outputs)}
-    constants = {name for _, node in found for name in names_of(node.inputs)}
-    for name in missing:
-        if name not in inner and name not in constants:
-            raise CalibrationError(f'the model has no tensor "{name}" to calibrate: {did_you_mean(name, here)}')
-    return [n for n in missing if n in inner]
-
-
-def _open(model: Model, taps: Sequence[str], threads: int | None) -> Session:
-    prepacking = weight_bytes(model) < PREPACK_BELOW
-    given = set(names_of(model.graph.inputs))
-    with runnable(with_outputs(model, [t for t in taps if t not in given])) as source:
-        return Session(source, level=Level.ALL, threads=threads, memory_pattern=False, prepacking=prepacking)
-
-
-def _reference(model: Model, threads: int | None) -> Session:
-    with runnable(model) as source:
-        return Session(source, level=Level.OFF, threads=threads, memory_pattern=False, prepacking=False)
-
-
-def _sizes(
-    session: Session,
-    model: Model,
-    taps: Sequence[str],
-    data: Dataset,
-    *,
-    shapes: Mapping[str, Shape],
-    threads: int | None,
-) -> dict[str, int]:
-    """Bytes of each tap: from the shapes that ORT infers, those observed before, or else those of the first sample."""
-    specs = {s.name: s for s in (*session.inputs, *session.output_specs)}
-    inferred = {t: specs[t].shape for t in taps}
-    found = {t: s if _known_shape(s) else shapes.get(t, ("?",)) for t, s in inferred.items()}
-    if not all(map(_known_shape, found.values())):
-        first = list(itertools.islice(iter(data), 1))
-        found.update(observe_shapes(model, first, threads=threads) if first else {})
-    return {t: math.prod(d for d in found[t] if isinstance(d, int)) * specs[t].dtype.itemsize for t in taps}
-
-
-def _known_shape(shape: Sequence[int | str | None]) -> bool:
-    return all(isinstance(d, int) for d in shape)
-
-
-def _run(
-    session: Session,
-    model: Model,
-    taps: Sequence[str],
-    samples: Iterator[Sample],
-    *,
-    feedback: Mapping[str, str] | None,
-) -> Iterator[tuple[Sample, dict[str, NDArray[Any]]]]:
-    given = set(names_of(model.graph.inputs))
-    back = dict(feedback or {})
-    _check_feedback(back, session)
-    fetched = [t for t in taps if t not in given]
-    outputs = list(dict.fromkeys([*fetched, *back]))
-    state: dict[str, NDArray[Any]] = {}
-    for sample in samples:
-        inputs = {**sample.inputs, **state}
-        found = _checked_run(session, sample, inputs, outputs) if outputs else {}
-        state = {back[o]: found[o] for o in back}
-        arrays = {t: found[t] for t in fetched}
-        arrays.update((t, inputs[t]) for t in taps if t in given and t in inputs)
-        found.clear()
-        yield sample, arrays
+    return engine.result()
 
 
 def _samples(data: Dataset, limit: int | None, start: int, stop: int | None) -> Iterator[Sample]:
@@ -313,6 +144,179 @@ def _samples(data: Dataset, limit: int | None, start: int, stop: int | None) -> 
             yield sample
             if sample.index + 1 == stop:
                 return
+
+
+class _Engine:
+    """The two forms of the model and what they are asked for; each is opened when the first sample needs it.
+
+    Args:
+        chosen_only: every sample gets a distribution, so that the lean form is not needed.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        wanted: Sequence[str],
+        collector: Collector,
+        *,
+        threads: int | None,
+        feedback: Mapping[str, str],
+        allow_infinite: Collection[str],
+        shapes: Mapping[str, Shape],
+        budget: int,
+        chosen_only: bool,
+    ) -> None:
+        self._model, self._collector, self._threads, self._feedback = model, collector, threads, dict(feedback)
+        self._allowed, self._shapes, self._budget = frozenset(allow_infinite), shapes, budget
+        here = produced(model.graph)
+        bodies = _known(model, wanted, here)
+        root = aliases(model.graph)
+        self._root = {n: root.get(n, n) for n in wanted}
+        roots = set(self._root.values())
+        candidates = [n for n in here if n in roots]
+        self._known: dict[str, Known] = infer(model, declared=False)
+        self._dtypes = element_types(model, candidates, self._known)
+        self._taps = [t for t in candidates if self._dtypes[t].kind == "f"]
+        given = set(names_of(model.graph.inputs))
+        self._given = [t for t in self._taps if t in given]
+        self._made = [t for t in self._taps if t not in given]
+        masks = {root.get(n, n) for n in allow_infinite}
+        self._masked = [t for t in self._made if t in masks]
+        self._reduced = [t for t in self._made if t not in masks]
+        floats = {n for n, (dtype, _) in self._known.items() if dtype is not None and dtype.kind == "f"}
+        self._bodies = [n for n in bodies if n in floats]
+        self._inside: Inside = inside(model, self._bodies, floats)
+        weights = weight_bytes(model)
+        self._prepack_lean = weights < PREPACK_BELOW
+        # not twice in memory; a rule that looks at the model alone, since kernels differ in the last bits
+        self._prepack_full = weights < (PREPACK_BELOW if chosen_only else RUN_EMBED_LIMIT)
+        self._reductions: Reductions | None = None
+        self._lean: Session | None = None
+        self._full: tuple[int, Session] | None = None
+        self._parts: list[list[str]] = []
+        self._state: dict[str, NDArray[Any]] = {}
+
+    @property
+    def parts(self) -> int:
+        """How often the chosen samples must pass through; known after the first of them."""
+        return max(1, len(self._parts))
+
+    def begin(self) -> None:
+        """Before the data is read (again)."""
+        self._state = {}
+
+    def run(self, sample: Sample, chosen: int | None, part: int) -> None:
+        """One sample in one pass over the data.
+
+        Args:
+            chosen: number among the samples that get a distribution, or None.
+            part: of the fetched tensors that this pass is about; in passes after the first only chosen samples matter.
+        """
+        inputs = {**sample.inputs, **self._state}
+        if part == 0:
+            self._collector.samples += 1
+            self._collector.observe(sample, {t: inputs[t] for t in self._given if t in inputs}, chosen)
+        if chosen is not None:
+            self._collector.observe(sample, self._fetch(sample, inputs, part, inner=part == 0), chosen)
+        elif part == 0:
+            self._reduce(sample, inputs)
+        elif self._feedback:
+            self._fetch(sample, inputs, part)
+
+    def result(self) -> Statistics:
+        """When all samples ran."""
+        return self._collector.result(model_hash(self._model), self._root, self._taps, self._bodies)
+
+    def _reduce(self, sample: Sample, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """The lean form: a few numbers; if these are not finite, the arrays."""
+        if self._lean is None:
+            self._open_lean()
+        assert self._lean is not None
+        assert self._reductions is not None
+        found = self._run(self._lean, sample, inputs, [*self._reductions.outputs, *self._masked, *self._inside.outputs])
+        numbers = self._reductions.read(inputs, found)
+        if numbers.suspect:
+            state = self._state
+            for part in range(len(self._split(sample))):
+                self._collector.observe(sample, self._fetch(sample, inputs, part), None)
+            self._state = state
+        else:
+            self._collector.reduced(self._reductions.taps, numbers)
+            self._collector.observe(sample, {t: found[t] for t in self._masked}, None)
+        self._collector.inner(sample, self._inside.read(found), self._allowed)
+
+    def _fetch(
+        self, sample: Sample, inputs: Mapping[str, NDArray[Any]], part: int, *, inner: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """The full form: the arrays of one part of the tensors."""
+        taps = self._split(sample)[part]
+        if self._full is None or self._full[0] != part:
+            self._full = None  # its memory, before the next one takes as much
+            base = self._inside.model if part == 0 else self._model
+            more = self._inside.outputs if part == 0 else []
+            self._full = part, self._open(with_outputs(base, [*taps, *more]), prepacking=self._prepack_full)
+        found = self._run(self._full[1], sample, inputs, [*taps, *(self._inside.outputs if inner else [])])
+        if inner:
+            self._collector.inner(sample, self._inside.read(found), self._allowed)
+        return {t: found[t] for t in taps}
+
+    def _run(
+        self, session: Session, sample: Sample, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        found = checked_run(session, sample, inputs, list(dict.fromkeys([*outputs, *self._feedback])))
+        self._state = {name: found[output] for output, name in self._feedback.items()}
+        return found
+
+    def _open(self, model: Model, *, prepacking: bool) -> Session:
+        with runnable(model) as source:
+            session = Session(
+                source, level=Level.ALL, threads=self._threads, memory_pattern=False, prepacking=prepacking
+            )
+        _check_feedback(self._feedback, session)
+        return session
+
+    def _open_lean(self) -> None:
+        base = self._inside.model
+        known = {n: (self._dtypes.get(n, dtype), shape) for n, (dtype, shape) in self._known.items()}
+        known.update((n, (d, None)) for n, d in self._dtypes.items() if n not in known)
+        self._reductions = Reductions(base.graph, self._reduced, known)
+        outputs = [*self._reductions.outputs, *self._masked, *self._inside.outputs]
+        self._lean = self._open(with_outputs(base, outputs, self._reductions.nodes), prepacking=self._prepack_lean)
+
+    def _split(self, sample: Sample) -> list[list[str]]:
+        """The tensors in parts of at most `budget` bytes, by the first sample for which that must be known."""
+        if not self._parts:
+            self._parts = split(self._made, self._sizes(sample), self._budget)
+        return self._parts
+
+    def _sizes(self, sample: Sample) -> dict[str, int]:
+        """Bytes of each tensor: as inferred, as observed before, or else those of this sample."""
+        found: dict[str, Sequence[int | str | None]] = {}
+        for name in self._made:
+            inferred = self._known.get(name, (None, None))[1]
+            found[name] = inferred if inferred is not None and _is_known(inferred) else self._shapes.get(name, ("?",))
+        if not all(map(_is_known, found.values())):
+            found.update(observe_shapes(self._model, [sample], threads=self._threads))
+        return {t: math.prod(d for d in found[t] if isinstance(d, int)) * self._dtypes[t].itemsize for t in self._made}
+
+
+def _known(model: Model, wanted: Sequence[str], here: Collection[str]) -> list[str]:
+    """Those of `wanted` that live in subgraphs; a name that is nowhere is an error."""
+    missing = [n for n in wanted if n not in here]
+    if not missing:
+        return []
+    found = [(path, graph) for path, graph in graphs(model.graph)]
+    inner = {t.name for path, graph in found if path for t in graph.inputs}
+    inner |= {name for path, graph in found if path for node in graph.nodes for name in names_of(node.outputs)}
+    constants = {name for _, graph in found for node in graph.nodes for name in names_of(node.inputs)}
+    for name in missing:
+        if name not in inner and name not in constants:
+            raise CalibrationError(f'the model has no tensor "{name}" to calibrate: {did_you_mean(name, here)}')
+    return [n for n in missing if n in inner]
+
+
+def _is_known(shape: Sequence[int | str | None]) -> bool:
+    return all(isinstance(d, int) for d in shape)
 
 
 def _check_feedback(feedback: Mapping[str, str], session: Session) -> None:
@@ -328,16 +332,7 @@ def _check_feedback(feedback: Mapping[str, str], session: Session) -> None:
             )
 
 
-def _checked_run(
-    session: Session, sample: Sample, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
-) -> dict[str, NDArray[Any]]:
-    try:
-        return session.run(inputs, outputs)
-    except ModelError as error:
-        raise CalibrationError(f"sample {sample.index} ({sample.name}): {error}") from error
-
-
-def _split(taps: Sequence[str], sizes: Mapping[str, int], budget: int) -> list[list[str]]:
+def split(taps: Sequence[str], sizes: Mapping[str, int], budget: int) -> list[list[str]]:
     """Consecutive parts of at most `budget` bytes each (a single tensor may be larger); one part if all fits."""
     parts: list[list[str]] = [[]]
     used = 0

@@ -1,0 +1,168 @@
+"""What was seen of each tensor while the data runs, and the checks that every value is finite."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.data.sample import Sample
+from onnxq.errors import CalibrationError
+from onnxq.stats.observers import MinMax, Observer, make_observer, observer_class
+from onnxq.stats.reductions import Found
+from onnxq.stats.sampling import shared
+from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
+
+
+class Collector:
+    """Observers by tensor.
+
+    Args:
+        observers: names; the first time one is met, an unknown one is an error.
+        subset: of histograms.
+        allow_infinite: tensors in which infinite values are counted and left out.
+    """
+
+    def __init__(self, observers: Sequence[str], subset: int | None, allow_infinite: Collection[str]) -> None:
+        self.kinds = tuple(dict.fromkeys((MinMax.name, *observers)))
+        for kind in self.kinds:
+            observer_class(kind)  # an unknown name is an error before any run
+        self.samples = 0
+        self._subset = subset
+        self._allow = frozenset(allow_infinite)
+        self._seen: dict[str, dict[str, Observer]] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._taps: tuple[str, ...] = ()
+        self._last_shapes: tuple[tuple[int, ...], ...] = ()
+        self._low = self._high = np.empty(0, dtype=np.float32)
+        self._count = np.empty(0, dtype=np.int64)
+
+    @property
+    def distributions(self) -> bool:
+        """Does any observer want more than least and greatest value?"""
+        return len(self.kinds) > 1
+
+    def observe(self, sample: Sample, arrays: dict[str, NDArray[Any]], number: int | None) -> None:
+        """Observe whole arrays of a sample, emptying the dict: each array is freed before the next is touched.
+
+        Args:
+            number: of the sample among those that get a distribution; None: it gets none.
+
+        Raises:
+            CalibrationError: NaN or an infinity; the first array that has one is named.
+        """
+        for name in list(arrays):
+            array = arrays.pop(name)
+            self._shape(name, array.shape)
+            if array.size:
+                self._update(name, array, sample, number)
+
+    def reduced(self, taps: tuple[str, ...], found: Found) -> None:
+        """Observe what reductions in the graph found, all of it finite; always the same taps."""
+        if not self._taps:
+            self._taps = taps
+            self._low = np.full(len(taps), np.inf, dtype=np.float32)
+            self._high = np.full(len(taps), -np.inf, dtype=np.float32)
+            self._count = np.zeros(len(taps), dtype=np.int64)
+        np.minimum(self._low, found.low, out=self._low)
+        np.maximum(self._high, found.high, out=self._high)
+        self._count += found.count
+        if found.shapes is not self._last_shapes:
+            self._last_shapes = found.shapes
+            for name, shape in zip(taps, found.shapes, strict=True):
+                self._shape(name, shape)
+
+    def inner(
+        self, sample: Sample, found: Mapping[str, tuple[np.float32, np.float32, bool, int]], allowed: Collection[str]
+    ) -> None:
+        """Observe tensors in bodies: least, greatest, whether there was NaN, elements.
+
+        Raises:
+            CalibrationError: NaN, or an infinity in a tensor that is not among `allowed`.
+        """
+        for name, (low, high, nan, count) in found.items():
+            infinite = bool(np.isinf(low) or np.isinf(high))  # of both signs, they have a sum that is NaN, too
+            if infinite and name in allowed:
+                continue
+            if np.isnan(low) or np.isnan(high) or (nan and not infinite):
+                raise _not_finite(name, "NaN", sample)
+            if infinite:
+                raise _not_finite(name, "an infinite value", sample)
+            minmax = self._seen.setdefault(name, {MinMax.name: MinMax()})[MinMax.name]
+            assert isinstance(minmax, MinMax)
+            minmax.add(low, high, count)
+
+    def result(
+        self, model_hash: str, root: Mapping[str, str], taps: Collection[str], bodies: Collection[str]
+    ) -> Statistics:
+        """Everything that was seen.
+
+        Args:
+            root: tensor that was asked for -> tensor that was observed for it.
+            taps: what was observed in the main graph.
+            bodies: what was observed in bodies.
+        """
+        for name, low, high, count in zip(self._taps, self._low, self._high, self._count, strict=True):
+            if count:
+                self._minmax(name).add(low, high, int(count))
+        self._taps = ()
+        self._low = self._high = self._low[:0]
+        self._count = self._count[:0]
+        tensors = {
+            name: TensorStatistics(name=name, observers=self._seen[tap])
+            for name, tap in sorted(root.items())
+            if tap in self._seen and self._minmax(tap).count
+        }
+        unreached = [n for n, tap in root.items() if (tap in taps or n in bodies) and n not in tensors]
+        return Statistics(
+            model_hash=model_hash,
+            samples=self.samples,
+            tensors=tensors,
+            shapes=dict(sorted(self._shapes.items())),
+            unreached=tuple(sorted(unreached)),
+        )
+
+    def _shape(self, name: str, shape: tuple[int, ...]) -> None:
+        known = self._shapes.get(name)
+        if known != shape:
+            self._shapes[name] = merge_shapes(known, shape)
+
+    def _observers(self, name: str) -> dict[str, Observer]:
+        observers = self._seen.get(name)
+        if observers is None:
+            observers = self._seen[name] = {n: make_observer(n, subset=self._subset) for n in self.kinds}
+        return observers
+
+    def _minmax(self, name: str) -> MinMax:
+        minmax = self._observers(name)[MinMax.name]
+        assert isinstance(minmax, MinMax)
+        return minmax
+
+    def _update(self, name: str, array: NDArray[Any], sample: Sample, number: int | None) -> None:
+        with np.errstate(over="ignore"):  # float64 above the range of float32 becomes infinite and is reported so
+            values = np.asarray(array, dtype=np.float32)
+        minmax = self._minmax(name)
+        low, high = values.min(), values.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            if np.isnan(low) or name not in self._allow:
+                raise _not_finite(name, "NaN" if np.isnan(low) else "an infinite value", sample)
+            finite = values[np.isfinite(values)]
+            minmax.infinite += values.size - finite.size
+            if not finite.size:
+                return
+            values, low, high = finite, finite.min(), finite.max()
+        minmax.add(low, high, values.size)
+        if number is None:
+            return
+        for kind, observer in self._observers(name).items():
+            if kind != MinMax.name and shared(number, getattr(observer, "share", None)):
+                observer.update(values)
+
+
+def _not_finite(name: str, what: str, sample: Sample) -> CalibrationError:
+    return CalibrationError(
+        f'tensor "{name}" has {what} in sample {sample.index} ({sample.name}): leave that sample out, '
+        "or find out where the float model makes it"
+    )

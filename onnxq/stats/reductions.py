@@ -1,0 +1,238 @@
+"""Least and greatest values found inside the graph: nodes behind the taps, a few numbers per sample come out.
+
+How it is made cheap (shares of a plain run, see docs/calibration.md):
+
+* Nothing is fetched but one vector per kind of number, and ONNX Runtime's optimizations stay on.
+* The nodes stand in the file in the reverse order of the taps: in file order ONNX Runtime would run them all at the end
+  and keep every tensor until then.
+* GlobalMaxPool instead of ReduceMax where the least value is known to be 0: it reads the blocked layout of the
+  convolutions as it is. The least value of the output of a Relu, or of a Clip from 0, is not measured: 0 stands for it.
+* No node at all for a tensor that follows from others: Concat, and Relu and Clip of a tapped tensor.
+* Sums, for NaN, only where a NaN could go unseen (`onnxq.stats.guards`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.ir.walk import constant_array, tensor_names, unique_name
+from onnxq.stats.guards import Shape, guards
+
+Known = tuple[np.dtype[Any] | None, Shape | None]
+"""Element type and shape of a tensor as inference from the inputs gives them; None: unknown."""
+
+Float32 = NDArray[np.float32]
+_FLOAT = 1
+"""TensorProto.FLOAT."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What one run says of the taps, in their order.
+
+    Attributes:
+        low, high: float32 [taps]; of a tensor without elements +inf and -inf.
+        shapes: of the tensors.
+        count: int64 [taps], elements.
+        suspect: NaN or an infinity is somewhere: which tensor has it, the arrays must say.
+    """
+
+    low: Float32
+    high: Float32
+    shapes: tuple[tuple[int, ...], ...]
+    count: NDArray[np.int64]
+    suspect: bool
+
+
+class Reductions:
+    """The nodes for some taps of a graph, and how to read what they give.
+
+    Args:
+        graph: sorted; not changed.
+        taps: names of floating-point tensors that nodes of the main graph make.
+        known: types and shapes, without those that the file merely claims.
+
+    Attributes:
+        nodes: to append to the graph.
+        outputs: names to fetch.
+    """
+
+    def __init__(self, graph: gs.Graph, taps: Sequence[str], known: Mapping[str, Known]) -> None:
+        self.taps = tuple(taps)
+        self._known = known
+        self._names = tensor_names(graph)
+        self._index = {name: i for i, name in enumerate(self.taps)}
+        self._producer = {t.name: n for n in graph.nodes for t in n.outputs if t.name in self._index}
+        self._derived = {n: how for n in self.taps if (how := self._derivation(n)) is not None}
+        inputs = {t.name: known.get(t.name, (None, None))[1] for t in graph.inputs}
+        self._given = {n: s for n, s in inputs.items() if s is not None}
+        self._symbols = {d for s in self._given.values() for d in s if isinstance(d, str)}
+        self._groups: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        self._ranked: dict[str, str] = {}  # tap of known rank -> its shape
+        self._unranked: dict[str, str] = {}
+        self._cached: tuple[bytes, tuple[tuple[int, ...], ...], NDArray[np.int64]] | None = None
+        summed = set(guards(graph, self.taps, {n: s for n, (_, s) in known.items()}))
+        parts = [self._of(name, summed) for name in self.taps]
+        self.nodes = [node for part in reversed(parts) for node in part]
+        self._vectors: list[tuple[str, list[int], str]] = []
+        for (kind, rank), members in self._groups.items():
+            whole = self._join(f"{kind}_{rank}", [name for name, _ in members])
+            self._vectors.append((kind, [i for _, i in members], whole))
+        self._shape_vector = self._join("shapes", list(self._ranked.values())) if self._ranked else ""
+        self.outputs = [whole for *_, whole in self._vectors]
+        self.outputs += [n for n in (self._shape_vector, *self._unranked.values()) if n]
+
+    def read(self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> Found:
+        """The numbers of one run.
+
+        Args:
+            inputs: of that run.
+            found: output name -> array.
+        """
+        values = {
+            "min": np.zeros(len(self.taps), dtype=np.float32),
+            "max": np.zeros(len(self.taps), dtype=np.float32),
+            "sum": np.zeros(len(self.taps), dtype=np.float32),
+        }
+        for kind, places, name in self._vectors:
+            values[kind][places] = found[name].reshape(-1)
+        low, high = values["min"], values["max"]
+        shapes, count = self._shapes(inputs, found)
+        empty = count == 0
+        if empty.any():
+            low[empty], high[empty], values["sum"][empty] = np.inf, -np.inf, 0
+        for name, derive in self._derived.items():
+            i = self._index[name]
+            if count[i]:
+                low[i], high[i] = derive(low, high)
+        finite = np.isfinite(low) & np.isfinite(high)
+        suspect = bool(np.isnan(values["sum"]).any() or not (finite | empty).all())
+        return Found(low=low, high=high, shapes=shapes, count=count, suspect=suspect)
+
+    def _of(self, name: str, summed: Collection[str]) -> list[gs.Node]:
+        """The nodes of one tap."""
+        dtype, shape = self._known.get(name, (None, None))
+        out: list[gs.Node] = []
+        # variables of the same names, not the tensors themselves: those would list the nodes among their consumers
+        tensor = gs.Variable(name)
+        if not self._predictable(shape):
+            flow = self._unranked if shape is None else self._ranked
+            flow[name] = self._new(f"{name}_shape")
+            out.append(self._node("Shape", [tensor], flow[name]))
+        derived = name in self._derived
+        if derived and name not in summed:
+            return out
+        if dtype is None or dtype != np.float32:  # numpy takes None for float64
+            tensor = gs.Variable(self._new(f"{name}_float"))
+            out.append(gs.Node("Cast", tensor.name, {"to": _FLOAT}, [gs.Variable(name)], [tensor]))
+        rank = len(shape) if shape else 0  # of unknown rank and rank 0: reshaped to [1]
+        kinds = [] if derived else ["max"] if _from_zero(self._producer[name]) else ["min", "max"]
+        if name in summed:
+            kinds.append("sum")
+        for kind in kinds:
+            source = tensor
+            if kind == "max" and "min" not in kinds and rank == 4 and self._predictable(shape):
+                source = gs.Variable(self._new(f"{name}_pooled"))
+                out.append(gs.Node("GlobalMaxPool", source.name, {}, [tensor], [source]))
+            out.extend(self._reduce(kind, name, source, rank))
+        return out
+
+    def _reduce(self, kind: str, name: str, source: gs.Variable, rank: int) -> list[gs.Node]:
+        op = {"min": "ReduceMin", "max": "ReduceMax", "sum": "ReduceSum"}[kind]
+        reduced = self._new(f"{name}_{kind}")
+        nodes = [self._node(op, [source], reduced, keepdims=int(rank > 0))]
+        if rank == 0:
+            flat = self._new(f"{name}_{kind}_flat")
+            one = gs.Constant(self._new(f"{name}_{kind}_one"), np.array([1], dtype=np.int64))
+            nodes.append(self._node("Reshape", [gs.Variable(reduced), one], flat))
+            reduced = flat
+        self._groups.setdefault((kind, rank), []).append((reduced, self._index[name]))
+        return nodes
+
+    def _node(self, op: str, inputs: list[gs.Tensor], output: str, **attrs: int) -> gs.Node:
+        return gs.Node(op, output, attrs, inputs, [gs.Variable(output)])
+
+    def _new(self, base: str) -> str:
+        return unique_name(self._names, f"onnxq_{base}")
+
+    def _join(self, label: str, names: Sequence[str]) -> str:
+        whole = self._new(label)
+        joined = [gs.Variable(name) for name in names]
+        self.nodes.append(gs.Node("Concat", whole, {"axis": 0}, joined, [gs.Variable(whole)]))
+        return whole
+
+    def _predictable(self, shape: Shape | None) -> bool:
+        """Does the shape follow from those of the inputs?"""
+        return shape is not None and all(
+            isinstance(d, int) or (isinstance(d, str) and d in self._symbols) for d in shape
+        )
+
+    def _shapes(
+        self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]
+    ) -> tuple[tuple[tuple[int, ...], ...], NDArray[np.int64]]:
+        """Shapes and elements of the taps; most often those of the sample before."""
+        symbols: dict[str | int | None, int] = {}
+        for name, shape in self._given.items():
+            if name in inputs:
+                symbols.update((d, n) for d, n in zip(shape, inputs[name].shape, strict=False) if isinstance(d, str))
+        vector = found[self._shape_vector] if self._ranked else np.empty(0, dtype=np.int64)
+        key = repr((symbols, [found[n].tolist() for n in self._unranked.values()])).encode() + vector.tobytes()
+        if self._cached is None or self._cached[0] != key:
+            sizes, out = vector.tolist(), []
+            for name in self.taps:
+                shape = self._known.get(name, (None, None))[1] or ()
+                if name in self._unranked:
+                    out.append(tuple(found[self._unranked[name]].tolist()))
+                elif name in self._ranked:
+                    out.append(tuple(sizes[: len(shape)]))
+                    del sizes[: len(shape)]
+                else:
+                    out.append(tuple(d if isinstance(d, int) else symbols[d] for d in shape))
+            count = np.array([math.prod(s) for s in out], dtype=np.int64)
+            self._cached = key, tuple(out), count
+        return self._cached[1], self._cached[2]
+
+    def _derivation(self, name: str) -> Callable[[Float32, Float32], tuple[Any, Any]] | None:
+        """How the two numbers of a tap follow from those of taps before it; None if they don't."""
+        node = self._producer[name]
+        if node.domain not in (None, "", "ai.onnx") or self._known.get(name, (None, None))[0] != np.float32:
+            return None
+        places = [self._index[t.name] for t in node.inputs if t.name in self._index]
+        if node.op == "Concat" and len(places) == len(node.inputs):
+            return lambda low, high: (low[places].min(), high[places].max())
+        bounds = clip_to(node)
+        if bounds is not None and node.inputs[0].name in self._index:
+            place, ends = places[0], np.array(bounds, dtype=np.float32)
+            return lambda low, high: (np.clip(low[place], *ends), np.clip(high[place], *ends))
+        return None
+
+
+def clip_to(node: gs.Node) -> tuple[float, float] | None:
+    """The constant bounds of a Relu or Clip, infinite where there is none; None for other nodes."""
+    if node.domain not in (None, "", "ai.onnx") or node.op not in ("Relu", "Clip"):
+        return None
+    if node.op == "Relu":
+        return 0.0, np.inf
+    ends = []
+    for slot, (attribute, default) in enumerate((("min", -np.inf), ("max", np.inf)), 1):
+        if len(node.inputs) > slot and node.inputs[slot].name:
+            values = constant_array(node.inputs[slot])
+            if values is None or values.size != 1:
+                return None
+            ends.append(float(values.reshape(-1)[0]))
+        else:
+            ends.append(float(node.attrs.get(attribute, default)))
+    return (ends[0], ends[1]) if ends[0] <= ends[1] else None
+
+
+def _from_zero(node: gs.Node) -> bool:
+    """Is the output of this node at least 0, and 0 wherever it would be less?"""
+    bounds = clip_to(node)
+    return bounds is not None and bounds[0] == 0
