@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fusing import Qdq
+from rewriting import keep, model, rewrite
+from unfusing import unfuse
+
+from onnxq.ir import text
+from onnxq.testing import check_pass, default_context
+from onnxq_passes.fuse_dynamic_quantize_matmul import FuseDynamicQuantizeMatmul
+from onnxq_passes.unfuse_integer_product import UnfuseIntegerProduct
+
+PASS = UnfuseIntegerProduct()
+DYNAMIC = UnfuseIntegerProduct(dynamic=True)
+K = "float s = {0.02}, uint8 z = {120}, int8[3,2] w = {1, -2, 30, 4, 5, 60}, float sw = {0.25}, float both = {0.005}, int8 zw = {3}"
+HEAD = f"(float[2,3] x) => (float[2,2] y) <{K}> "
+Q = "{ [q] a = QuantizeLinear(x, s, z) "
+BEHIND = " [c] f = Cast<to = 1>(p) [m] y = Mul(f, both) }"
+
+
+def test_contract() -> None:
+    check_pass(UnfuseIntegerProduct)
+
+
+def test_case_1_a_factor_that_was_multiplied_before() -> None:
+    after = (
+        f"(float[2,3] x) => (float[2,2] y) <{K}, float both_weight = {{0.25}}, int8 w_zero_point = {{3}}> "
+        "{ [q] a = QuantizeLinear(x, s, z) [a_dequantized_DequantizeLinear] a_dequantized = DequantizeLinear(a, s, z) "
+        "[w_DequantizeLinear] w_dequantized = DequantizeLinear(w, both_weight, w_zero_point) [p] y = MatMul(a_dequantized, w_dequantized) }"
+    )
+    rewrite(PASS, HEAD + Q + "[p] p = MatMulInteger(a, w, z, zw)" + BEHIND, after, rewrites=1, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [True, False])
+@pytest.mark.parametrize("op", ["MatMul", "Conv"])
+def test_case_1_numbers(op: str, channels: bool) -> None:
+    """The factor is multiplied in the graph, as ONNX Runtime's quantizer writes it."""
+    scale: Any = np.linspace(0.00213, 0.00437, 8).astype(np.float32) if channels else np.float32(0.00317)
+    random = np.random.default_rng(2)
+    g = Qdq()
+    conv = op == "Conv"
+    shape, weight = ((2, 5, 7, 7), (8, 5, 3, 3)) if conv else ((2, 6, 40), (40, 8))
+    g.data(*shape)
+    data = g.nodes[0].output[0]
+    g.nodes.pop()  # the DQ
+    zero = g.nodes[0].input[2]
+    inputs = [data, g.constant(random.integers(-127, 128, weight), "int8"), zero]
+    sums = g.op("Cast", g.op(f"{op}Integer", *inputs), to=1)
+    along = np.reshape(scale, (1, 8, 1, 1)) if conv and channels else scale
+    g.raw(g.op("Mul", sums, g.op("Mul", g.nodes[0].input[1], g.constant(along))))
+    made = unfuse(g, PASS)
+    assert made.rewrites == 1
+    assert made.ops == {"QuantizeLinear": 1, "DequantizeLinear": 2, op: 1}
+    assert made.gap < 1e-4
+    assert made.spread > 50
+
+
+def test_case_3_dynamic_products() -> None:
+    g = Qdq()
+    g.data(4, 40)
+    source = g.inputs[0].name
+    g.nodes.clear()
+    data, scale, zero = g.op("DynamicQuantizeLinear", source, outs=3)
+    weight = g.constant(np.random.default_rng(2).integers(-127, 128, (40, 8)), "int8")
+    sums = g.op("Cast", g.op("MatMulInteger", data, weight, zero), to=1)
+    steps = g.constant(np.linspace(0.00213, 0.00437, 8))
+    g.raw(g.op("Mul", sums, g.op("Mul", scale, steps)))
+    kept = unfuse(g, PASS)
+    assert (kept.rewrites, len(kept.reasons)) == (0, 1) and "dynamically" in kept.reasons[0]
+    made = unfuse(g, DYNAMIC)
+    assert made.ops == {"DynamicQuantizeLinear": 1, "DequantizeLinear": 2, "MatMul": 1}
+    assert made.gap < 1e-4
+    fused = unfuse(g, DYNAMIC, fused=[FuseDynamicQuantizeMatmul()])
+    assert fused.ops == made.ops
+    assert fused.gap < 1e-4
+    assert "dynamically" in unfuse(g, PASS, fused=[FuseDynamicQuantizeMatmul()]).reasons[0]
+
+
+def test_case_4_a_dynamic_conv_stays() -> None:
+    graph = (
+        "(float[1,1,3,3] x) => (float[1,1,2,2] y) <int8[1,1,2,2] w = {1, -2, 30, 4}, float sw = {0.25}> "
+        "{ [q] a, s, z = DynamicQuantizeLinear(x) [p] p = ConvInteger(a, w, z) [c] f = Cast<to = 1>(p) [k] b = Mul(s, sw) [m] y = Mul(f, b) }"
+    )
+    keep(DYNAMIC, graph, "dynamically")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("[p] p = MatMulInteger(a, w, zero)" + BEHIND, "not that of its data"),
+        ("[p] p = MatMulInteger(a, w)" + BEHIND, "not that of its data"),
+        ("[p] p = MatMulInteger(a, w, z) [c] f = Cast<to = 1>(p) [m] y = Add(f, both) }", "not cast to float and scaled"),
+        ("[p] p = MatMulInteger(a, w, z) [c] f = Cast<to = 1>(p) [m] y = Mul(f, rows) }", "not one per channel"),
+        ("[p] p = MatMulInteger(a, w, z) [c] f = Cast<to = 1>(p) [m] y = Mul(f, e) }", "is not the scale of its data"),
+    ],
+)  # fmt: skip
+def test_what_stays(body: str, reason: str) -> None:
+    head = f"(float[2,3] x, float e) => (float[2,2] y) <{K}, uint8 zero = {{7}}, float[2,1] rows = {{0.1, 0.2}}> "
+    keep(PASS, head + Q + body, reason)
+
+
+def test_case_2_integers_that_nobody_explains() -> None:
+    graph = f"(uint8[2,3] a) => (float[2,2] y) <{K}> {{ [p] p = MatMulInteger(a, w, z)" + BEHIND
+    keep(PASS, graph, "nothing tells the scale")
+
+
+def test_a_missing_zero_point_is_zero() -> None:
+    graph = f"(float[2,3] x) => (float[2,2] y) <{K.replace('120', '0')}> " + Q + "[p] p = MatMulInteger(a, w)" + BEHIND
+    assert PASS.run(text.parse(model(graph)).graph, default_context()).rewrites == 1

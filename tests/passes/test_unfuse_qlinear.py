@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from fusing import DATA, OUT, Qdq
+from rewriting import keep, model, rewrite
+from unfusing import unfuse
+
+from onnxq.ir import text
+from onnxq.pipeline.base import Pass
+from onnxq.testing import check_pass, default_context
+from onnxq_passes.fuse_matmul_integer_to_float import FuseMatmulIntegerToFloat
+from onnxq_passes.fuse_qgemm import FuseQgemm
+from onnxq_passes.fuse_qlinear_concat import FuseQlinearConcat
+from onnxq_passes.fuse_qlinear_conv import FuseQlinearConv
+from onnxq_passes.fuse_qlinear_elementwise import FuseQlinearElementwise
+from onnxq_passes.fuse_qlinear_matmul import FuseQlinearMatmul
+from onnxq_passes.fuse_qlinear_pool import FuseQlinearPool
+from onnxq_passes.fuse_qlinear_where import FuseQlinearWhere
+from onnxq_passes.unfuse_qlinear import UnfuseQlinear
+
+PASS = UnfuseQlinear()
+SEVERAL: Any = np.linspace(0.00213, 0.00437, 24).astype(np.float32)
+
+
+def test_contract() -> None:
+    check_pass(UnfuseQlinear)
+
+
+def conv(g: Qdq, kind: str) -> str:
+    bias = g.dq(g.constant(np.arange(24) * 311 - 3000, "int32"), np.float32(DATA) * SEVERAL, [0] * 24, "int32")
+    weight = g.weight(24, 3, 3, 3, scale=SEVERAL, zero=[0] * 24)
+    return str(
+        g.op("Conv", g.data(2, 6, 9, 9, kind=kind, zero=5), weight, bias, pads=[1, 1, 0, 2], strides=[2, 1], group=2)
+    )
+
+
+def matmul(g: Qdq, kind: str) -> str:
+    return str(
+        g.op("MatMul", g.data(2, 6, 40, kind=kind, zero=5), g.weight(40, 24, scale=SEVERAL, zero=[0] * 24, axis=1))
+    )
+
+
+def gemm(g: Qdq, kind: str) -> str:
+    bias = g.dq(g.constant(np.arange(24) * 311 - 3000, "int32"), np.float32(DATA) * SEVERAL, [0] * 24, "int32")
+    weight = g.weight(24, 40, scale=SEVERAL, zero=[0] * 24)
+    return str(g.op("Gemm", g.data(6, 40, kind=kind, zero=5), weight, bias, transB=1))
+
+
+def scaled_gemm(g: Qdq, kind: str) -> str:
+    weight = g.weight(40, 24, scale=0.00317)
+    return str(g.op("Gemm", g.data(40, 6, kind=kind, zero=5), weight, transA=1, alpha=0.75))
+
+
+def unary(op: str, **attributes: Any) -> Callable[[Qdq, str], str]:
+    return lambda g, kind: str(g.op(op, g.data(2, 6, 9, 9, kind=kind, zero=5), **attributes))
+
+
+def binary(op: str) -> Callable[[Qdq, str], str]:
+    return lambda g, kind: str(g.op(op, g.data(4, 60, kind=kind, zero=5), g.data(60, scale=0.0177, kind=kind, zero=9)))
+
+
+def concat(g: Qdq, kind: str) -> str:
+    parts = [g.data(4, n, scale=s, kind=kind, zero=5) for n, s in ((30, 0.0177), (20, 0.0319), (10, 0.0251))]
+    return str(g.op("Concat", *parts, axis=1))
+
+
+def where(g: Qdq, kind: str) -> str:
+    mask = g.constant(np.arange(60) % 3 == 0, "bool")
+    return str(g.op("Where", mask, g.data(4, 60, kind=kind, zero=5), g.data(60, scale=0.0319, kind=kind, zero=9)))
+
+
+CASES: dict[str, tuple[Callable[[Qdq, str], str], Pass, int]] = {
+    "Conv": (conv, FuseQlinearConv(native_int8=True), 0),
+    "MatMul": (matmul, FuseQlinearMatmul(native_int8=True), 0),
+    "Gemm": (gemm, FuseQgemm(native_int8=True), 0),
+    "Gemm, alpha": (scaled_gemm, FuseQgemm(native_int8=True), 0),
+    "Add": (binary("Add"), FuseQlinearElementwise(), 1),
+    "Mul": (binary("Mul"), FuseQlinearElementwise(), 1),
+    "LeakyRelu": (unary("LeakyRelu", alpha=0.13), FuseQlinearElementwise(), 0),
+    "Sigmoid": (unary("Sigmoid"), FuseQlinearElementwise(), 0),
+    "Softmax": (unary("Softmax", axis=1), FuseQlinearElementwise(), 1),
+    "AveragePool": (unary("AveragePool", kernel_shape=[3, 2], pads=[1, 0, 0, 1], strides=[2, 1]), FuseQlinearPool(), 0),
+    "GlobalAveragePool": (unary("GlobalAveragePool"), FuseQlinearPool(), 1),
+    "Concat": (concat, FuseQlinearConcat(), 0),
+    "Where": (where, FuseQlinearWhere(), 0),
+}
+"""op -> graph, the pass that fuses it, and the greatest gap to the integer kernel in steps of the output."""
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+@pytest.mark.parametrize("op", CASES)
+def test_steps(op: str, kind: str) -> None:
+    build, fuse, steps = CASES[op]
+    g = Qdq()
+    small = op in ("Sigmoid", "Softmax")
+    g.out(build(g, kind), 1 / 256 if small else OUT, -100 if small and kind == "int8" else 9, kind)
+    made = unfuse(g, PASS, fused=[fuse])
+    assert made.rewrites == 1
+    assert made.ops[op.partition(",")[0]] == 1
+    assert not any(name.startswith(("QLinear", "QGemm")) for name in made.ops)
+    assert made.gap <= steps
+    assert made.spread > 4
+
+
+@pytest.mark.parametrize("op", ["Gemm", "MatMul"])
+def test_case_3_a_float_result(op: str) -> None:
+    g = Qdq()
+    result = (gemm if op == "Gemm" else matmul)(g, "uint8")
+    g.raw(result if op == "Gemm" else g.op("Add", result, g.constant(np.linspace(-1, 1, 24))))
+    made = unfuse(g, PASS, fused=[FuseQgemm() if op == "Gemm" else FuseMatmulIntegerToFloat()])
+    assert made.rewrites == 1
+    assert made.ops[op] == 1 and made.ops["QuantizeLinear"] == 1
+    assert made.gap < 1e-5
+
+
+CONSTANTS = "float s = {0.02}, uint8 z = {120}, float t = {0.03}, uint8 v = {100}, float u = {0.05}, uint8 w = {90}"
+HEAD = f"(float[2,3] x, float[3] k) => (float[2,3] y) <{CONSTANTS}> "
+QS = "{ q = QuantizeLinear(x, s, z) p = QuantizeLinear(k, t, v) "
+END = " y = DequantizeLinear(r, u, w) }"
+
+
+def test_case_1_the_op_keeps_its_name_and_its_result_too() -> None:
+    after = (
+        "(float[2,3] x, float[3] k) => (float[2,3] y) <float s = {0.02}, uint8 z = {120}, float t = {0.03}, uint8 v = {100}, float u = {0.05}, uint8 w = {90}, "
+        "float q_scale = {0.02}, uint8 q_zero_point = {120}, float p_scale = {0.03}, uint8 p_zero_point = {100}, float r_scale = {0.05}, uint8 r_zero_point = {90}> "
+        "{ q = QuantizeLinear(x, s, z) p = QuantizeLinear(k, t, v) [q_DequantizeLinear] a = DequantizeLinear(q, q_scale, q_zero_point) "
+        "[p_DequantizeLinear] b = DequantizeLinear(p, p_scale, p_zero_point) [add] c = Add(a, b) "
+        "[r_QuantizeLinear] r = QuantizeLinear(c, r_scale, r_zero_point) y = DequantizeLinear(r, u, w) }"
+    )
+    before = HEAD + QS + "[add] r = com.microsoft.QLinearAdd(q, s, z, p, t, v, u, w)" + END
+    rewrite(
+        PASS,
+        before,
+        after.replace(" a = ", " q_dequantized = ")
+        .replace(" b = ", " p_dequantized = ")
+        .replace("Add(a, b)", "Add(q_dequantized, p_dequantized)")
+        .replace(" c = ", " r_float = ")
+        .replace("Linear(c,", "Linear(r_float,"),
+        rewrites=1,
+        atol=0.05001,
+    )
+
+
+def test_case_4_one_dq_for_equal_readers_and_zero_points_are_written() -> None:
+    """ONNX Runtime 1.31.1 loads no QLinearAdd without zero points, and aborts on such a QLinearSigmoid: text only."""
+    body = (
+        QS
+        + "[a] m = com.microsoft.QLinearAdd(q, s, , q, s, z, u, ) [b] r = com.microsoft.QLinearMul(q, s, , m, u, , u, ) y = DequantizeLinear(r, u, z) }"
+    )
+    graph = parsed(HEAD + body, 21)
+    assert PASS.run(graph, default_context()).rewrites == 2
+    made = [(n.name, [t.name for t in n.inputs]) for n in graph.nodes if n.op == "DequantizeLinear"]
+    zeros = {t.name: int(t.values) for n in graph.nodes for t in n.inputs[2:3]}
+    assert [name for name, _ in made[:3]] == ["q_DequantizeLinear", "q_DequantizeLinear_1", "m_DequantizeLinear"]
+    assert [zeros[inputs[2]] for _, inputs in made[:3]] == [0, 120, 0]
+    assert [n.op for n in graph.nodes if n.name in ("a", "b")] == ["Add", "Mul"]
+
+
+def test_case_5_what_stays() -> None:
+    graph = "(float[2,3] x, float e) => (float[2,3] y) <" + CONSTANTS + "> "
+    keep(
+        PASS,
+        graph + "{ q = QuantizeLinear(x, s, z) [a] r = com.microsoft.QLinearSigmoid(q, e, z, u, w)" + END,
+        "computed at run time",
+    )
+    pool = "(float[1,2,3,4] x) => (float[1,1,1,4] y) <" + CONSTANTS + "> { q = QuantizeLinear(x, s, z) "
+    keep(
+        PASS,
+        pool + "[a] r = com.microsoft.QLinearGlobalAveragePool<channels_last = 1>(q, s, z, u, w)" + END,
+        "NHWC form",
+    )
+    graph = parsed(
+        HEAD + QS + "[a] r = com.microsoft.QLinearReduceMean<axes = [1], keepdims = 1>(q, s, z, u, w)" + END, 21
+    )
+    report = PASS.run(graph, default_context())
+    assert [r.reason for r in report.refusals] == ["QLinearReduceMean has no float form here"]
+
+
+def parsed(graph: str, opset: int) -> Any:
+    return text.parse(model(graph, opset)).graph
+
+
+def rewrites(graph: str, opset: int) -> int:
+    return PASS.run(parsed(graph, opset), default_context()).rewrites
+
+
+def test_case_5_per_channel_below_opset_13() -> None:
+    head = (
+        "(float[1,1,2,2] x) => (float[1,2,2,2] y) <"
+        + CONSTANTS
+        + ", int8[2,1,1,1] f = {3, -4}, float[{0}] o = {{0.1, 0.2}}, int8[{0}] i = {{0, 0}}> "
+    )
+    body = "{ q = QuantizeLinear(x, s, z) [c] r = QLinearConv(q, s, z, f, o, i, u, w)" + END
+    several = head.replace("[{0}]", "[2]").replace("{{", "{").replace("}}", "}")
+    keep(PASS, several + body, "from opset 13 on, the model has 12", opset=12)
+    one = head.replace("[{0}]", "").replace("{{0.1, 0.2}}", "{0.1}").replace("{{0, 0}}", "{0}")
+    assert rewrites(one + body, 12) == 1
+
+
+def test_softmax_of_another_opset_keeps_its_axes() -> None:
+    soft = HEAD + QS + "[a] r = com.microsoft.QLinearSoftmax<axis = 0, opset = {}>(q, s, z, u, w)" + END
+    keep(PASS, soft.replace("{}", "11"), "its axes are those of opset 11")
+    assert rewrites(soft.replace("{}", "13"), 21) == 1
