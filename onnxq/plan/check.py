@@ -22,11 +22,10 @@ from onnxq.ir import walk
 from onnxq.ir.model import Model
 from onnxq.optable import OP_TABLE, weight_granularity
 from onnxq.plan.facts import Facts
-from onnxq.plan.integers import integer_violations
+from onnxq.plan.integers import INTEGER_OPS, integer_violations
 from onnxq.targets.target import Target
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
-INTEGER_OPS = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"})
 
 
 @dataclass(frozen=True, order=True)
@@ -278,10 +277,22 @@ def _float_bias(view: _View) -> Iterator[Violation]:
             yield Violation("float-bias", node.name, f"its bias is quantized, {view.target.name} wants it in float")
 
 
+def _weighted_inputs(view: _View) -> Iterator[Violation]:
+    """Data and weight of a weighted op are both quantized, or neither is: there are int8 kernels and float kernels."""
+    for node in view.nodes:
+        row = OP_TABLE.get(node.op)
+        if row is None or row.weight is None:
+            continue
+        data, weight = _behind(view, node, 0), _behind(view, node, row.weight)
+        if (data is None) != (weight is None):
+            one, other = ("weight", "data") if data is None else ("data", "weight")
+            yield Violation("weighted-inputs", node.name, f"its {one} is quantized, and its {other} is not")
+
+
 def _no_integer_ops(view: _View) -> Iterator[Violation]:
     """No integer operators, and integers only between Q and DQ."""
     for node in view.nodes:
-        if node.op in INTEGER_OPS or node.op.startswith("QLinear"):
+        if node.op in INTEGER_OPS or node.op == "DynamicQuantizeLinear":
             yield Violation("no-integer-ops", node.name, f"{view.target.name} does not read {node.op}")
     for node in view.conversions(Q):
         others = [c for c in view.facts.consumers[node.outputs[0].name] if c.node is None or c.node.op != DQ]
@@ -322,6 +333,7 @@ RULES: dict[str, Rule] = {
     "integer-operators": _integer_operators,
     "symmetric-int8": _symmetric_int8,
     "activations-per-tensor": _activations_per_tensor,
+    "weighted-inputs": _weighted_inputs,
     "float-bias": _float_bias,
     "no-integer-ops": _no_integer_ops,
 }

@@ -51,6 +51,13 @@ BATCHED = (
 )
 
 
+PRODUCT = (
+    "(float[2,2] x) => (float[2,2] y) <float s = {{0.5}}, int8 z = {{0}}, int8[2,2] W = {{1, 2, 3, 4}}, "
+    "float[2,2] V = {{1, 2, 3, 4}}> {{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) "
+    "w = DequantizeLinear(W, s, z) [mul] y = MatMul({}) }}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "target", "says"),
     [
@@ -145,6 +152,24 @@ BATCHED = (
             "no-integer-ops: tensorrt does not read QLinearMatMul",
         ),
         (
+            "(uint8[3,3] x) => (float[3,3] y) <float s = {1}, uint8 z = {0}>"
+            " { y = com.microsoft.QGemm(x, s, z, x, s, z) }",
+            "tensorrt",
+            "no-integer-ops: tensorrt does not read QGemm",
+        ),
+        (
+            "(float[2,3] x) => (uint8[2,3] y) { y, s, z = DynamicQuantizeLinear(x) }",
+            "tensorrt",
+            "no-integer-ops: tensorrt does not read DynamicQuantizeLinear",
+        ),
+        (PRODUCT.format("d, V"), "tensorrt", "weighted-inputs: its data is quantized, and its weight is not"),
+        (PRODUCT.format("x, w"), "tensorrt", "weighted-inputs: its weight is quantized, and its data is not"),
+        (
+            BATCHED.format(scale="float[1,1,2] sw = {1, 1}, int8[1,1,2] zw = {0, 0}", axis="<axis=1, block_size=2>"),
+            "tensorrt",
+            "weight-blocks: its weight has a scale per block, and its data is quantized",
+        ),
+        (
             pair(body="q = QuantizeLinear(x, s, z) m = Identity(q) y = DequantizeLinear(m, s, z)"),
             "tensorrt",
             "which only a DequantizeLinear may",
@@ -158,6 +183,8 @@ def test_each_rule_is_broken_once(text: str, target: str, says: str) -> None:
 def test_bias_and_axis_that_fit_break_nothing() -> None:
     assert found(WEIGHT.format(axis="<axis = 1>", bias="0.5, 1, 1.5, 2")) == []
     assert found(BATCHED.format(scale="float sw = {1}, int8 zw = {0}", axis="")) == []
+    for inputs in ("d, w", "x, V", "x, x"):
+        assert found(PRODUCT.format(inputs), "tensorrt") == []
     add = "(uint8[2] x) => (uint8[2] y) <float s = {1}, uint8 z = {0}> "
     add += "{ y = com.microsoft.QLinearAdd(x, s, z, x, s, z, s, z) }"
     assert found(add) == []
