@@ -27,20 +27,18 @@ class FuseQlinearWhere(Fusion):
 
     def fuse(self, work: Work, node: gs.Node) -> None:
         """Fuse one Where."""
-        constants = [is_constant(t) for t in node.inputs[1:3]]
-        if all(constants):
-            raise CannotFuseError("both of its branches are float constants")
-        sources = [None if c else work.activation(t) for t, c in zip(node.inputs[1:3], constants, strict=True)]
+        choices = node.inputs[1:]
+        sources = [None if is_constant(t) else work.activation(t) for t in choices]
         outlet, to = work.quantized(node)
         kinds = [s.type for s in [*sources, to] if s is not None]
         if len(set(kinds)) > 1:
             raise CannotFuseError(f"its branches and its result are {', '.join(kinds)}")
-        values = [scalar(t) if s is None else None for t, s in zip(node.inputs[1:3], sources, strict=True)]
-        for source, value, tensor in zip(sources, values, node.inputs[1:3], strict=True):
+        values = [scalar(t) for t in choices]
+        for source, value, tensor in zip(sources, values, choices, strict=True):
             if source is None and (value is None or not np.isfinite(value)):
                 raise CannotFuseError(f"its constant branch {tensor.name} is no single finite number")
         branches: list[gs.Tensor] = []
-        for source, value, tensor in zip(sources, values, node.inputs[1:3], strict=True):
+        for source, value, tensor in zip(sources, values, choices, strict=True):
             branches += work.triple(source) if source is not None else _steps(work, tensor, value or 0.0, to)
         work.exchange(node, "QLinearWhere", [node.inputs[0], *branches, work.scale(to), work.zero(to)], outlet)
 

@@ -94,13 +94,13 @@ class SinkDequantize(Pass):
         self, editor: Editor, node: gs.Node, tensor: gs.Tensor, said: Parameters, numbers: list[gs.Tensor]
     ) -> None:
         slot = next(i for i, t in enumerate(node.outputs) if t is tensor)
-        readers = [(n, s) for n, s in editor.uses(tensor) if self.form == "bare" or not _stays(n, s, said)]
         inside = editor.variable(f"{tensor.name}_{'quantized' if self.form == 'bare' else 'float'}", tensor)
         if self.form == "bare":
             inside.dtype = np.dtype(said.dtype)
             editor.set_output(node, slot, inside)
             editor.insert(_moves.dq_node(editor, inside, said, numbers, into=tensor), after=node)
             return
+        readers = [(n, s) for n, s in editor.uses(tensor) if not _stays(n, s, said)]
         if editor.is_output(tensor):
             editor.set_output(node, slot, inside)
             for reader, place in list(editor.uses(tensor)):

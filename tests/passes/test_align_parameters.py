@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from rewriting import bitwise, keep, rewrite, together
+from rewriting import bitwise, keep, model, rewrite, together
 
+from onnxq.ir import text
+from onnxq.testing import default_context
 from onnxq_passes.align_parameters import AlignParameters
 
 K = "float s = {0.05}, int8 i = {-8}, uint8 z = {120}, float s2 = {0.04}, uint8 z2 = {121}"
@@ -121,3 +124,19 @@ def test_a_zero_point_that_is_not_written_is_written() -> None:
     before = f"{head}> {{ {_pair('s', 'low')} {move} }}"
     after = f"{head}, uint8 r_zero_point = {{0}}> {{ {_pair('s', 'r_zero_point')} {move} }}"
     bitwise(AlignParameters(), before, after, rewrites=1)
+
+
+def test_blocks_become_one_scale() -> None:
+    head = HEAD[:-1] + ", float[2,1] v = {0.04, 0.04}, uint8[2,1] vz = {120, 120}>"
+    pair = "[q] a = QuantizeLinear <axis = 1, block_size = 3> (x, v, vz) [d] b = DequantizeLinear <axis = 1, block_size = 3> (a, v, vz)"
+    before, after = (f"{head} {{ {p} {MOVE} }}" for p in (pair, _pair("s", "z")))
+    rewrite(AlignParameters(inexact=True), before, after, rewrites=1, atol=0.06)
+
+
+def test_the_integers_have_the_type_of_the_result() -> None:
+    graph = text.parse(model(f"{HEAD} {{ {_pair('s', 'i')} {MOVE} }}")).graph
+    for node in graph.nodes:
+        if node.op == "QuantizeLinear":
+            node.outputs[0].dtype = np.dtype("int8" if node.name == "q" else "uint8")
+    assert AlignParameters().run(graph, default_context()).rewrites == 1
+    assert graph.nodes[0].outputs[0].dtype == np.uint8

@@ -111,3 +111,28 @@ def test_near_misses(case: str) -> None:
     if "computed" in case:
         graph = graph.replace("[fc]", "n = Neg(bd) [fc]")
     keep(PASS, graph, reason)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_case_1_a_product_that_is_not_transposed(axis: int) -> None:
+    g = Qdq()
+    g.out(g.op("Gemm", g.data(6, 24), g.weight(24, 24, scale=np.linspace(0.002, 0.004, 24), axis=axis)))
+    made = g.fuse(PASS)
+    assert made.ops["QGemm"] == axis
+    assert made.gap == 0
+
+
+def test_case_5_an_output_of_another_type() -> None:
+    g = Qdq()
+    g.out(g.op("Gemm", g.data(6, 40), g.weight(40, 24, scale=0.00317)), kind="int8", zero=3)
+    made = g.fuse(PASS)
+    assert made.ops == {"QuantizeLinear": 2, "QGemm": 1}
+    assert made.gap <= 1
+
+
+def test_case_6_native_int8() -> None:
+    g = Qdq()
+    g.out(g.op("Gemm", g.data(6, 40, kind="int8", zero=-8), g.weight(40, 24, scale=0.00317)), kind="int8", zero=3)
+    made = g.fuse(FuseQgemm(native_int8=True))
+    assert made.ops == {"QuantizeLinear": 1, "QGemm": 1}
+    assert made.gap == 0

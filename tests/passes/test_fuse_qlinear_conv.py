@@ -7,9 +7,10 @@ import onnx
 import pytest
 from fusing import DATA, OUT, Qdq
 from onnx import numpy_helper
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, model
 
-from onnxq.testing import check_pass
+from onnxq.ir import text
+from onnxq.testing import check_pass, default_context
 from onnxq_passes.fuse_qlinear_conv import FuseQlinearConv
 from onnxq_passes.signed_to_unsigned import SignedToUnsigned
 
@@ -242,3 +243,26 @@ def test_several_equal_quantizers_and_readers() -> None:
     made = g.fuse(PASS)
     assert made.ops == {"QuantizeLinear": 1, "QLinearConv": 1, "DequantizeLinear": 2, "Neg": 2}
     assert made.gap == 0
+
+
+def test_case_1_an_axis_counted_from_behind() -> None:
+    behind = GRAPH.replace("<axis = 0>(w,", "<axis = -4>(w,")
+    made, same = (text.parse(model(g)) for g in (behind, GRAPH))
+    assert behind != GRAPH
+    assert [PASS.run(m.graph, default_context()).rewrites for m in (made, same)] == [1, 1]
+    assert text.text(made.graph) == text.text(same.graph)
+
+
+@pytest.mark.parametrize(("axis", "rewrites"), [(0, 1), (-1, 0)])
+def test_case_1_a_weight_of_unknown_rank(axis: int, rewrites: int) -> None:
+    graph = GRAPH.replace("wd = DequantizeLinear<axis = 0>(w,", f"wm = Max(w) wd = DequantizeLinear<axis = {axis}>(wm,")
+    made = text.parse(model(graph))
+    report = PASS.run(made.graph, default_context())
+    assert (report.rewrites, len(report.refusals)) == (rewrites, 1 - rewrites)
+
+
+def test_near_miss_an_output_of_another_type() -> None:
+    g = Qdq()
+    g.out(g.op("Conv", g.data(1, 2, 8, 8), g.weight(3, 2, 3, 3, scale=0.00217)), kind="int8", zero=3)
+    made = g.fuse(PASS)
+    assert made.reasons == ["its data is uint8, its output int8"]

@@ -25,7 +25,7 @@ def test_case_1_the_whole_group_becomes_one_op() -> None:
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int8"])
-@pytest.mark.parametrize("constant", [None, -2.5, 0.0, 1e-3, 7.0])
+@pytest.mark.parametrize("constant", [None, -2.5, 0.0, 1e-3, 0.6, 7.0])
 @pytest.mark.parametrize("first", [True, False])
 def test_case_2_bit_for_bit(first: bool, constant: float | None, kind: str) -> None:
     g = Qdq()
@@ -53,3 +53,25 @@ def test_near_misses(middle: str, reason: str) -> None:
 
 def test_near_miss_types_that_differ() -> None:
     keep(PASS, (START + "c = Where(b, d, e)" + END).replace("uint8 v", "int8 v"), "are uint8, int8, uint8")
+
+
+@pytest.mark.parametrize(
+    ("value", "level", "scale", "zero"), [("-2.5", 0, "2.5", 1), ("0", 0, "1", 0), ("7", 1, "7", 0)]
+)
+def test_case_2_the_constant_as_integers(value: str, level: int, scale: str, zero: int) -> None:
+    head = HEAD.replace("m = {-2.5}", f"m = {{{value}}}")
+    new = f", uint8 m_quantized = {{{level}}}, float m_scale = {{{scale}}}, uint8 m_zero_point = {{{zero}}}> {{"
+    after = "[w_QLinearWhere] r = com.microsoft.QLinearWhere(b, q, s, z, m_quantized, m_scale, m_zero_point, u, w) y = DequantizeLinear(r, u, w) }"
+    before = head + "d = DequantizeLinear(q, s, z) [w] c = Where(b, d, m)" + END
+    if level == zero:  # equal constants are one
+        new, after = new.replace(", uint8 m_zero_point = {0}", ""), after.replace("m_zero_point", "m_quantized")
+    bitwise(PASS, before, head.replace("> {", new) + after, rewrites=1)
+
+
+def test_case_2_the_constant_keeps_its_rank() -> None:
+    g = Qdq()
+    g.out(g.op("Where", g.constant(np.arange(40) % 3 == 0, "bool"), g.data(40), g.constant([[[0.6]]])))
+    made = g.fuse(PASS)
+    assert made.ops == {"QuantizeLinear": 1, "QLinearWhere": 1}
+    assert [v.shape for v in made.outputs.values()] == [(1, 1, 40)]
+    assert made.gap == 0

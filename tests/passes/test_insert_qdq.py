@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
+from numpy.typing import ArrayLike
 from quantized import quantize_text
+from rewriting import model
 
-from onnxq.encoding import Affine, PerTensor
+from onnxq.encoding import Affine, Granularity, IntType, PerBlock, PerChannel, PerTensor
 from onnxq.errors import PassError
+from onnxq.ir import text
+from onnxq.pipeline.base import Report
 from onnxq.plan.plan import Plan, Use, Value
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.insert_qdq import InsertQdq
@@ -86,3 +92,97 @@ def test_case_4_equal_encodings_share_their_parameters() -> None:
     assert len(scales) == 1
     weights = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] == "W_quantized"]
     assert len(weights) == 1
+
+
+def _affine(kind: str, scale: ArrayLike, zero: ArrayLike, how: Granularity | None = None) -> Affine:
+    scales, zeros = np.asarray(scale, np.float32), np.asarray(zero, kind)
+    return Affine(type=cast(IntType, kind), granularity=how or PerTensor(), scale=scales, zero_point=zeros)
+
+
+def _written(graph: str, values: dict[str, Affine], uses: dict[tuple[str, int], Affine]) -> tuple[gs.Graph, Report]:
+    context, model_ = default_context(), text.parse(model(graph))
+    context.plan = Plan(
+        values={Value((), n): e for n, e in values.items()},
+        uses={Use((), *u): e for u, e in uses.items()},
+        decisions={},
+    )
+    return model_.graph, InsertQdq().run(model_.graph, context)
+
+
+def _types(graph: gs.Graph) -> dict[str, tuple[str, tuple[int, ...]]]:
+    tensors = [t for n in graph.nodes for t in (*n.inputs, *n.outputs)]
+    return {
+        t.name: (np.dtype(t.dtype).name, tuple(t.shape)) for t in tensors if t.dtype is not None and t.shape is not None
+    }
+
+
+OTHER = _affine("int8", 0.25, -1)
+
+
+def test_case_1_each_encoding_has_its_dq_and_readers_in_float_read_on() -> None:
+    head = "(float[2,3] x, float[2] other) => (float[2,3] v, float[2] w)"
+    nodes = "[first] a = Neg(x) [x_QuantizeLinear] b = Add(x, a) [c] c = Sub(b, x) [d] v = Mul(c, x) [e] w = Neg(other)"
+    graph, report = _written(
+        f"{head} {{ {nodes} }}", {"x": U8}, {("x_QuantizeLinear", 0): U8, ("c", 1): OTHER, ("d", 1): U8, ("e", 0): U8}
+    )
+    after = (
+        f"{head} <float x_scale = {{0.5}}, uint8 x_zero_point = {{3}}, float x_scale_1 = {{0.25}}, int8 x_zero_point_1 = {{-1}}> {{ "
+        "[x_QuantizeLinear_1] x_quantized = QuantizeLinear(x, x_scale, x_zero_point) "
+        "[x_DequantizeLinear] x_dequantized = DequantizeLinear(x_quantized, x_scale, x_zero_point) "
+        "[x_DequantizeLinear_1] x_dequantized_1 = DequantizeLinear(x_quantized, x_scale_1, x_zero_point_1) "
+        "[other_QuantizeLinear] other_quantized = QuantizeLinear(other, x_scale, x_zero_point) "
+        "[other_DequantizeLinear] other_dequantized = DequantizeLinear(other_quantized, x_scale, x_zero_point) "
+        "[first] a = Neg(x) [x_QuantizeLinear] b = Add(x_dequantized, a) [c] c = Sub(b, x_dequantized_1) "
+        "[d] v = Mul(c, x_dequantized) [e] w = Neg(other_dequantized) }"
+    )
+    assert text.text(graph) == text.text(text.parse(model(after)).graph)
+    assert report.rewrites == 2
+    types = _types(graph)
+    assert types["x_quantized"] == ("uint8", (2, 3))
+    assert types["x_dequantized"] == types["x_dequantized_1"] == ("float32", (2, 3))
+
+
+def test_case_1_scales_per_channel_that_are_equal_are_one_for_the_q() -> None:
+    head = "(float[2,3] x) => (float[2,3] y)"
+    channels = _affine("uint8", [0.5, 0.5], [3, 3], PerChannel(0))
+    graph, _ = _written(f"{head} {{ [a] y = Neg(x) }}", {"x": U8}, {("a", 0): channels})
+    after = (
+        f"{head} <float x_scale = {{0.5}}, uint8 x_zero_point = {{3}}, float[2] x_scale_1 = {{0.5, 0.5}}, uint8[2] x_zero_point_1 = {{3, 3}}> {{ "
+        "[x_QuantizeLinear] x_quantized = QuantizeLinear(x, x_scale, x_zero_point) "
+        "[x_DequantizeLinear] x_dequantized = DequantizeLinear <axis = 0> (x_quantized, x_scale_1, x_zero_point_1) [a] y = Neg(x_dequantized) }"
+    )
+    assert text.text(graph) == text.text(text.parse(model(after)).graph)
+
+
+def test_case_2_constants_by_channel_and_by_block() -> None:
+    head = "(float[2,3] x) => (float[2,3] v) <float[2,3] W = {1, 2, 3, 4, 5, 6}"
+    nodes = "[a] a = Add(x, W) [b] b = Add(a, W) [c] v = Add(b, W)"
+    channels = _affine("int8", [0.5, 1], [0, 1], PerChannel(0))
+    blocks = _affine("int8", [[1], [2]], [[0], [0]], PerBlock(1, 3))
+    graph, report = _written(f"{head}> {{ {nodes} }}", {}, {("a", 1): channels, ("b", 1): blocks, ("c", 1): channels})
+    after = (
+        f"{head}, int8[2,3] W_quantized = {{2, 4, 6, 5, 6, 7}}, float[2] W_scale = {{0.5, 1}}, int8[2] W_zero_point = {{0, 1}}, "
+        "int8[2,3] W_quantized_1 = {1, 2, 3, 2, 2, 3}, float[2,1] W_scale_1 = {1, 2}, int8[2,1] W_zero_point_1 = {0, 0}> { "
+        "[W_DequantizeLinear] W_dequantized = DequantizeLinear <axis = 0> (W_quantized, W_scale, W_zero_point) "
+        "[W_DequantizeLinear_1] W_dequantized_1 = DequantizeLinear <axis = 1, block_size = 3> (W_quantized_1, W_scale_1, W_zero_point_1) "
+        "[a] a = Add(x, W_dequantized) [b] b = Add(a, W_dequantized_1) [c] v = Add(b, W_dequantized) }"
+    )
+    assert text.text(graph) == text.text(text.parse(model(after)).graph)
+    assert report.rewrites == 2
+    assert _types(graph)["W_dequantized"] == ("float32", (2, 3))
+
+
+def test_case_3_who_reads_the_output_inside_reads_what_was_computed() -> None:
+    head = "(float[2,3] x) => (float[2,3] y, float[2,3] z)"
+    nodes = "[a] y = Neg(x) [b] z = Sub(x, y)"
+    graph, report = _written(f"{head} {{ {nodes} }}", {"y": U8}, {("", 0): U8})
+    after = (
+        f"{head} <float y_scale = {{0.5}}, uint8 y_zero_point = {{3}}> {{ [a] y_float = Neg(x) "
+        "[y_QuantizeLinear] y_quantized = QuantizeLinear(y_float, y_scale, y_zero_point) "
+        "[y_DequantizeLinear] y = DequantizeLinear(y_quantized, y_scale, y_zero_point) [b] z = Sub(x, y_float) }"
+    )
+    assert text.text(graph) == text.text(text.parse(model(after)).graph)
+    assert report.rewrites == 1
+    types = _types(graph)
+    assert types["y"] == types["y_float"] == ("float32", (2, 3))
+    assert graph.nodes[0].outputs[0].inputs == [graph.nodes[0]]

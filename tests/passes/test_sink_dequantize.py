@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, model, together
 
 from onnxq.errors import ConfigError
+from onnxq.ir import text
+from onnxq.testing import default_context
 from onnxq_passes.sink_dequantize import SinkDequantize
 
 K = "float s = {0.05}, uint8 z = {120}"
@@ -112,3 +115,61 @@ def test_nothing_to_do_between_dq_and_q() -> None:
 def test_unknown_form() -> None:
     with pytest.raises(ConfigError, match="pair or bare"):
         SinkDequantize(form="naked")
+
+
+def test_many_sites() -> None:
+    head = f"(uint8[2,3] p) => (float[3,2] y) <{K}>"
+    other = f"{head} {{ {D} [m] b = CumSum(a, k) [n] y = Neg(b) }}".replace("(float[3,2] y)", "(float[2,3] y)")
+    together(
+        SinkDequantize(),
+        changed=[
+            (
+                f"{head} {{ {D} [t] b = Transpose(a) [n] y = Neg(b) }}",
+                f"{head} {{ {D} [t] b = Transpose(a) [b_QuantizeLinear] b_quantized = QuantizeLinear(b, s, z) "
+                "[b_DequantizeLinear] b_dequantized = DequantizeLinear(b_quantized, s, z) [n] y = Neg(b_dequantized) }",
+                1,
+            )
+        ],
+        kept=[
+            (
+                f"(uint8[2,3] p, float[2,3] x) => (float[4,3] y) <{K}> {{ {D} [c] y = Concat <axis = 0> (a, x) }}",
+                "not dequantized",
+            )
+        ],
+        quiet=[other.replace("CumSum(a, k)", "Exp(a)")],
+    )
+
+
+def test_bare_form_wants_an_opset_that_takes_8_bits() -> None:
+    graph = f"(uint8[1,1,4,4] p) => (float[1,1,3,3] y) <{K}> {{ {D} [m] y = MaxPool <kernel_shape = [2, 2]> (a) }}"
+    keep(BARE, graph, "from opset 12 on", opset=11)
+
+
+def test_bare_form_in_front_of_a_q_with_the_same_parameters() -> None:
+    head = f"(uint8[2,3] p) => (uint8[3,2] y) <{K}>"
+    bitwise(
+        BARE,
+        f"{head} {{ {D} [t] b = Transpose(a) [q] y = QuantizeLinear(b, s, z) }}",
+        f"{head} {{ [t] b_quantized = Transpose(p) [b_DequantizeLinear] b = DequantizeLinear(b_quantized, s, z) [q] y = QuantizeLinear(b, s, z) }}",
+        rewrites=1,
+    )
+
+
+def test_bare_form_knows_the_type_between() -> None:
+    graph = text.parse(
+        model(f"(int8[2,3] p) => (float[3,2] y) <float s = {{0.05}}, int8 z = {{3}}> {{ {D} [t] y = Transpose(a) }}")
+    ).graph
+    assert BARE.run(graph, default_context()).rewrites == 1
+    assert [np.dtype(n.outputs[0].dtype).name for n in graph.nodes] == ["int8", "float32"]
+
+
+def test_a_q_that_is_scaled_by_it_reads_it_in_float() -> None:
+    head = f"(uint8[1] p, float[2] x) => (uint8[2] y) <{K}, int64[0] none = {{}}>"
+    bitwise(
+        SinkDequantize(),
+        f"{head} {{ {D} [t] b = Reshape(a, none) [q] y = QuantizeLinear(x, b, z) }}",
+        f"{head} {{ {D} [t] b = Reshape(a, none) [b_QuantizeLinear] b_quantized = QuantizeLinear(b, s, z) "
+        "[b_DequantizeLinear] b_dequantized = DequantizeLinear(b_quantized, s, z) [q] y = QuantizeLinear(x, b_dequantized, z) }",
+        rewrites=1,
+        inputs={"p": np.array([121], np.uint8)},
+    )
