@@ -113,8 +113,8 @@ def load_float(path: Path, *, keep_overridable: bool) -> Model:
     found = is_quantized(model.graph)
     if found:
         raise ModelError(
-            f"{path} is quantized already (it has {', '.join(found)}): give the float model, or look at "
-            "this one with onnxq inspect"
+            f"{path} is quantized already (it has {', '.join(found)}): give the float model, look at this one with "
+            f"onnxq inspect, or let passes work on it with onnxq run import {path} -o out.onnx"
         )
     return model
 
