@@ -67,7 +67,7 @@ def load(path: Path, samples: int | None, limit: int | None) -> Job:
     return replace(
         job,
         data=replace(job.data, calib=calib, eval=judged),
-        calibration=replace(job.calibration, limit=None, threads=1),
+        calibration=replace(job.calibration, limit=None, threads=1, cache=False),
         validate=replace(job.validate, limit=None),
     )
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from onnxq.config.cache import resources
 from onnxq.config.job import Job, Source
-from onnxq.data.open import open_dataset
 from onnxq.data.sample import Dataset, InputSpec
+from onnxq.data.state import open_stateful
 from onnxq.errors import OutputError, UsageError, VerdictError
 from onnxq.ir.load import external_files
 from onnxq.ir.model import Model
@@ -22,9 +23,12 @@ from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.progress import Progress, Silent
-from onnxq.quantization import Options, Quantized, load_float, make_calibrators, quantize_model
+from onnxq.provider import Options, made_up_samples
+from onnxq.quantization import Quantized, load_float, make_calibrators, quantize_model
 from onnxq.runtime.session import Level, Session, physical_threads
-from onnxq.targets.target import load_target
+from onnxq.stats.ranges import RangeTable
+from onnxq.stats.statistics import Statistics
+from onnxq.targets.target import Target, load_target
 from onnxq.validate.accuracy import Accuracy, compare
 from onnxq.validate.coverage import Coverage, coverage
 from onnxq.validate.gate import Limits, Sizes
@@ -55,8 +59,9 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
     """
     progress = progress or Silent()
     calib_source = job.data.calib
-    if calib_source is None:
+    if calib_source is None and job.statistics is None and job.ranges is None:
         raise UsageError("there is nothing to calibrate with: give --calib DATA, or data.calib in the job file")
+    given = read_given(job)
     output = job.output or job.model.with_name(f"{job.model.stem}.int8.onnx")
     if output.resolve() == job.model.resolve():
         raise UsageError(f"the output {output} is the model itself: give another path with -o")
@@ -68,29 +73,13 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
                 f"the output would replace {written}, which holds the model's weights: give another with -o"
             )
     target = load_target(job.target, reduce_range=job.reduce_range)
-    pipeline = load_pipeline(
-        list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target, job.base
-    )
-    if pipeline.target not in (None, job.target):
-        raise UsageError(
-            f"the pipeline {pipeline.name} is for the target {pipeline.target}, the job for {job.target}: "
-            f"give --target {pipeline.target}"
-        )
-    calibration = over(job.calibration, pipeline.calibration)
-    options = Options(
-        target=target,
-        pipeline=_complete(pipeline, job, calib_source, calibration),
-        calibrators=make_calibrators(calibration.method, calibration.settings),
-        weight_method=calibration.weights,
-        keep_float=(*pipeline.keep_float, *job.keep_float),
-        keep_overridable=job.keep_overridable,
-        calib_limit=calibration.limit,
-        threads=calibration.threads,
-    )
+    options, calibration = make_options(job, target)
+    job = replace(job, calibration=replace(job.calibration, feedback=calibration.feedback))
+    options = replace(options, pipeline=_complete(options.pipeline, job, calib_source, calibration), given=given)
     metric = _metric(job)
     model = load_float(job.model, keep_overridable=job.keep_overridable)
     specs = _inputs(job.model)
-    calib = _open(job, calib_source, specs, calibration.limit)
+    calib = _open(job, calib_source, specs, calibration.limit) if calib_source is not None else None
     evaluation = _open(job, job.data.eval, specs, job.validate.limit) if job.data.eval is not None else None
     made = quantize_model(model, calib, options, progress=progress, crash=output.with_name(f"{output.name}.crash"))
     try:
@@ -110,6 +99,55 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
     return Result(**{**vars(result), "candidate": output})
 
 
+def make_options(job: Job, target: Target) -> tuple[Options, PipelineCalibration]:
+    """What quantization is told, from the job and its pipeline, and how ranges are found.
+
+    Raises:
+        UsageError, ConfigError, UnknownNameError: faults of the pipeline, the method or its settings.
+    """
+    pipeline = load_pipeline(
+        list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target, job.base
+    )
+    if pipeline.target not in (None, job.target):
+        raise UsageError(
+            f"the pipeline {pipeline.name} is for the target {pipeline.target}, the job for {job.target}: "
+            f"give --target {pipeline.target}"
+        )
+    calibration = over(job.calibration, pipeline.calibration)
+    options = Options(
+        target=target,
+        pipeline=pipeline,
+        calibrators=make_calibrators(calibration.method, calibration.settings),
+        weight_method=calibration.weights,
+        keep_float=(*pipeline.keep_float, *job.keep_float),
+        keep_overridable=job.keep_overridable,
+        calib_limit=calibration.limit,
+        threads=calibration.threads,
+        feedback=calibration.feedback,
+        resources=resources(calibration),
+    )
+    return options, calibration
+
+
+def read_given(job: Job) -> Statistics | RangeTable | None:
+    """The statistics or ranges that stand in for a calibration.
+
+    Raises:
+        UsageError, CalibrationError, ConfigError: both; ranges and a method; a file that cannot be read.
+    """
+    if job.statistics is not None and job.ranges is not None:
+        raise UsageError("statistics and ranges are both given: leave --statistics or --ranges out")
+    if job.statistics is not None:
+        return Statistics.load(job.statistics)
+    if job.ranges is None:
+        return None
+    if job.calibration.method is not None:
+        raise UsageError(
+            f"{job.ranges} holds ranges, which no method changes: leave --method out, or give --statistics"
+        )
+    return RangeTable.load(job.ranges)
+
+
 def _save(model: Model, file: Path, output: Path) -> None:
     """Save to a temporary file; an error names the output, which is what the user knows."""
     try:
@@ -118,12 +156,12 @@ def _save(model: Model, file: Path, output: Path) -> None:
         raise OutputError(str(error).replace(str(file.parent), str(output.parent))) from error
 
 
-def _complete(pipeline: Pipeline, job: Job, calib: Source, calibration: PipelineCalibration) -> Pipeline:
+def _complete(pipeline: Pipeline, job: Job, calib: Source | None, calibration: PipelineCalibration) -> Pipeline:
     """The pipeline with all that the job says, as a crash folder must hold it."""
-    limits = [n for n in (calib.limit, calibration.limit) if n is not None]
-    told = replace(
-        calibration, data=calib.path, preprocess=job.data.preprocess_of(calib), limit=min(limits, default=None)
-    )
+    told = calibration
+    if calib is not None:
+        limits = [n for n in (calib.limit, calibration.limit) if n is not None]
+        told = replace(told, data=calib.path, preprocess=job.data.preprocess_of(calib), limit=min(limits, default=None))
     keep = (*pipeline.keep_float, *job.keep_float)
     return replace(pipeline, target=job.target, calibration=told, keep_float=keep, base=job.base)
 
@@ -132,16 +170,16 @@ def _checked(
     job: Job,
     file: Path,
     made: Quantized,
-    calib: Dataset,
+    calib: Dataset | None,
     evaluation: Dataset | None,
     metric: Metric | None,
     progress: Progress,
 ) -> Result:
     """Coverage, accuracy and speed of a file that was just written."""
     data = evaluation if evaluation is not None else calib
-    samples = _first_inputs(data)
+    samples = _first_inputs(data) if data is not None else [s.inputs for s in made_up_samples(made.model)]
     with made.timing.stage("coverage"):
-        found = coverage(file, sample=samples[0])
+        found = coverage(file, sample=samples[0] if samples else None)
     if job.strict and found.heavy_float:
         first = found.heavy_float[0]
         raise VerdictError(
@@ -151,13 +189,15 @@ def _checked(
         )
     accuracy: Accuracy | None = None
     latency: tuple[Latency, ...] = ()
-    if job.validate.enabled:
+    if job.validate.enabled and data is not None:
         with made.timing.stage("validate"):
             accuracy = _accuracy(job, job.model, file, data, metric, progress)
-    if job.validate.enabled and job.validate.speed:
+    if job.validate.enabled and job.validate.speed and samples:
         with made.timing.stage("measure speed"):
             latency = _latency(job, job.model, file, samples, progress)
-    notes = [*made.notes, *calib.skipped]
+    notes = [*made.notes, *(calib.skipped if calib is not None else ())]
+    if data is None and job.validate.enabled:
+        notes.append("No samples were given: nothing was compared with the float model; give --eval or --calib.")
     if evaluation is None and accuracy is not None:
         notes.append(
             "There is no evaluation data: accuracy was measured on the calibration samples, which flatters it."
@@ -168,7 +208,7 @@ def _checked(
         candidate=file,
         target=job.target,
         method=made.method,
-        calibration=_described(calib),
+        calibration=_told(job, calib),
         sizes=Sizes(reference=file_bytes(job.model), candidate=file_bytes(file)),
         accuracy=accuracy,
         latency=latency,
@@ -258,10 +298,11 @@ def _open(job: Job, source: Source, specs: Sequence[InputSpec], limit: int | Non
     sorted by class.
     """
     limits = [n for n in (source.limit, limit) if n is not None]
-    return open_dataset(
+    return open_stateful(
         source.path,
         specs,
         job.data.preprocess_of(source),
+        state=job.calibration.feedback.values(),
         base=job.base,
         skip_bad=job.data.skip_bad,
         limit=min(limits, default=None),
@@ -276,6 +317,13 @@ def _evaluation(job: Job, model: Path) -> Dataset:
 
 def _metric(job: Job) -> Metric | None:
     return None if job.validate.metric is None else load_metric(job.validate.metric, job.base)
+
+
+def _told(job: Job, calib: Dataset | None) -> str:
+    given = job.statistics or job.ranges
+    if given is not None:
+        return f"{'statistics' if job.statistics else 'ranges'} of {given}"
+    return "" if calib is None else _described(calib)
 
 
 def _described(data: Dataset) -> str:

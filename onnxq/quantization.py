@@ -6,88 +6,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx_graphsurgeon as gs
-
 from onnxq import registry
-from onnxq.data.sample import Dataset, Sample
-from onnxq.errors import ConfigError, DataError, ModelError, PassError, UnknownNameError, did_you_mean
-from onnxq.ir import walk
+from onnxq.data.sample import Dataset
+from onnxq.errors import ConfigError, ModelError, UnknownNameError, did_you_mean
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.crash import Crash
-from onnxq.pipeline.manager import Hook, Pipeline, Run, run_pipeline
-from onnxq.pipeline.prepare import annotate, prepare, run_literally
-from onnxq.plan.calibrated import CalibratedRanges
+from onnxq.pipeline.manager import Hook, Run, run_pipeline
+from onnxq.pipeline.prepare import prepare
 from onnxq.plan.plan import Plan
-from onnxq.plan.planner import make_plan, wanted
-from onnxq.plan.reasons import matches
-from onnxq.plan.surroundings import surroundings
-from onnxq.progress import Progress, Silent
+from onnxq.progress import Progress
+from onnxq.provider import Options, PlanProvider, Timing, first_samples, unmatched
 from onnxq.stats.calibrator import AUTO, Calibrator
-from onnxq.stats.collect import collect, observe_shapes
+from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics
-from onnxq.stats.taps import mask_tensors
-from onnxq.stats.weights import WeightMethod
-from onnxq.targets.target import Target
-from onnxq.trial import choose
 
 DECISIONS = "onnxq.decisions"
 """Metadata property of a written model: JSON, node name -> reason why it is float."""
-
-
-@dataclass
-class Timing:
-    """Seconds by stage, in the order they ran."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def stage(self, name: str) -> _Stage:
-        """`with timing.stage("calibrate"): ...`"""
-        return _Stage(self, name)
-
-
-class _Stage:
-    def __init__(self, timing: Timing, name: str) -> None:
-        self.timing, self.name = timing, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.timing.seconds[self.name] = self.timing.seconds.get(self.name, 0.0) + time.perf_counter() - self.start
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What quantization itself is told (the job says more: where files lie, how to validate).
-
-    Attributes:
-        target: as loaded.
-        pipeline: passes to run.
-        calibrators: by method name; with several, the one whose model comes nearest to the float outputs is taken.
-        weight_method: range of weights, `max` or `mse`.
-        keep_float: shell patterns on node names, op types and output names.
-        keep_overridable: leave initializers that are graph inputs overridable.
-        calib_limit: calibration samples at most.
-        threads: of ORT while calibrating.
-    """
-
-    target: Target
-    pipeline: Pipeline
-    calibrators: Mapping[str, Calibrator]
-    weight_method: WeightMethod = "max"
-    keep_float: tuple[str, ...] = ()
-    keep_overridable: bool = False
-    calib_limit: int | None = None
-    threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +38,7 @@ class Quantized:
     model: Model
     plan: Plan
     method: str
-    statistics: Statistics
+    statistics: Statistics | RangeTable
     run: Run
     timing: Timing
     notes: tuple[str, ...]
@@ -149,75 +90,9 @@ def _make_calibrator(method: str, settings: Mapping[str, Any]) -> Calibrator:
     return calibrator
 
 
-class PlanProvider:
-    """Makes the plan when the first pass asks for it: checks what the passes did so far, calibrates, plans, chooses.
-
-    Args:
-        model: prepared; its graph is what the passes edit.
-        data: calibration samples.
-        unused: patterns of nodes to keep float that fitted nothing in the model as it was loaded.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        data: Dataset,
-        options: Options,
-        *,
-        unused: Sequence[str] = (),
-        timing: Timing | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        self.model, self.data, self.options, self.unused = model, data, options, unused
-        self.timing, self.progress = timing or Timing(), progress or Silent()
-        self.first = _first_samples(data, 2)
-        self.exact = run_literally(model, self.first[0].inputs)
-        self.shapes: Mapping[str, tuple[int | str, ...]] = {}
-        self.statistics: Statistics | None = None
-        self.check = True  # bisect looks for the pass that does not pass this check
-        self.method = ""
-        self.notes: list[str] = []
-
-    def __call__(self, graph: gs.Graph, context: Context) -> None:
-        options, timing = self.options, self.timing
-        with timing.stage("check passes"):
-            if self.check and not is_random(graph):  # two runs differ by themselves
-                _check_normalised(self.exact, run_literally(self.model, self.first[0].inputs), self.first[0].name)
-        with timing.stage("calibrate"):
-            self.shapes = observe_shapes(self.model, self.first)
-            annotate(graph, self.shapes)
-            unused = [p for p in unmatched(graph, options.keep_float) if p in self.unused]
-            self.notes.extend(_check_patterns(unused, graph))
-            self.statistics = collect(
-                self.model,
-                wanted(graph, options.target, self.shapes, options.keep_float),
-                self.data,
-                sorted({o for c in options.calibrators.values() for o in c.observers}),
-                limit=options.calib_limit,
-                threads=options.threads,
-                progress=self.progress,
-                allow_infinite=mask_tensors(graph),
-                shapes=self.shapes,
-            )
-        with timing.stage("plan"):
-            plans = {name: self.plan(graph, name, options.keep_float) for name in options.calibrators}
-        with timing.stage("choose method"):
-            self.method, notes = choose(self.model, plans, context, self.data, options.threads)
-            self.notes.extend(notes)
-            context.plan = plans[self.method]
-
-    def plan(self, graph: gs.Graph, method: str, keep_float: Sequence[str]) -> Plan:
-        """A plan from the statistics that were collected."""
-        assert self.statistics is not None
-        around = surroundings(graph, self.statistics.tensors)
-        calibrator = self.options.calibrators[method]
-        ranges = CalibratedRanges(self.statistics, calibrator, self.options.weight_method, around)
-        return make_plan(graph, self.options.target, ranges, self.shapes, keep_float)
-
-
 def quantize_model(
     model: Model,
-    data: Dataset,
+    data: Dataset | None,
     options: Options,
     *,
     progress: Progress | None = None,
@@ -228,7 +103,7 @@ def quantize_model(
 
     Args:
         model: from `load_float`.
-        data: calibration samples.
+        data: calibration samples; None only with statistics or ranges that were made before.
         crash: where a failing pass leaves the model before it and the rest of the pipeline; needs `model.source`.
 
     Raises:
@@ -236,10 +111,10 @@ def quantize_model(
     """
     timing = Timing()
     source = model.source
-    first = _first_samples(data, 1)[0]
+    first = first_samples(data, 1)[0].inputs if data is not None else None
     unused = unmatched(model.graph, options.keep_float)
     with timing.stage("convert"):
-        model = prepare(model, options.target, first.inputs, keep_overridable=options.keep_overridable)
+        model = prepare(model, options.target, first, keep_overridable=options.keep_overridable)
     if model.opset < 10:
         raise ModelError(
             f"the model stays at opset {model.opset}, because its converted form differs or cannot be "
@@ -257,7 +132,7 @@ def quantize_model(
     def reproduce() -> Model:
         assert source is not None
         again = load_float(source, keep_overridable=options.keep_overridable)
-        return prepare(again, options.target, first.inputs, keep_overridable=options.keep_overridable)
+        return prepare(again, options.target, first, keep_overridable=options.keep_overridable)
 
     leave = Crash(crash, options.pipeline, context, reproduce) if crash is not None and source is not None else None
     with timing.stage("passes"):
@@ -288,82 +163,3 @@ def write_decisions(model: Model, plan: Plan) -> None:
     """Let the file say why its float ops are float."""
     reasons = {name: d.reason for name, d in sorted(plan.decisions.items()) if not d.integer}
     model.meta.metadata[DECISIONS] = json.dumps(reasons, ensure_ascii=False)
-
-
-def unmatched(graph: gs.Graph, patterns: Sequence[str]) -> list[str]:
-    """The keep-float patterns that fit no node of the graph or of the bodies in it."""
-    nodes = [node for _, inner in walk.graphs(graph) for node in inner.nodes]
-    return [p for p in patterns if not any(matches(node, [p]) for node in nodes)]
-
-
-def _check_patterns(unused: Sequence[str], graph: gs.Graph) -> list[str]:
-    """Notes on wildcards that fit nothing in this model.
-
-    Raises:
-        UnknownNameError: a plain name fits nothing, which is a slip of the pen.
-    """
-    for name in unused:
-        if not any(c in name for c in "*?["):
-            nodes = [node for _, inner in walk.graphs(graph) for node in inner.nodes]
-            known = {n for node in nodes for n in (node.name, node.op, *(t.name for t in node.outputs)) if n}
-            guess = did_you_mean(name, known)
-            hint = guess if guess.startswith("did you mean") else "onnxq inspect shows the names"
-            raise UnknownNameError(f'--keep-float "{name}" is no node, op type or output of the model: {hint}')
-    return [f'The keep-float pattern "{p}" fits no node, op type or output of this model.' for p in unused]
-
-
-RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
-"""Ops whose results change from run to run (Dropout does so in training only)."""
-
-
-def is_random(graph: gs.Graph) -> bool:
-    """Does any op of the graph or of the bodies in it draw random numbers?"""
-    return any(
-        node.op in RANDOM or (node.op == "Dropout" and len(node.inputs) > 2)
-        for _, inner in walk.graphs(graph)
-        for node in inner.nodes
-    )
-
-
-NORMALISED = 1e-3
-"""Greatest difference that normalising passes may make on an output, relative to its largest magnitude: folding
-reorders float sums."""
-
-
-def _check_normalised(exact: Mapping[str, Any], got: Mapping[str, Any], sample: str) -> None:
-    """The passes before the plan keep what the model computes.
-
-    Raises:
-        PassError: they do not, on this sample.
-    """
-    for name, a in exact.items():
-        b = got.get(name)
-        if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or not a.size:
-            continue
-        loose = 30 if a.dtype == np.float16 else 1  # float16 graphs are computed in float32 from here on
-        with np.errstate(invalid="ignore"):
-            same = isinstance(b, np.ndarray) and b.shape == a.shape
-            gaps = np.abs(a.astype(np.float64) - np.asarray(b, dtype=np.float64)) if same else np.array(np.inf)
-            peak = float(np.max(np.abs(a[np.isfinite(a)]), initial=1e-6))
-        if same:
-            gaps = gaps[np.isfinite(a)]  # what is NaN or infinite stays out, but must not become so
-        gap = np.inf if np.isnan(gaps).any() else float(np.max(gaps, initial=0.0))
-        if gap > NORMALISED * loose * peak:
-            raise PassError(
-                f"the normalising passes changed output {name} of {sample} by {gap:.3g} "
-                f"(largest value {peak:.3g}): "
-                "this is a fault of a pass: find it with onnxq run --verify-each, leave it out and report it"
-            )
-
-
-def _first_samples(data: Dataset, count: int) -> list[Sample]:
-    out: list[Sample] = []
-    for sample in data:
-        out.append(sample)
-        if len(out) == count:
-            break
-    if not out:
-        raise DataError(f"there is no sample in {data.description}: give a folder or file with samples")
-    return out

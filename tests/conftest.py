@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from onnxq.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRESS = re.compile(r"[a-z ]+: \d+( of \d+)? \((took )?\d+ s\)")
+PROGRESS = re.compile(r"[a-z ]+: \d+( of \d+)? \((took )?\d+ s, [\d.]+/s(, \d+ s left)?\)")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty cache for each test, and never the user's."""
+    folder = tmp_path_factory.getbasetemp() / "caches" / uuid.uuid4().hex
+    monkeypatch.setenv("ONNXQ_CACHE_DIR", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -78,3 +87,18 @@ def onnxq_process() -> Command:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print in how many random graphs each pass fired and refused: tests record it, here all processes come together."""
+    counts: dict[str, list[int]] = {}
+    for report in (r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])):
+        for key, rows in getattr(report, "user_properties", ()):
+            if key == "random graphs":
+                for name, row in rows.items():
+                    counts[name] = [a + b for a, b in zip(counts.get(name, [0, 0, 0]), row, strict=True)]
+    if counts:
+        terminalreporter.section("random graphs")
+        terminalreporter.write_line(f"{'pass':32}{'graphs':>8}{'fires in':>10}{'refuses in':>12}")
+        for name, (graphs, fired, refused) in sorted(counts.items()):
+            terminalreporter.write_line(f"{name:32}{graphs:8}{fired:10}{refused:12}")

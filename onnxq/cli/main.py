@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,21 @@ EXIT_USAGE = 2
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
-COMMANDS = ("quantize", "inspect", "validate", "gate", "run", "show", "explain", "bisect", "check", "passes")
+COMMANDS = (
+    "quantize",
+    "calibrate",
+    "ranges",
+    "statistics",
+    "inspect",
+    "validate",
+    "gate",
+    "run",
+    "show",
+    "explain",
+    "bisect",
+    "check",
+    "passes",
+)
 """In the order of the help page. Each lives in the module of its name as `command`, imported when it is used."""
 
 
@@ -162,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     state = State(debug=os.environ.get("ONNXQ_DEBUG", "") not in ("", "0"))
+    formerly, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         code = commands.main(
             list(arguments) if arguments is not None else None, prog_name="onnxq", obj=state, standalone_mode=False
@@ -179,7 +195,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         what = f"this is a bug in onnxq ({type(error).__name__}): please report it with the traceback above"
         return _fail(what, EXIT_BUG, error)
+    finally:
+        warnings.formatwarning = formerly
     return code if isinstance(code, int) else 0
+
+
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as people read it: where it was raised is our business."""
+    return f"warning: {message}\n"
 
 
 def _fail(sentence: str, code: int, shown: Exception | None) -> int:

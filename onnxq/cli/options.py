@@ -198,6 +198,23 @@ def comparison_job(model: Path, values: Mapping[str, Any], **more: Any) -> Job:
     )
 
 
+def engine_options(function: F) -> F:
+    """How statistics are come by, whatever they say: a command takes `cache`, `workers` and `cluster`."""
+    for option in reversed(
+        (
+            click.option(
+                "--cache/--no-cache", default=None, help="Look into the cache, and store in it.  [default: do]"
+            ),
+            click.option(
+                "--workers", type=click.IntRange(min=1), metavar="N", help="Processes to calibrate with.  [default: 1]"
+            ),
+            click.option("--cluster", metavar="ADDRESS", help="A Dask scheduler, tcp://host:8786, to calibrate on."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def pipeline_options(function: F) -> F:
     """What `run`, `explain` and `bisect` take besides their own options; `pipeline_request` reads them."""
     for option in reversed(

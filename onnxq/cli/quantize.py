@@ -14,6 +14,12 @@ from onnxq.cli.main import debug_option
 @click.command("quantize")
 @click.argument("model", required=False, type=options.UserPath())
 @click.option("--calib", metavar="DATA", help="Samples to calibrate with: a folder, a file, or module:function.")
+@click.option(
+    "--statistics", type=options.UserPath(), metavar="FILE", help="Do not calibrate: take what onnxq calibrate wrote."
+)
+@click.option(
+    "--ranges", type=options.UserPath(), metavar="FILE", help="Do not calibrate: take what onnxq ranges wrote."
+)
 @click.option("-o", "--output", type=options.UserPath(), metavar="FILE", help="[default: MODEL with .int8.onnx]")
 @click.option("--target", metavar="NAME", help="What the model is to run on.  [default: cpu]")
 @click.option("--method", metavar="NAME", help="Calibration method.  [default: auto]")
@@ -39,6 +45,7 @@ from onnxq.cli.main import debug_option
     default=None,
     help="Keep initializers that are inputs, too, and what reads them float.",
 )
+@options.engine_options
 @options.skip_bad_option
 @options.threads_option
 @options.preprocess_options
@@ -49,6 +56,8 @@ def command(
     *,
     model: Path | None,
     calib: str | None,
+    statistics: Path | None,
+    ranges: Path | None,
     output: Path | None,
     target: str | None,
     method: str | None,
@@ -62,6 +71,9 @@ def command(
     eval_samples: int | None,
     reduce_range: bool | None,
     keep_overridable: bool | None,
+    cache: bool | None,
+    workers: int | None,
+    cluster: str | None,
     skip_bad: bool | None,
     threads: int | None,
     as_json: bool,
@@ -70,7 +82,8 @@ def command(
 ) -> int:
     """Turn a float model and samples into a checked int8 model.
 
-    MODEL and --calib may come from the job file that --config names.
+    With --statistics or --ranges, samples are needed for nothing but the comparison at the end. MODEL and --calib
+    may come from the job file that --config names.
     """
     from onnxq import driver
     from onnxq.cli import output as printed
@@ -80,6 +93,8 @@ def command(
         output=output,
         target=target,
         reduce_range=reduce_range,
+        statistics=statistics,
+        ranges=ranges,
         calib=calib,
         eval=evaluation,
         preprocess=options.given(preprocess),
@@ -92,6 +107,9 @@ def command(
         metric=metric,
         eval_limit=eval_samples,
         threads=threads,
+        cache=cache,
+        workers=workers,
+        cluster=cluster,
         strict=strict,
     )
     return printed.emit(

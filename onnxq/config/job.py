@@ -166,6 +166,8 @@ class Job:
         target: registered target.
         reduce_range: force 7-bit (True) or 8-bit (False) weights; None: the CPU decides, for targets that say so.
         data, calibration, validate, gate: sections.
+        statistics: instead of calibrating, what `onnxq calibrate` wrote.
+        ranges: instead of calibrating, what `onnxq ranges` wrote.
         keep_float: patterns of nodes that stay float.
         keep_overridable: leave initializers that are also graph inputs overridable.
         pipeline: registered name, file relative to the base, or the passes themselves; None: the target's.
@@ -179,6 +181,8 @@ class Job:
     reduce_range: bool | None = None
     data: DataSection = DataSection()
     calibration: CalibrationSection = field(default_factory=CalibrationSection)
+    statistics: Path | None = None
+    ranges: Path | None = None
     keep_float: tuple[str, ...] = ()
     keep_overridable: bool = False
     pipeline: str | tuple[PassItem, ...] | None = None
@@ -198,10 +202,15 @@ class Job:
         eval: str | None = None,
         preprocess: Mapping[str, Any] | None = None,
         skip_bad: bool | None = None,
+        statistics: Path | None = None,
+        ranges: Path | None = None,
         method: str | None = None,
         settings: Mapping[str, Any] | None = None,
         weights: WeightMethod | None = None,
         calib_limit: int | None = None,
+        cache: bool | None = None,
+        workers: int | None = None,
+        cluster: str | None = None,
         keep_float: Sequence[str] = (),
         keep_overridable: bool | None = None,
         pipeline: str | None = None,
@@ -234,7 +243,8 @@ class Job:
         return replace(
             self,
             **_given(
-                model=model, output=output, target=target, reduce_range=reduce_range, strict=strict,
+                model=model, output=output, statistics=statistics, ranges=ranges, target=target,
+                reduce_range=reduce_range, strict=strict,
                 keep_overridable=keep_overridable, pipeline=self._from_here(pipeline, files_only=True),
             ),
             keep_float=(*self.keep_float, *keep_float),
@@ -246,7 +256,10 @@ class Job:
             ),
             calibration=replace(
                 calibration,
-                **_given(method=method, settings=settings, weights=weights, limit=calib_limit, threads=threads),
+                **_given(
+                    method=method, settings=settings, weights=weights, limit=calib_limit, threads=threads,
+                    cache=cache, workers=workers, cluster=cluster,
+                ),
             ),
             validate=replace(
                 self.validate,
@@ -298,4 +311,6 @@ def load_job(path: Path) -> Job:
     reader.finish()
     assert isinstance(job, Job)
     base = path.parent
-    return replace(job, base=base, model=base / job.model, output=None if job.output is None else base / job.output)
+    named = {name: getattr(job, name) for name in ("output", "statistics", "ranges")}
+    moved = {name: base / path for name, path in named.items() if path is not None}
+    return replace(job, base=base, model=base / job.model, **moved)

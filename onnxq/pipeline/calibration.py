@@ -26,6 +26,11 @@ class CalibrationSection:
         weights: range of the constant weights; None: the pipeline's.
         limit: samples at most.
         threads: of ONNX Runtime while calibrating; None is its default.
+        feedback: output -> input: from the second sample on, the input takes what the output was. The first sample
+            takes the state from the data, or zeros (sizes that the model leaves open are 1) if the data lack it.
+        cache: look into the cache of statistics, and store in it; None is yes.
+        workers: processes of this machine; None is one.
+        cluster: address of a Dask scheduler, instead of `workers`.
     """
 
     method: str | None = None
@@ -33,9 +38,13 @@ class CalibrationSection:
     weights: WeightMethod | None = None
     limit: int | None = None
     threads: int | None = None
+    feedback: Mapping[str, str] = field(default_factory=dict)
+    cache: bool | None = None
+    workers: int | None = None
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("limit", self.limit), ("threads", self.threads)):
+        for name, value in (("limit", self.limit), ("threads", self.threads), ("workers", self.workers)):
             if value is not None and not value >= 1:
                 raise UsageError(f"{name} must be at least 1, not {value:g}")
 
@@ -57,7 +66,10 @@ class PipelineCalibration(CalibrationSection):
 
 def over(first: CalibrationSection, second: PipelineCalibration) -> PipelineCalibration:
     """What the first says, and where it says nothing, the second; settings belong to their method."""
-    said = {k: v for k in ("weights", "limit", "threads") if (v := getattr(first, k)) is not None}
+    names = ("weights", "limit", "threads", "cache", "workers", "cluster")
+    said = {k: v for k in names if (v := getattr(first, k)) is not None}
+    if first.feedback:
+        said["feedback"] = first.feedback
     if first.method is not None and (first.method != second.method or first.settings):
         said |= {"method": first.method, "settings": first.settings}
     return replace(second, **said)

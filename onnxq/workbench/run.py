@@ -13,7 +13,8 @@ from onnxq.pipeline.hooks import Echo, PrintAfter, PrintChanged
 from onnxq.pipeline.manager import Hook, Run, run_pipeline
 from onnxq.pipeline.verify import Verify
 from onnxq.progress import Progress
-from onnxq.quantization import is_random, write_decisions
+from onnxq.provider import is_random
+from onnxq.quantization import write_decisions
 from onnxq.workbench.setup import Request, Work, read_pipeline, set_up
 
 

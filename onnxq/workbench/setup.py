@@ -10,9 +10,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onnxq.data.open import open_dataset
+from onnxq.config.cache import resources
 from onnxq.data.preprocess import Preprocess
 from onnxq.data.sample import Dataset
+from onnxq.data.state import open_stateful
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
@@ -25,7 +26,8 @@ from onnxq.pipeline.prepare import describe, prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.pipeline.write import DEFAULT_TARGET
 from onnxq.progress import Progress, Silent
-from onnxq.quantization import Options, PlanProvider, Timing, make_calibrators, unmatched
+from onnxq.provider import Options, PlanProvider, Timing, unmatched
+from onnxq.quantization import make_calibrators
 from onnxq.runtime.session import Level, Session
 from onnxq.targets.target import Target, load_target
 
@@ -152,6 +154,8 @@ def set_up(request: Request, *, steps: tuple[Step, ...] | None = None, progress:
             keep_overridable=request.keep_overridable,
             calib_limit=pipeline.calibration.limit,
             threads=pipeline.calibration.threads,
+            feedback=pipeline.calibration.feedback,
+            resources=resources(pipeline.calibration),
         )
         provider = PlanProvider(model, data, options, unused=unused, timing=timing, progress=progress or Silent())
         context.providers = {"plan": provider}
@@ -190,10 +194,11 @@ def _open(request: Request, pipeline: Pipeline) -> Dataset | None:
     if calibration.data is None:
         return None
     try:
-        return open_dataset(
+        return open_stateful(
             calibration.data,
             Session(request.model, level=Level.OFF, threads=1, prepacking=False).inputs,
             calibration.preprocess,
+            state=calibration.feedback.values(),
             base=pipeline.base,
             skip_bad=request.skip_bad,
             limit=calibration.limit,

@@ -38,16 +38,16 @@ def test_lines_come_after_a_second_then_every_five_and_at_the_end() -> None:
     clock, out = Clock(), io.StringIO()
     run(Lines(out, clock=clock), clock, 14, 0.5, total=14)
     assert out.getvalue().splitlines() == [
-        "calibrating: 2 of 14 (1 s)",
-        "calibrating: 12 of 14 (6 s)",
-        "calibrating: 14 of 14 (took 7 s)",
+        "calibrating: 2 of 14 (1 s, 2.00/s, 6 s left)",
+        "calibrating: 12 of 14 (6 s, 2.00/s, 1 s left)",
+        "calibrating: 14 of 14 (took 7 s, 2.00/s)",
     ]
 
 
 def test_lines_without_a_total() -> None:
     clock, out = Clock(), io.StringIO()
     run(Lines(out, clock=clock), clock, 1, 2.0)
-    assert out.getvalue().splitlines() == ["calibrating: 1 (2 s)", "calibrating: 1 (took 2 s)"]
+    assert out.getvalue().splitlines() == ["calibrating: 1 (2 s, 0.50/s)", "calibrating: 1 (took 2 s, 0.50/s)"]
 
 
 def test_an_error_in_the_work_passes_through() -> None:
@@ -56,7 +56,7 @@ def test_an_error_in_the_work_passes_through() -> None:
         clock.now = 2.0
         step(1)
         step(1 // 0)
-    assert out.getvalue().splitlines()[-1] == "x: 1 of 3 (took 2 s)"
+    assert out.getvalue().splitlines()[-1] == "x: 1 of 3 (took 2 s, 0.50/s)"
 
 
 def test_the_bar_appears_after_a_second(monkeypatch: Any) -> None:
@@ -64,6 +64,7 @@ def test_the_bar_appears_after_a_second(monkeypatch: Any) -> None:
     clock, out = Clock(), Tty()
     run(Bar(out, clock=clock), clock, 4, 0.6, total=4)
     assert "calibrating" in out.getvalue()
+    assert "1.67/s" in out.getvalue()
 
 
 def test_the_stream_decides() -> None:

@@ -1,0 +1,255 @@
+"""Statistics of a model as files: collect, turn into ranges, merge, compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from onnxq import registry
+from onnxq.config.cache import resources
+from onnxq.config.job import Job
+from onnxq.data.open import open_dataset
+from onnxq.data.sample import Dataset
+from onnxq.data.state import open_stateful
+from onnxq.errors import CalibrationError, ConfigError, UsageError
+from onnxq.ir.load import external_files
+from onnxq.ir.save import check_writable
+from onnxq.pipeline.base import Context
+from onnxq.pipeline.calibration import PipelineCalibration, over
+from onnxq.pipeline.manager import Pipeline, run_pipeline
+from onnxq.pipeline.prepare import prepare
+from onnxq.pipeline.spec import load_pipeline
+from onnxq.progress import Progress, Silent
+from onnxq.provider import Options, PlanProvider, first_samples, unmatched
+from onnxq.quantization import load_float, make_calibrators
+from onnxq.runtime.session import Level, Session
+from onnxq.stats.cache import Cache, Request, digest, file_digest, folder_digest
+from onnxq.stats.calibrator import AUTO
+from onnxq.stats.checkpoint import SECONDS
+from onnxq.stats.engine import Outcome
+from onnxq.stats.ranges import RangeTable, make_ranges
+from onnxq.stats.statistics import Statistics
+from onnxq.targets.target import load_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """What `onnxq calibrate` found.
+
+    Attributes:
+        outcome: statistics, and how they were come by.
+        data: the samples in words.
+        seconds: of all, loading included.
+        notes: sentences for the user.
+    """
+
+    outcome: Outcome
+    data: str
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def calibrate(
+    job: Job, output: Path | None, *, progress: Progress | None = None, seconds: float = SECONDS
+) -> Calibrated:
+    """Statistics of every tensor whose range the plan for the job's target may ask for, after the same normalising
+    passes as `onnxq quantize`, so that its names and its hash fit.
+
+    Args:
+        job: model, samples, target, pipeline, calibration.
+        output: where the statistics go; None: only into the cache.
+        seconds: between two checkpoints.
+
+    Raises:
+        OnnxqError: one sentence for whatever the user can mend.
+    """
+    begun = time.monotonic()
+    source = job.data.calib
+    if source is None:
+        raise UsageError("there is nothing to calibrate with: give --calib DATA, or data.calib in the job file")
+    if output is not None:
+        check_writable(output)
+    # a pipeline of the user's own may include files that nobody lists
+    direct = job.pipeline is None or job.pipeline in registry.names(registry.PIPELINES)
+    pipeline = load_pipeline(
+        list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target, job.base
+    )
+    calibration = over(job.calibration, pipeline.calibration)
+    job = replace(job, calibration=replace(job.calibration, feedback=calibration.feedback))
+    means = replace(resources(calibration), seconds=seconds)
+    asked = means.cache.key("calibrate", _asked(job)) if means.cache is not None and direct else None
+    known = _recall(job, means.cache, asked)
+    if known is not None:
+        if output is not None:
+            known.save(output)
+        outcome = Outcome(statistics=known, ran=0, cached=True)
+        return Calibrated(outcome=outcome, data=source.path, seconds=time.monotonic() - begun, notes=())
+    data, outcome, notes = _collect(job, pipeline, calibration, means, progress or Silent())
+    if output is not None:
+        outcome.statistics.save(output)
+    if means.cache is not None and asked is not None and outcome.key is not None:
+        request = _request(job, pipeline, data, outcome.key)
+        if request is not None:
+            means.cache.remember(asked, request)
+    return Calibrated(
+        outcome=outcome, data=data.description, seconds=time.monotonic() - begun, notes=(*notes, *data.skipped)
+    )
+
+
+def _collect(
+    job: Job, pipeline: Pipeline, calibration: PipelineCalibration, means: Any, progress: Progress
+) -> tuple[Dataset, Outcome, list[str]]:
+    needing = [i for i, step in enumerate(pipeline.steps) if "plan" in step.body.needs]
+    if not needing:
+        raise ConfigError(f"pipeline {pipeline.name} never asks for a plan: add the pass insert-qdq")
+    before = replace(pipeline, steps=pipeline.steps[: needing[0]])
+    target = load_target(job.target, reduce_range=job.reduce_range)
+    options = Options(
+        target=target,
+        pipeline=before,
+        calibrators=make_calibrators(calibration.method, calibration.settings),
+        keep_float=(*pipeline.keep_float, *job.keep_float),
+        keep_overridable=job.keep_overridable,
+        calib_limit=calibration.limit,
+        threads=calibration.threads,
+        feedback=calibration.feedback,
+        resources=means,
+    )
+    model = load_float(job.model, keep_overridable=job.keep_overridable)
+    data = _open(job, calibration.limit)
+    unused = unmatched(model.graph, options.keep_float)
+    inputs = first_samples(data, 1)[0].inputs
+    model = prepare(model, target, inputs, keep_overridable=job.keep_overridable)
+    provider = PlanProvider(model, data, options, unused=unused, progress=progress)
+    context = Context(target=target, keep_float=options.keep_float, keep_overridable=job.keep_overridable)
+    run = run_pipeline(model.graph, before, context)
+    provider.gather(model.graph)
+    assert provider.outcome is not None
+    return data, provider.outcome, [*model.notes, *run.notes, *provider.notes]
+
+
+def _open(job: Job, limit: int | None) -> Dataset:
+    source = job.data.calib
+    assert source is not None
+    limits = [n for n in (source.limit, limit) if n is not None]
+    return open_stateful(
+        source.path,
+        Session(job.model, level=Level.OFF, threads=1, prepacking=False).inputs,
+        job.data.preprocess_of(source),
+        state=job.calibration.feedback.values(),
+        base=job.base,
+        skip_bad=job.data.skip_bad,
+        limit=min(limits, default=None),
+    )
+
+
+# the same command again
+
+
+def _asked(job: Job) -> list[str]:
+    """Everything that the job says about a calibration, in words."""
+    heart = replace(job, output=None, base=Path(), gate=type(job.gate)(), validate=type(job.validate)())
+    calibration = replace(job.calibration, threads=None, workers=None, cluster=None)
+    return [repr(replace(heart, calibration=calibration, model=job.model.resolve())), str(job.base.resolve())]
+
+
+def _request(job: Job, pipeline: Pipeline, data: Dataset, entry: str) -> Request | None:
+    """What the command read. None if that changed on the way, or cannot be told."""
+    assert job.data.calib is not None
+    path = (job.base / Path(job.data.calib.path).expanduser()).resolve()
+    told: Any = data
+    files = {job.model.resolve(), *(f.resolve() for f in external_files(job.model)), *_code(pipeline)}
+    functions: dict[str, str] = {}
+    try:
+        if hasattr(data, "identity"):
+            files.update(file.resolve() for file in told.identity()[1])
+        elif hasattr(data, "digest"):
+            functions[job.data.calib.path] = _function_digest(job)
+        else:
+            return None
+        return Request(
+            files={str(file): file_digest(file) for file in sorted(files)},
+            folders={str(path): folder_digest(path)} if path.is_dir() else {},
+            functions=functions,
+            entry=entry,
+        )
+    except OSError:
+        return None
+
+
+def _recall(job: Job, cache: Cache | None, asked: str | None) -> Statistics | None:
+    """The statistics of this very command, if everything that it read is as it was."""
+    found = cache.recall(asked) if cache is not None and asked is not None else None
+    if cache is None or found is None or not found.holds():
+        return None
+    if any(_function_digest(job) != seen for seen in found.functions.values()):
+        return None
+    return cache.get(found.entry)
+
+
+def _function_digest(job: Job) -> str:
+    source = job.data.calib
+    assert source is not None
+    limits = [n for n in (source.limit, job.calibration.limit) if n is not None]
+    made: Any = open_dataset(source.path, (), base=job.base, limit=min(limits, default=None))
+    return digest("function", made.digest())
+
+
+def _code(pipeline: Pipeline) -> list[Path]:
+    """The source of onnxq and of every package whose passes and calibrators take part."""
+    import importlib
+
+    bodies = [type(step.body) for step in pipeline.steps]
+    bodies += [registry.load(registry.CALIBRATORS, name) for name in registry.names(registry.CALIBRATORS)]
+    out: list[Path] = []
+    for name in sorted({"onnxq", *(body.__module__.partition(".")[0] for body in bodies)}):
+        file = importlib.import_module(name).__file__
+        if file is not None:
+            at = Path(file).resolve()
+            package = [p for kind in ("*.py", "*.yaml") for p in at.parent.rglob(kind)]
+            out += package if at.name == "__init__.py" else [at]
+    return out
+
+
+# files of statistics and ranges
+
+
+def ranges(
+    statistics: Path, method: str, settings: Mapping[str, Any], target: str, *, reduce_range: bool | None = None
+) -> RangeTable:
+    """The ranges that a method chooses for the activations of a target.
+
+    Raises:
+        UsageError: the method is auto.
+        OnnxqError: one sentence for whatever the user can mend.
+    """
+    if method == AUTO:
+        raise UsageError("the method auto compares models on samples: name one method, such as --method mixed")
+    (calibrator,) = make_calibrators(method, settings).values()
+    scheme = load_target(target, reduce_range=reduce_range).activation
+    return make_ranges(Statistics.load(statistics), method, settings, calibrator, scheme)
+
+
+def merge(parts: Sequence[Path], output: Path) -> Statistics:
+    """Statistics of all samples of several files, as if they had been collected in one run.
+
+    Raises:
+        CalibrationError: they belong to different models, or hold different observers.
+        OutputError: the result cannot be written.
+    """
+    check_writable(output)
+
+    def add(one: Statistics, path: Path) -> Statistics:
+        other = Statistics.load(path)
+        try:
+            return one.merge(other)
+        except CalibrationError as error:
+            raise CalibrationError(f"{path} does not fit to {parts[0]}: {error}") from error
+
+    merged = reduce(add, parts[1:], Statistics.load(parts[0]))
+    merged.save(output)
+    return merged
