@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-from onnxq import registry
-from onnxq_passes.catalogue import catalogue
+import pytest
 
-PAGE = Path(__file__).parents[2] / "passes" / "README.md"
+from onnxq import registry
+from onnxq.errors import UsageError
+from onnxq_passes.catalogue import catalogue, example
+
+PASSES = Path(__file__).parents[2] / "passes"
+PAGE = PASSES / "README.md"
+OURS = [n for n in registry.names(registry.PASSES) if registry.distribution(registry.PASSES, n) == "onnxq"]
+LINES = 12
+"""Of an example, with its constants: more is no example."""
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -13,10 +21,33 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_pass_of_ours_is_on_it() -> None:
-    names = [n for n in registry.names(registry.PASSES) if registry.distribution(registry.PASSES, n) == "onnxq"]
-    assert len(names) >= 12
-    for name in names:
-        assert f"## {name}\n" in catalogue()
+    assert len(OURS) >= 12
+    page = catalogue()
+    for name in OURS:
+        assert f"## {name}\n" in page
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_example_fires(name: str) -> None:
+    before, after, report = example(name)  # without a file, the error says which one to write
+    assert report.rewrites > 0, f"{name} leaves passes/onnxq_passes/examples/{name}.txt alone: {report.refusals}"
+    assert before != after
+    assert max(len(before.splitlines()), len(after.splitlines())) <= LINES
+    assert before in catalogue_text() and after in catalogue_text()
+
+
+@functools.cache
+def catalogue_text() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+def test_no_example_without_a_pass() -> None:
+    assert sorted(OURS) == sorted(f.stem for f in (PASSES / "onnxq_passes" / "examples").glob("*.txt"))
+
+
+def test_a_missing_example_says_what_to_write() -> None:
+    with pytest.raises(UsageError, match=r"passes/onnxq_passes/examples/no-such-pass\.txt"):
+        example("no-such-pass")
 
 
 def test_names_are_the_kebab_case_of_the_classes_and_of_the_files() -> None:
