@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from rewriting import bitwise, keep, model
+from rewriting import bitwise, keep, model, together
 
 from onnxq.ir import load, text, walk
 from onnxq.testing import check_pass, default_context
@@ -83,3 +84,17 @@ def test_case_5_an_output_stays() -> None:
     keep(
         ConstantsToInitializers(), "() => (float[1] y) { y = Constant<value_floats = [1.0]>() }", "output of the graph"
     )
+
+
+def test_many_sites() -> None:
+    before = "(float[2] x) => (float[2] y) { [k] c = Constant<value_float = 1.5>() [a] y = Add(x, c) }"
+    after = "(float[2] x) => (float[2] y) <float c = {1.5}> { [a] y = Add(x, c) }"
+    strings = (
+        '(string[1] x) => (string[1] y) { [k] c = Constant<value = string[1] {"a"}>() [s] y = StringConcat(x, c) }'
+    )
+    kept = [
+        (strings, "string constants"),
+        ("(float[2] x) => (float y) { [k] y = Constant<value_float = 1.5>() }", "output of the graph"),
+    ]
+    inputs = {f"{turn}_keep0_x": np.array(["t"], object) for turn in ("first", "second")}
+    together(ConstantsToInitializers(), changed=[(before, after, 1)], kept=kept, inputs=inputs)

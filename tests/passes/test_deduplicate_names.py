@@ -74,3 +74,15 @@ def test_case_4_outputs_of_the_main_graph_keep_their_names() -> None:
     assert [t.name for t in parsed.graph.outputs] == ["y"]
     inner = next(body for path, body in walk.graphs(parsed.graph) if path)
     assert [t.name for t in inner.outputs] == ["y_1"]
+
+
+def _names(nodes: str) -> list[str]:
+    parsed = text.parse(model(f"(float[2] x) => (float[2] y) {{ {nodes} }}"))
+    DeduplicateNames().run(parsed.graph, default_context())
+    return [n.name for n in parsed.graph.nodes]
+
+
+def test_new_names_are_taken_at_once() -> None:
+    assert _names("[Relu] a = Relu(x) b = Relu(a) [Relu] y = Relu(b)") == ["Relu", "Relu_1", "Relu_2"]
+    nodes = "[Relu] a = Relu(x) [Relu] b = Relu(a) c = Relu(b) [Relu_1] y = Relu(c)"
+    assert _names(nodes) == ["Relu", "Relu_2", "Relu_2_1", "Relu_1"]

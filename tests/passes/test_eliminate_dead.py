@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, model
 
-from onnxq.testing import check_pass
+from onnxq.ir import text
+from onnxq.testing import check_pass, default_context
 from onnxq_passes.eliminate_dead import EliminateDead
 
 PASS = EliminateDead()
@@ -66,3 +67,30 @@ def test_case_2_near_miss_the_indices_are_read() -> None:
 
 def test_case_3_outputs_that_an_op_must_have() -> None:
     keep(PASS, "(float[4] x, float[3] unused) => (float[2] y) { y, rest = Split<num_outputs = 2>(x) }")
+
+
+def test_case_2_several_in_one_graph() -> None:
+    bitwise(
+        PASS,
+        "(float[2,3] x) => (float[2,3] y, float[2,3] z) <float[3] s = {1, 2, 3}> { a = Exp(x) y, m, i = LayerNormalization(x, s) z, n, j = LayerNormalization(y, s) }",
+        "(float[2,3] x) => (float[2,3] y, float[2,3] z) <float[3] s = {1, 2, 3}> { y = LayerNormalization(x, s) z = LayerNormalization(y, s) }",
+        rewrites=5,
+    )
+
+
+def test_case_2_an_omitted_output_in_front_of_one_that_is_read() -> None:
+    graph = text.parse(
+        model(
+            "(float[2,3] x) => (float[2,3] y, float[2,1] z) <float[3] s = {1, 2, 3}> { y, m, i = LayerNormalization(x, s) z = Neg(i) }"
+        )
+    ).graph
+    assert PASS.run(graph, default_context()).rewrites == 1
+    assert [t.name for t in graph.nodes[0].outputs] == ["y", "", "i"]
+
+
+POOL = "v, i = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)"
+
+
+def test_case_2_near_misses_the_values_are_not_read_and_the_indices_are_an_output() -> None:
+    keep(PASS, f"(float[1,1,4,4] x) => (int64[1,1,2,2] z) {{ {POOL} z = Neg(i) }}")
+    keep(PASS, f"(float[1,1,4,4] x) => (float[1,1,2,2] z, int64[1,1,2,2] i) {{ {POOL} z = Neg(v) }}")

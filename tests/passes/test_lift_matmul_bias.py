@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from quantized import quantize_text
-from rewriting import bitwise, keep, model
+from rewriting import bitwise, keep, model, together
 
 from onnxq.errors import ModelError
 from onnxq.ir import text
@@ -62,3 +62,30 @@ def test_the_quantized_model_loads_at_every_level_only_with_it() -> None:
         np.testing.assert_allclose(lifted.run(level)["y"], lifted.run(Level.OFF)["y"], rtol=0, atol=1e-5)
     with pytest.raises(ModelError, match="output_dtype"):
         quantize_text(graph("float[3]"), target="tensorrt").run(Level.ALL)
+
+
+def test_many_sites() -> None:
+    graph = f"(float[B,4,2] x) => (float[B,4,3] y) <{WEIGHTS}, BIAS = {{1, 2, 3}}> {{ [m] m = MatMul(x, w) [y] y = Add(m, b) }}"
+    before, after = (
+        graph.replace("BIAS", "float[3] b"),
+        graph.replace("BIAS", "float[1,3] b_row").replace("m, b)", "m, b_row)"),
+    )
+    flat = before.replace("[B,4,", "[4,")
+    together(PASS, changed=[(before, after, 1)], quiet=[flat])
+
+
+def test_case_2_a_rank_that_only_the_sum_tells() -> None:
+    parsed = text.parse(
+        model(
+            f"(float x) => (float[1,4,3] y) <{WEIGHTS}, float[3] b = {{1, 2, 3}}> {{ m = MatMul(x, w) y = Add(m, b) }}"
+        )
+    )
+    parsed.graph.inputs[0].shape = None
+    assert PASS.run(parsed.graph, default_context()).rewrites == 1
+
+
+def test_case_2_a_rank_that_only_the_product_tells() -> None:
+    head = f"(float x) => (int64[r] n) <{WEIGHTS}, float[3] b = {{1, 2, 3}}, float[1,4,3] m>"
+    parsed = text.parse(model(f"{head} {{ m = MatMul(x, w) y = Add(m, b) n = Shape(y) }}"))
+    parsed.graph.inputs[0].shape = None
+    assert PASS.run(parsed.graph, default_context()).rewrites == 1

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, together
 
 from onnxq.testing import check_pass
 from onnxq_passes.merge_transposes import MergeTransposes
@@ -91,3 +91,43 @@ def test_in_bodies() -> None:
         else_branch = q () => (float[2,3] e) {{ e = Neg(x) }}> }}"""
     before = source.format("a = Transpose<perm = [1, 0]>(x) b = Transpose<perm = [1, 0]>(a) t = Exp(b)")
     bitwise(PASS, before, source.format("t = Exp(x)"), rewrites=1)
+
+
+def test_many_sites() -> None:
+    pair = "[a] t = Transpose<perm = [1, 2, 0]>(x) [b] u = Transpose<perm = [2, 1, 0]>(t) [n] y = Neg(u)"
+    together(
+        PASS,
+        changed=[
+            (
+                HEAD.format("2,4,3", pair),
+                HEAD.format("2,4,3", "[b] u = Transpose<perm = [0, 2, 1]>(x) [n] y = Neg(u)"),
+                1,
+            )
+        ],
+        kept=[
+            (
+                HEAD.format("2,3,4", "t = Transpose<perm = [1, 2, 0]>(x) y = Transpose<perm = [2, 0, 1]>(t)"),
+                "joins an input",
+            ),
+            (HEAD.format("2,3,4", "a = Exp(x) t = Transpose(a) u = Transpose(t) y = Neg(u)"), "unknown rank"),
+        ],
+        quiet=[HEAD.format("3,4,2", "e = Exp(x) t = Transpose<perm = [1, 2, 0]>(e) y = Neg(t)")],
+    )
+
+
+def test_case_1_one_of_them_says_nothing() -> None:
+    """Without perm the dimensions are reversed, which wants a rank."""
+    before = HEAD.format("3,4,2", "t = Transpose(x) u = Transpose<perm = [1, 0, 2]>(t) y = Neg(u)")
+    bitwise(PASS, before, HEAD.format("3,4,2", "u = Transpose<perm = [1, 2, 0]>(x) y = Neg(u)"), rewrites=1)
+    for nodes in (
+        "t = Transpose(a) u = Transpose<perm = [1, 0, 2]>(t)",
+        "t = Transpose<perm = [1, 0, 2]>(a) u = Transpose(t)",
+    ):
+        keep(PASS, HEAD.format("n,m,k", f"a = Exp(x) {nodes} y = Neg(u)"), "unknown rank")
+
+
+def test_case_1_the_first_one_is_an_output() -> None:
+    head = HEAD.replace("y)", "y, float[3,4,2] t)")
+    before = head.format("2,4,3", "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [2, 1, 0]>(t) y = Neg(u)")
+    after = head.format("2,4,3", "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [0, 2, 1]>(x) y = Neg(u)")
+    bitwise(PASS, before, after, rewrites=1)

@@ -60,3 +60,18 @@ def test_in_bodies() -> None:
         else_branch = q () => (float[2] e) {{ e = Neg(x) }}> }}"""
     before = source.format("s = Sigmoid(x) [mul] t = Mul(x, s)")
     bitwise(PASS, before, source.format("[mul_QuickGelu] t = com.microsoft.QuickGelu<alpha = 1.0>(x)"), rewrites=1)
+
+
+def test_near_miss_a_sum_with_its_sigmoid() -> None:
+    keep(PASS, "(float[2] x) => (float[2] y) { s = Sigmoid(x) y = Add(x, s) }")
+
+
+def test_either_factor_may_be_the_gate() -> None:
+    """The first factor is a Sigmoid, too, but of something else."""
+    rewrite(
+        PASS,
+        "(float[2] x) => (float[2] y) { [s] s = Sigmoid(x) [t] t = Sigmoid(s) [m] y = Mul(s, t) }",
+        "(float[2] x) => (float[2] y) { [s] s = Sigmoid(x) [m_QuickGelu] y = com.microsoft.QuickGelu<alpha = 1.0>(s) }",
+        rewrites=1,
+        atol=1e-6,
+    )
