@@ -12,9 +12,9 @@ import pytest
 from onnxq.ir.load import load
 from onnxq.pipeline.base import Stage
 from onnxq.pipeline.calibration import CalibrationSection
-from onnxq.plan.integers import INTEGER_OPS, MICROSOFT
 from onnxq.pipeline.verify import violations
 from onnxq.plan.check import check
+from onnxq.plan.integers import INTEGER_OPS, MICROSOFT
 from onnxq.targets.target import load_target
 from onnxq.workbench.run import Show, run
 from onnxq.workbench.setup import Request

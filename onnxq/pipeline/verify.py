@@ -18,8 +18,8 @@ from onnxq.ir.model import Model
 from onnxq.ir.save import save
 from onnxq.optable import OP_TABLE
 from onnxq.pipeline.base import Stage
-from onnxq.plan.integers import DQ, Q, Violation, integer_violations
 from onnxq.pipeline.manager import Step, StepResult
+from onnxq.plan.integers import DQ, Q, Violation, integer_violations
 from onnxq.runtime.session import Level, Session
 
 TOLERANCE = 1e-3
