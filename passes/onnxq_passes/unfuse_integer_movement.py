@@ -21,7 +21,7 @@ class UnfuseIntegerMovement(Pass):
     """Make DequantizeLinear -> op -> QuantizeLinear of ops that move integers; bit for bit.
 
     1. The op table says which ops move data. What the integers stand for is told by the QuantizeLinear in front, else
-       by the DequantizeLinears behind, which must agree.
+       by the DequantizeLinears behind the op and the movements that follow it, which must agree.
     2. All inputs that carry data stand for the same, per tensor; a constant gets a DequantizeLinear, too, and the
        number that Pad fills with becomes a real one.
     3. Constants that are moved stay: fold-constants computes them.
@@ -36,20 +36,21 @@ class UnfuseIntegerMovement(Pass):
         """Rewrite in place, from front to back: a chain hands on what its first tensor stands for."""
         work = Unfusing(Editor(graph))
         known: dict[int, Parameters] = {}
+        behind = _behind(work.editor)
         for body in work.editor.bodies:
             for node in list(work.editor.live(body)):
                 if is_q(node) and (made := parameters(node)) is not None:
                     known[id(node.outputs[0])] = made
                     continue
                 try:
-                    _unfuse(work, node, known)
+                    _unfuse(work, node, known, behind)
                 except CannotUnfuseError as reason:
                     work.report.refuse(node, str(reason))
         work.editor.commit()
         return work.report
 
 
-def _unfuse(work: Unfusing, node: gs.Node, known: dict[int, Parameters]) -> None:
+def _unfuse(work: Unfusing, node: gs.Node, known: dict[int, Parameters], behind: dict[int, list[Parameters]]) -> None:
     row = _moves.mover(node)
     slots = _moves.sources(node) if row is not None else []
     if row is None or not slots:
@@ -59,7 +60,7 @@ def _unfuse(work: Unfusing, node: gs.Node, known: dict[int, Parameters]) -> None
         return  # case 3
     outputs = _moves.results(work.editor, node, row)
     front = [known[id(t)] for t in tensors if id(t) in known]
-    found = front or [said for t in ([] if isinstance(outputs, str) else outputs) for said in _readers(work, t)]
+    found = front or [said for t in ([] if isinstance(outputs, str) else outputs) for said in behind.get(id(t), [])]
     if not found:
         return  # it moves other things than quantized data
     said = found[0]
@@ -91,7 +92,24 @@ def _unfuse(work: Unfusing, node: gs.Node, known: dict[int, Parameters]) -> None
     work.report.rewrites += 1
 
 
-def _readers(work: Unfusing, tensor: gs.Tensor) -> list[Parameters]:
-    """What the DequantizeLinears that read a tensor say."""
-    found = [parameters(n) for n, slot in work.editor.uses(tensor) if is_dq(n) and slot == 0]
-    return [said for said in found if said is not None]
+def _behind(editor: Editor) -> dict[int, list[Parameters]]:
+    """What the DequantizeLinears say that read a tensor, or what a chain of movements makes of it: the whole chain is
+    known at once, so that one run does all.
+    """
+    found: dict[int, list[Parameters]] = {}
+    for body in reversed(editor.bodies):
+        for node in reversed(list(editor.live(body))):
+            if is_dq(node):
+                said = parameters(node)
+                here = [] if said is None else [said]
+                sources = node.inputs[:1]
+            elif (row := _moves.mover(node)) is not None:
+                results = _moves.results(editor, node, row)
+                here = [] if isinstance(results, str) else [s for t in results for s in found.get(id(t), [])]
+                sources = [node.inputs[slot] for slot in _moves.sources(node)]
+            else:
+                continue
+            for tensor in sources:
+                known = found.setdefault(id(tensor), [])
+                known += [said for said in dict.fromkeys(here) if said not in known]
+    return found

@@ -17,7 +17,6 @@ from onnxq_passes._qdq import Parameters
 from onnxq_passes._unfuse import NOT_WRITTEN, CannotUnfuseError, Unfusing, integer_type
 from onnxq_passes.unfuse_qlinear import add_bias, column_axis
 
-
 _DYNAMIC = "its data is quantized dynamically: there is no Q that could move"
 
 
@@ -122,7 +121,7 @@ def _weight_scale(work: Unfusing, factor: gs.Tensor, data: gs.Tensor) -> gs.Cons
     if not isinstance(factor, gs.Constant) or not isinstance(data, gs.Constant) or int(np.prod(data.shape)) != 1:
         raise CannotUnfuseError("its factor is not the scale of its data times that of its weight")
     quotient = np.asarray(factor.values, np.float64) / np.asarray(data.values, np.float64).reshape(())
-    return work.constant(f"{factor.name}_weight", quotient.astype(np.float32))
+    return work.constant(f"{factor.name}_weight", np.asarray(quotient, np.float32))
 
 
 def _weight(work: Unfusing, node: gs.Node, scale: gs.Constant, axis: int) -> Parameters:

@@ -124,3 +124,18 @@ def test_case_3_constants_and_other_integers_are_no_sites() -> None:
 def test_case_4_levels_that_do_not_survive() -> None:
     head = "(float[2,3] x) => (float[3,2] y) <float s = {3e37}, uint8 z = {120}> "
     keep(PASS, head + START + "[t] b = Transpose(a) [d] y = DequantizeLinear(b, s, z) }", "is not q for every q")
+
+
+def test_one_run_takes_a_whole_chain_that_only_the_end_explains() -> None:
+    """Found by random graphs: behind an integer op, all but the last of a chain waited for a second run."""
+    g = Qdq()
+    q = g.q(g.data(2, 3), DATA, 7)
+    said = (g.constant(DATA), g.constant(7, "uint8"))
+    weight = (g.constant(np.eye(3)[::-1] * 50 + 7, "uint8"), g.constant(0.01), g.constant(7, "uint8"))
+    moved = g.op("QLinearMatMul", q, *said, *weight, *said)
+    for order in ([1, 0], [0, 1], [1, 0]):
+        moved = g.op("Transpose", moved, perm=order)
+    g.raw(g.dq(moved, DATA, 7))
+    made = g.fuse(PASS)  # a second run must change nothing
+    assert made.reports[0].rewrites == 3
+    assert made.gap == 0

@@ -110,3 +110,14 @@ def test_case_2_integers_that_nobody_explains() -> None:
 def test_a_missing_zero_point_is_zero() -> None:
     graph = f"(float[2,3] x) => (float[2,2] y) <{K.replace('120', '0')}> " + Q + "[p] p = MatMulInteger(a, w)" + BEHIND
     assert PASS.run(text.parse(model(graph)).graph, default_context()).rewrites == 1
+
+
+def test_a_factor_and_a_scale_of_rank_0() -> None:
+    """Found by random graphs: numpy makes a scalar, which is no array, of the quotient of two arrays of rank 0."""
+    g = Qdq()
+    q, zero = g.q(g.data(2, 6, 40), 0.0413, 117), g.constant(117, "uint8")
+    w = g.constant(np.random.default_rng(3).integers(-127, 128, (40, 8)), "int8")
+    g.raw(g.op("Mul", g.op("Cast", g.op("MatMulInteger", q, w, zero), to=1), g.constant(0.0413 * 0.004)))
+    made = g.fuse(PASS)
+    assert made.reports[0].rewrites == 1
+    assert made.gap < 1e-4
