@@ -14,6 +14,7 @@ import tiny
 
 from onnxq import registry
 from onnxq.pipeline.base import Context, Pass, Report, Stage
+from onnxq.pipeline.spec import load_pipeline
 
 CALIB = ("--calib", "calib.npz", "--threads", "1", "--method", "minmax")
 
@@ -78,7 +79,10 @@ def test_timing(onnxq: Any) -> None:
     assert lines[start + 17].startswith("seconds: load ")
 
 
-@pytest.mark.parametrize("name", registry.names(registry.PIPELINES))
+FROM_FLOAT = [n for n in registry.names(registry.PIPELINES) if Stage.FLOAT in load_pipeline(n).starts]
+
+
+@pytest.mark.parametrize("name", FROM_FLOAT)
 @pytest.mark.parametrize("model", ["model.onnx", "models/fashion-res8/model-bn.onnx"])
 def test_every_pass_of_a_builtin_pipeline_is_sound(name: str, model: str, onnxq: Any, root: Path) -> None:
     data = "calib.npz" if model == "model.onnx" else root / "models/fashion-mnist/calib.npz"
