@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 MUTATION := $(VENV)/.installed-mutation
+ORACLES := $(VENV)/.installed-oracles
 RES8 := models/fashion-res8/model.onnx
 FASHION := models/fashion-mnist
 SOURCES := onnxq passes calibration tests models docs
@@ -40,7 +41,11 @@ $(MUTATION): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,mutation]'
 	@touch $@
 
-test-slow: $(STAMP) $(MUTATION)  ## the tests that take minutes, and a sample of the mutants of the passes
+$(ORACLES): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,oracles]'
+	@touch $@
+
+test-slow: $(STAMP) $(MUTATION) $(ORACLES)  ## the tests that take minutes, and a sample of the mutants of the passes
 	$(BIN)/python -m pytest -n 2 -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/mutate.py --sample 300 --jobs 2
 
