@@ -71,11 +71,34 @@ def _expand(parameters: NDArray[Any], encoding: Affine, shape: tuple[int, ...]) 
             return np.repeat(parameters, size, axis=axis)[tuple(slice(0, d) for d in shape)]
 
 
-def quantize(x: NDArray[Any], encoding: Affine) -> NDArray[Any]:
-    """QuantizeLinear in numpy, bit for bit as ONNX Runtime computes it (float32 division, ties to even, saturation)."""
-    qmin, qmax = LEVELS[encoding.type]
+_CHUNK = 1 << 22
+"""Elements that are quantized at a time: what lies between takes 20 bytes for each."""
+
+
+def quantize(x: NDArray[Any], encoding: Affine, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """QuantizeLinear in numpy, bit for bit as ONNX Runtime computes it (float32 division, ties to even, saturation).
+
+    Args:
+        out: where the result goes, of the shape of `x` and the encoding's type; None: a new array.
+    """
     scale = _expand(encoding.scale, encoding, x.shape)
     zero = _expand(encoding.zero_point, encoding, x.shape)
+    if out is None and x.size <= _CHUNK:
+        return _levels(x, scale, zero, encoding)
+    levels = np.empty(x.shape, dtype=encoding.type) if out is None else out
+    if not x.ndim:
+        levels[...] = _levels(x, scale, zero, encoding)
+        return levels
+    rows = max(1, _CHUNK * x.shape[0] // max(x.size, 1))
+    for start in range(0, x.shape[0], rows):
+        part = slice(start, start + rows)
+        s, z = (p[part] if p.ndim and p.shape[0] == x.shape[0] > 1 else p for p in (scale, zero))
+        levels[part] = _levels(x[part], s, z, encoding)
+    return levels
+
+
+def _levels(x: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any], encoding: Affine) -> NDArray[Any]:
+    qmin, qmax = LEVELS[encoding.type]
     # int32 levels do not fit float32: widen before the clip, after the float32 division
     with np.errstate(over="ignore"):  # a quotient beyond float32 saturates like any other
         steps = np.rint((np.asarray(x, dtype=np.float32) / scale).astype(np.float64)) + zero.astype(np.float64)

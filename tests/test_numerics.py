@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnxq.encoding import Affine, PerBlock, PerChannel, Scheme
+from onnxq.encoding import Affine, PerBlock, PerChannel, PerTensor, Scheme
 from onnxq.numerics import TINY, affine, dequantize, quantize
 from onnxq.runtime.session import Level, Session
 
@@ -138,3 +140,21 @@ def test_a_scalar_stays_an_array() -> None:
     back = dequantize(levels, encoding)
     assert isinstance(levels, np.ndarray) and levels.shape == () and levels.dtype == np.uint8
     assert isinstance(back, np.ndarray) and back.shape == () and back.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "granularity", [PerTensor(), PerChannel(0), PerChannel(1), PerBlock(0, 4)], ids=lambda g: type(g).__name__
+)
+def test_large_arrays_are_quantized_piece_by_piece_with_the_same_result(
+    granularity: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).standard_normal((32, 32, 3)).astype(np.float32)
+    shape = {"PerTensor": (), "PerChannel": (32,), "PerBlock": (8, 32, 3)}[type(granularity).__name__]
+    scale = np.random.default_rng(1).uniform(0.01, 0.1, shape).astype(np.float32)
+    encoding = Affine(type="int8", granularity=granularity, scale=scale, zero_point=np.zeros(shape, np.int8))
+    whole = quantize(x, encoding)
+    monkeypatch.setattr("onnxq.numerics._CHUNK", 500)  # 5 rows, the last piece has 2
+    out = np.empty(x.shape, np.int8)
+    assert quantize(x, encoding, out) is out
+    assert np.array_equal(out, whole)
+    assert np.array_equal(quantize(x, encoding), whole)

@@ -31,7 +31,10 @@ RUN_EMBED_LIMIT = 50_000_000
 """Bytes of weights above which ONNX Runtime gets a file to map instead of a message to copy twice."""
 
 EMBED_LIMIT = 1_800_000_000
-"""Bytes of weights above which they go to an external data file: a serialized message ends at 2 GB."""
+"""Bytes of weights above which they go to a file in any case: a serialized message ends at 2 GB."""
+
+WRITE_EMBED_LIMIT = 500_000_000
+"""Bytes of weights above which a file gets external data: what is embedded, its readers parse and hold in memory."""
 
 _STREAM_FROM = 1 << 16
 """Bytes from which an initializer is streamed, or written to the external file."""
@@ -43,7 +46,7 @@ _INITIALIZER_TAG = 5 << 3 | 2
 _RAW_DATA_TAG = 9 << 3 | 2
 
 
-def save(model: Model, path: Path | str, *, embed_limit: int = EMBED_LIMIT) -> None:
+def save(model: Model, path: Path | str, *, embed_limit: int = WRITE_EMBED_LIMIT) -> None:
     """Write a model. The file appears complete or not at all; equal models give equal bytes.
 
     Args:

@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 from onnxq.encoding import Affine, PerBlock, PerChannel, PerTensor
 from onnxq.errors import PassError
 from onnxq.ir import walk
+from onnxq.ir.spill import room
 from onnxq.numerics import quantize
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq.plan.plan import Plan, Use
@@ -97,7 +98,8 @@ class _Writer:
         for holder, slot, encoding in uses:
             key = (tensor.name, encoding.key)
             if key not in self.constants:
-                integers = gs.Constant(self._name(f"{tensor.name}_quantized"), quantize(tensor.values, encoding))
+                levels = quantize(tensor.values, encoding, room(tensor.values.shape, encoding.type))
+                integers = gs.Constant(self._name(f"{tensor.name}_quantized"), levels)
                 self.constants[key] = self._dequantize(tensor, integers, encoding, self.front, tuple(tensor.shape))
                 self.report.rewrites += 1
             walk.set_input(holder, slot, self.constants[key])
