@@ -69,9 +69,8 @@ def test_case_2_the_constant_as_integers(value: str, level: int, scale: str, zer
 
 
 def test_case_2_the_constant_keeps_its_rank() -> None:
-    g = Qdq()
-    g.out(g.op("Where", g.constant(np.arange(40) % 3 == 0, "bool"), g.data(40), g.constant([[[0.6]]])))
-    made = g.fuse(PASS)
-    assert made.ops == {"QuantizeLinear": 1, "QLinearWhere": 1}
-    assert [v.shape for v in made.outputs.values()] == [(1, 1, 40)]
-    assert made.gap == 0
+    head = HEAD.replace("float m", "float[1,1,1] m").replace("float[2,3] y", "float[1,2,3] y")
+    new = ", uint8[1,1,1] m_quantized = {0}, float m_scale = {2.5}, uint8 m_zero_point = {1}> {"
+    after = "[w_QLinearWhere] r = com.microsoft.QLinearWhere(b, q, s, z, m_quantized, m_scale, m_zero_point, u, w) y = DequantizeLinear(r, u, w) }"
+    before = head + "d = DequantizeLinear(q, s, z) [w] c = Where(b, d, m)" + END
+    bitwise(PASS, before, head.replace("> {", new) + after, rewrites=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mutate import HERE, PASSES, compare, entry, judges, read_survivors
+from ledger import HERE, PASSES, compare, entry, judges, read_survivors
 
 A, B, C = (("a.py", "f", "- x\n+ y", n) for n in (1, 2, 3))
 OTHER = ("b.py", "f", "- x\n+ y", 1)
