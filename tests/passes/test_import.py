@@ -29,10 +29,8 @@ COMMITTED = Path(__file__).parent / "thirdparty"
 PICTURES = np.load(MODELS / "fashion-mnist" / "eval.npz")["image"][:20]
 
 
-KNOWN = ("Clip ", "its weight is float")
-"""What an exporter's file may break behind the import: PyTorch cuts 7-bit data on the integers; TensorFlow's weights lie
-on a grid, but are written as floats.
-"""
+KNOWN = ("Clip ",)
+"""What an exporter's file may break behind the import: PyTorch cuts 7-bit data on the integers."""
 
 
 class Imported(NamedTuple):
@@ -98,7 +96,7 @@ def ops(path: Path) -> collections.Counter[str]:
         ("pytorch-qat", 4, (20, 24), (None, 1), (None, 0)),
         ("pytorch-qat-narrow", 4, (20, 24), (None, 1), (None, 0)),
         ("pytorch-pt2e", 3, (14, 20), (7, 7), (3, 3)),
-        ("tensorflow-qat", 4, (10, 18), (1, 1), (1, 1)),
+        ("tensorflow-qat", 4, (10, 21), (1, 0), (1, 0)),
     ],
 )
 def test_exporters(name: str, moves: int, conversions: Any, floats: Any, heavy: Any, tmp_path: Path) -> None:
@@ -115,7 +113,7 @@ def test_exporters(name: str, moves: int, conversions: Any, floats: Any, heavy: 
     weights = [n for n in onnx.load(made.file).graph.node if n.op_type in ("Conv", "Gemm", "MatMul")]
     makers = {o: n for n in onnx.load(made.file).graph.node for o in n.output}
     integers = [makers[n.input[1]].op_type == "DequantizeLinear" for n in weights if n.input[1] in makers]
-    assert all(integers) and (integers or name == "tensorflow-qat")
+    assert integers and all(integers)
 
 
 class Pictures(CalibrationDataReader):  # type: ignore[misc]
