@@ -98,11 +98,20 @@ class Work:
             raise CannotFuseError(f"{tensor.name} has a scale per channel, integer kernels want one per activation")
         return found
 
-    def outlet(self, node: gs.Node, slot: int = 0, *, skip: bool = True, types: Sequence[str] = BYTES) -> Outlet:
+    def outlet(
+        self,
+        node: gs.Node,
+        slot: int = 0,
+        *,
+        skip: bool = True,
+        types: Sequence[str] = BYTES,
+        channels: bool = False,
+    ) -> Outlet:
         """The quantized form of an output.
 
         Args:
             skip: look through a Relu or Clip that the saturation of the integers makes redundant.
+            channels: take a scale per channel, too.
 
         Raises:
             CannotFuseError: the output is also needed in float, or in several encodings, or per channel.
@@ -129,7 +138,7 @@ class Work:
         encodings = [e for _, e in found.values()]
         if len({e.said for e in encodings}) > 1:
             raise CannotFuseError("its output is quantized in several encodings")
-        if not encodings[0].per_tensor:
+        if not channels and not encodings[0].per_tensor:
             raise CannotFuseError("its output has a scale per channel, integer kernels write one scale")
         fixed = [e for e in encodings if self.editor.is_output(e.integers)]
         if len(fixed) > 1:

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.numerics import quantize
 from onnxq.optable import OP_TABLE, data_slots
+from onnxq_passes import _moves
 from onnxq_passes._edit import input_at, scalar
 from onnxq_passes._fuse import BYTES, CannotFuseError, Fusion, Operand, Work
 
@@ -24,7 +25,8 @@ _WIDE = frozenset(
 class FuseIntegerMovement(Fusion):
     """Let ops that move data run on the integers of DequantizeLinear -> op -> QuantizeLinear.
 
-    1. All inputs and outputs have one encoding, per tensor; then Q(op(DQ(q))) = op(q), bit for bit.
+    1. All inputs and outputs have one encoding; then Q(op(DQ(q))) = op(q), bit for bit. A scale per channel is fine
+       where the op carries its axis along whole, and the outputs have it there.
     2. The op table says which ops move data, from which opset on they take 8-bit integers, and which inputs and
        outputs it moves; other outputs (Indices of TopK) must not be read, because they depend on ties.
     3. Pad fills with Q(c) for its constant c, which is the zero point for 0.
@@ -49,14 +51,19 @@ class FuseIntegerMovement(Fusion):
         for slot, tensor in enumerate(node.outputs):
             if slot not in results and (work.editor.is_output(tensor) or any(True for _ in work.editor.uses(tensor))):
                 raise CannotFuseError(f"its output {tensor.name} depends on ties")
-        sources = {slot: work.activation(node.inputs[slot], types) for slot in slots}
-        outlets = [work.outlet(node, slot, skip=False, types=types) for slot in results]
+        sources = {slot: work.operand(node.inputs[slot], types) for slot in slots}
+        outlets = [work.outlet(node, slot, skip=False, types=types, channels=True) for slot in results]
         first = sources[slots[0]]
         ends = [o.to for o in outlets if o.to is not None]
         if not ends:
             raise CannotFuseError("nobody reads its output")
-        if any(one.said != first.said for one in [*sources.values(), *ends]):
+        carried = _moves.carried(node, first.said)
+        if isinstance(carried, str):
+            raise CannotFuseError(carried)
+        if any(s.said != first.said for s in sources.values()) or any(e.said != carried for e in ends):
             raise CannotFuseError("its inputs and outputs have different encodings")
+        if row.fill is not None and not first.per_tensor:
+            raise CannotFuseError(f"{node.op} fills with one number, the scales are per channel")
         if not first.said.round_trips:
             raise CannotFuseError("its scale is at the end of float32, where Q(DQ(q)) is not q")
         inputs: dict[int, Any] = {slot: one.integers for slot, one in sources.items()}

@@ -239,3 +239,44 @@ def test_near_miss_opset_without_the_integer_form() -> None:
     made = g.fuse(PASS)
     assert made.ops["DequantizeLinear"] == 1
     assert "from opset 12 on" in made.reasons[0]
+
+
+def _channels(perm: list[int], front: int, back: int, scale: float = 1.0) -> Qdq:
+    """A Transpose between pairs with a scale per channel, along the axes `front` and `back`."""
+    g = Qdq()
+    steps, zeros = np.linspace(0.02, 0.03, 4).astype(np.float32), np.arange(4) + 100
+    integers = g.q(g.data(2, 4, 4), 0.02, 120)
+    moved = g.op("Transpose", g.dq(integers, steps, zeros, axis=front), perm=perm)
+    end, zero = g.constant(steps * np.float32(scale)), g.constant(zeros, "uint8")
+    q = g.op("QuantizeLinear", moved, end, zero, axis=back)
+    g.raw(g.op("DequantizeLinear", q, end, zero, axis=back))
+    return g
+
+
+def test_case_1_a_scale_per_channel_that_is_carried_along() -> None:
+    made = _channels([1, 0, 2], 1, 0).fuse(PASS)
+    assert made.gap == 0
+    assert made.spread() > 10
+    assert made.ops["QuantizeLinear"] == 2  # those of the data
+    assert made.reports[0].rewrites == 1
+
+
+@pytest.mark.parametrize(("back", "scale"), [(2, 1.0), (0, 2.0)])
+def test_case_1_near_miss_another_axis_or_scale(back: int, scale: float) -> None:
+    perm = [1, 0, 2] if back == 0 else [0, 1, 2]
+    made = _channels(perm, 1, back, scale).fuse(PASS)
+    assert made.reports[0].rewrites == 0
+    assert made.reasons == ["its inputs and outputs have different encodings"]
+
+
+def test_case_1_near_miss_the_channel_axis_is_cut() -> None:
+    g = Qdq()
+    steps, zeros = np.linspace(0.02, 0.03, 4).astype(np.float32), np.zeros(4)
+    integers = g.q(g.data(2, 4, 4), 0.02, 120)
+    starts, ends, axes = (g.constant([n], "int64") for n in (0, 4, 1))
+    cut = g.op("Slice", g.dq(integers, steps, zeros, axis=1), starts, ends, axes)
+    numbers = g.constant(steps), g.constant(zeros, "uint8")
+    g.raw(g.op("DequantizeLinear", g.op("QuantizeLinear", cut, *numbers, axis=1), *numbers, axis=1))
+    made = g.fuse(PASS)
+    assert made.reports[0].rewrites == 0
+    assert made.reasons == ["its scales are per channel, and it works along the channel axis"]
