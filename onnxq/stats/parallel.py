@@ -145,8 +145,9 @@ def _model(path: Path) -> Model:
 
 @functools.lru_cache(maxsize=1)
 def _data(pickled: bytes) -> Dataset:
-    opened = pickle.loads(pickled)
-    dataset: Dataset = opened() if callable(opened) else opened
+    found: Any = pickle.loads(pickled)
+    opened: Any = found() if callable(found) else found
+    dataset: Dataset = opened
     return dataset
 
 

@@ -147,7 +147,9 @@ def test_pictures_that_are_not_used_do_not_count(tmp_path: Path) -> None:
 
 
 def test_of_a_function_the_arrays_count(tmp_path: Path) -> None:
-    source = "import numpy as np\ndef make():\n    for i in range({}):\n        yield {{'image': np.full({}, i, 'f')}}\n"
+    source = (
+        "import numpy as np\ndef make():\n    for i in range({}):\n        yield {{'image': np.full({}, i, 'f')}}\n"
+    )
     keys = []
     for number, (count, shape) in enumerate([(3, (1, 3, 8, 8)), (3, (1, 3, 8, 8)), (4, (1, 3, 8, 8))]):
         (tmp_path / f"data{number}.py").write_text(source.format(count, shape))

@@ -95,9 +95,12 @@ def test_a_process_that_dies_is_an_error_and_what_was_done_is_kept(
                 return processes.submit(_die, args[0])
             return super().submit(function, *args, **kwargs)
 
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes, Failing(1) as failing:
-        with pytest.raises(CalibrationError, match="a worker process died"):
-            run(place, failing, cache=cache)
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes,
+        Failing(1) as failing,
+        pytest.raises(CalibrationError, match="a worker process died"),
+    ):
+        run(place, failing, cache=cache)
     again = run(place, None, cache=cache)
     assert again.resumed > 0
     assert again.ran == COUNT - again.resumed
@@ -151,7 +154,7 @@ def test_a_worker_that_does_not_see_the_model_says_what_to_share(place: Path) ->
         model = place / "nowhere.onnx"
 
     task: Any = Task()
-    with pytest.raises(CalibrationError, match="does not see .* let ONNXQ_CACHE_DIR name a folder"):
+    with pytest.raises(CalibrationError, match=r"does not see .* let ONNXQ_CACHE_DIR name a folder"):
         run_task(task)
 
 
