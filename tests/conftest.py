@@ -90,7 +90,7 @@ def onnxq_process() -> Command:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print in how many random graphs each pass fired and refused: tests record it, here all processes come together."""
+    """Print in how many random graphs each pass fired and refused, over all processes."""
     counts: dict[str, list[int]] = {}
     for report in (r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])):
         for key, rows in getattr(report, "user_properties", ()):

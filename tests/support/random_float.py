@@ -1,0 +1,233 @@
+"""Random float graphs for the clean-up passes, as text: fragments that a pass rewrites, and near misses of each.
+
+Every fragment makes a tensor of shape [2,3,4] from earlier ones, so that they go together in any order; it may stand in
+the main graph, in a branch of an If, in the body of a Loop or in that of a Scan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Step:
+    """`kind` indexes FRAGMENTS; operands lie `a` and `b` tensors back; `place` chooses where the fragment stands."""
+
+    kind: int
+    a: int
+    b: int
+    place: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A graph: its steps, how many of their results are outputs, and whether inner tensors have types."""
+
+    steps: tuple[Step, ...]
+    outputs: int = 1
+    typed: bool = False
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """{o}: output, {a}, {b}: earlier tensors, {n}: a prefix for inner names; `outputs`: of the graph, too."""
+
+    text: str
+    outputs: tuple[str, ...] = ()
+
+
+def _numbers(count: int, *changes: float) -> str:
+    """The same numbers on every call; `changes` replace the last ones."""
+    values = [round(((i * 7) % 11 - 5) / 16, 4) for i in range(count)]
+    values[count - len(changes) :] = changes
+    return "{" + ", ".join(str(v) for v in values) + "}"
+
+
+# ruff: noqa: E501  graphs as text, one op after the other
+CONSTANTS = ", ".join(
+    [
+        "float one = {1}, float two = {2}, float three = {3}, float zero = {0}, float six = {6}, float half = {0.5}",
+        "float root = {1.41421354}, float fifth = {0.2}, float eps = {0.01}, float alpha = {1.702}",
+        "float three_power = {3}, float cubic = {0.044715}, float tanh_k = {0.7978846}",
+        "float[4] row = {1, 2, 3, 4}, float[4] row_again = {1, 2, 3, 4}, float[3,1] column = {1, 2, 0.5}",
+        "float[4] part = {1, 0.5, 0.25, 2}",
+        f"float[2,3,4] full = {_numbers(24)}",
+        f"float[4,4] w = {_numbers(16)}, float[4,16] wide = {_numbers(64)}, float[4,16] wide_again = {_numbers(64)}",
+        f"float[4,16] wide_other = {_numbers(64, 0.75)}, float[16,4] tall = {_numbers(64)}",
+        f"float[3,3,3] kernel = {_numbers(27)}, float[3,1,3] each = {_numbers(9)}, float[3] bias = {{0.5, -1, 2}}",
+        "float[3] gamma = {1, 0.5, 2}, float[3] beta = {0, 1, -1}, float[3] mean = {0.1, 0, -0.1}",
+        "float[3] variance = {1, 2, 0.5}",
+        "int64[1] last = {-1}, int64[1] middle = {1}, int64[3] same = {0, 0, -1}, int64[2] big = {600, 600}",
+        "int64[6] nopad = {0, 0, 0, 0, 0, 0}, int64[6] around = {0, 0, 1, 0, 0, 1}, int64[6] channel = {0, 1, 0, 0, 0, 0}",
+        "int64[1] first = {0}, int64[1] many = {4}, int64[1] third = {3}, int64[1] second_axis = {1}, int64 turns = {2}",
+        "bool yes = {1}",
+    ]
+)
+_GATE = "{n}p = Add({a}, three) {n}c = Clip({n}p, zero, six) "
+_ERF = "{n}d = Div({a}, root) {n}e = Erf({n}d) {n}s = Add({n}e, one) "
+_TANH = "{n}q = Pow({a}, three_power) {n}u = Mul(cubic, {n}q) {n}v = Add({a}, {n}u) {n}d = Mul(tanh_k, {n}v) {n}t = Tanh({n}d) {n}s = Add({n}t, one) "
+_NORM = (
+    "{n}m = ReduceMean({a}, last) {n}d = Sub({a}, {n}m) {n}q = Mul({n}d, {n}d) {n}v = ReduceMean({n}q, last) "
+    "{n}s = Add({n}v, eps) {n}r = Sqrt({n}s) "
+)
+_CONV = "{n}c = Conv<pads = [1, 1]>({a}, kernel, bias) "
+
+_FRAGMENTS = tuple(
+    f if isinstance(f, Fragment) else Fragment(f)
+    for f in (
+        # plain
+        "{o} = Relu({a})",
+        "{o} = Tanh({a})",
+        "{o} = Add({a}, {b})",
+        "{o} = Mul({a}, two)",
+        "{o} = Mul({a}, part)",
+        "{o} = Sub(full, {a})",
+        "[{n}add] {o} = Add({a}, row)",
+        "{n}l, {n}r = Split<axis = -1, num_outputs = 2>({a}) {o} = Concat<axis = 2>({n}r, {n}l)",
+        "{o} = custom.block({a}, {b})",
+        # constants-to-initializers
+        "{n}k = Constant<value_float = 2.0>() {o} = Mul({a}, {n}k)",
+        Fragment("{n}k = Constant<value_float = 0.5>() {o} = Mul({a}, {n}k)", ("float {n}k",)),
+        Fragment('{n}k = Constant<value_string = "s">() {o} = Relu({a})', ("string {n}k",)),
+        "{n}k = Constant<value = float[4] {{1, -1, 2, 0.5}}>() {o} = Mul({a}, {n}k)",
+        Fragment("{n}k = Constant<value_floats = [1.0, 2.0, 0.5, 1.0]>() {o} = Mul({a}, {n}k)", ("float[4] {n}k",)),
+        # eliminate-dead
+        "{n}dead = Exp({a}) {o} = Abs({b})",
+        "{o}, {n}i = MaxPool<kernel_shape = [3], pads = [1, 1]>({a})",
+        "{n}l, {n}r = Split<axis = -1, num_outputs = 2>({a}) {o} = Concat<axis = 2>({n}l, {n}l)",
+        # eliminate-identity
+        "{o} = Identity({a})",
+        "{o} = Dropout({a})",
+        "{n}d, {n}mask = Dropout({a}) {n}w = Where({n}mask, two, one) {o} = Mul({n}d, {n}w)",
+        "{o} = Reshape({a}, same)",
+        "{o} = Pad({a}, nopad)",
+        "{o} = Slice({a}, first, many, last)",
+        "{o} = Slice({a}, first, third, second_axis)",
+        Fragment("{n}i = Identity(x) {o} = Relu({a})", ("float[2,3,4] {n}i",)),
+        # float16-to-float
+        "{n}h = Cast<to = 10>({a}) {n}g = Neg({n}h) {o} = Cast<to = 1>({n}g)",
+        "{n}h = Cast<to = 10>({a}) {n}f = Cast<to = 1>({n}h) {o} = Relu({n}f)",
+        Fragment("{n}h = Cast<to = 10>({a}) {n}l = SequenceConstruct({n}h) {o} = Relu({b})", ("seq(float16[2,3,4]) {n}l",)),
+        # fold-batchnorm
+        _CONV + "{o} = BatchNormalization({n}c, gamma, beta, mean, variance)",
+        _CONV + "{n}k = Mul({n}c, column) {o} = Add({n}k, column)",
+        _CONV + "{n}k = BatchNormalization({n}c, gamma, beta, mean, variance) {o} = Add({n}k, {n}c)",
+        "{n}k = BatchNormalization({a}, gamma, beta, mean, variance) {o} = Conv<pads = [1, 1]>({n}k, kernel)",
+        "{o} = BatchNormalization({a}, gamma, beta, mean, variance)",
+        "{n}m = MatMul({a}, w) {n}p = Mul({n}m, part) {o} = Sub({n}p, row)",
+        # fold-constants
+        "{n}k = Neg(row) {n}l = Add({n}k, two) {o} = Mul({a}, {n}l)",
+        "{n}k = Shape(full) {o} = Reshape({a}, {n}k)",
+        Fragment("{n}k = Add(row, two) {o} = Add({a}, {n}k)", ("float[4] {n}k",)),
+        "{n}k = Expand(two, big) {n}l = ReduceMax<keepdims = 0>({n}k) {o} = Mul({a}, {n}l)",
+        # fuse-pad-into-conv
+        "{n}p = Pad({a}, around) {o} = Conv({n}p, kernel)",
+        "{n}p = Pad({a}, around) {n}c = Conv({n}p, kernel, bias) {n}e = Conv<group = 3>({n}p, each) {o} = Add({n}c, {n}e)",
+        "{n}p = Pad({a}, around, one) {o} = Conv({n}p, kernel)",
+        '{n}p = Pad<mode = "reflect">({a}, around) {o} = Conv({n}p, kernel)',
+        "{n}p = Pad({a}, around) {n}c = Conv({n}p, kernel) {n}l = ReduceMax({n}p, last) {o} = Add({n}c, {n}l)",
+        # lift-matmul-bias
+        "{n}m = MatMul({a}, w) {o} = Add({n}m, row)",
+        "{n}m = MatMul({a}, w) {o} = Add(row, {n}m)",
+        "{n}r = Softplus({a}) {n}m = MatMul({n}r, w) {n}s = Add({n}m, part) {o} = Relu({n}s)",
+        "{n}r = Abs({a}) {n}m = MatMul({n}r, w) {n}s = Add(part, {n}m) {o} = Tanh({n}s)",
+        # merge-transposes
+        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {o} = Transpose<perm = [0, 2, 1]>({n}t)",
+        "{n}t = Transpose<perm = [2, 0, 1]>({a}) {o} = Transpose<perm = [1, 2, 0]>({n}t)",
+        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}r = Abs({n}t) {o} = Transpose<perm = [0, 2, 1]>({n}r)",
+        "{n}t = Transpose({a}) {o} = Transpose({n}t)",
+        "{n}t = Transpose({a}) {o} = Transpose({n}t)",
+        Fragment("{n}t = Transpose({a}) {n}u = Transpose({n}t) {o} = Relu({a})", ("float[2,3,4] {n}u",)),
+        # recompose-gelu
+        _ERF + "{n}m = Mul({a}, {n}s) {o} = Mul({n}m, half)",
+        _ERF + "{n}h = Mul({a}, half) {o} = Mul({n}h, {n}s)",
+        _ERF + "{n}m = Mul({b}, {n}s) {o} = Mul({n}m, half)",
+        _ERF + "{n}m = Mul({a}, {n}s) {n}g = Mul({n}m, half) {o} = Add({n}g, {n}e)",
+        _TANH + "{n}h = Mul({a}, half) {o} = Mul({n}h, {n}s)",
+        _TANH + "{n}h = Mul({a}, fifth) {o} = Mul({n}h, {n}s)",
+        # recompose-hardswish
+        _GATE + "{n}q = Mul({a}, {n}c) {o} = Div({n}q, six)",
+        _GATE + "{o} = Div({n}c, six)",
+        "{n}h = HardSigmoid<alpha = 0.16666667, beta = 0.5>({a}) {o} = Mul({a}, {n}h)",
+        _GATE + "{n}q = Mul({a}, {n}c) {o} = Mul({n}q, fifth)",
+        _GATE + "{n}h = Div({n}c, six) {n}m = Mul({a}, {n}h) {o} = Add({n}m, {n}p)",
+        _GATE + "{n}m = Mul({b}, {n}c) {o} = Div({n}m, six)",
+        # recompose-layernorm
+        _NORM + "{n}n = Div({n}d, {n}r) {n}k = Mul({n}n, row) {o} = Add({n}k, part)",
+        _NORM + "{o} = Div({n}d, {n}r)",
+        _NORM + "{n}n = Div({n}d, {n}r) {o} = Add({n}n, {n}d)",
+        _NORM + "{o} = Div({a}, {n}r)",
+        (_NORM + "{o} = Div({n}d, {n}r)").replace("last", "middle"),
+        # recompose-silu
+        "{n}s = Sigmoid({a}) {o} = Mul({a}, {n}s)",
+        "{n}k = Mul({a}, alpha) {n}s = Sigmoid({n}k) {o} = Mul({a}, {n}s)",
+        "{n}s = Sigmoid({a}) {n}m = Mul({a}, {n}s) {o} = Add({n}m, {n}s)",
+        "{n}k = Mul({a}, alpha) {n}s = Sigmoid({n}k) {n}m = Mul({a}, {n}s) {o} = Add({n}m, {n}k)",
+        # share-initializers
+        "{n}l = MatMul({a}, wide) {n}r = MatMul({b}, wide_again) {n}m = Add({n}l, {n}r) {o} = MatMul({n}m, tall)",
+        "{n}l = MatMul({a}, wide) {n}r = MatMul({b}, wide_other) {n}m = Add({n}l, {n}r) {o} = MatMul({n}m, tall)",
+        "{n}l = Add({a}, row) {o} = Mul({n}l, row_again)",
+    )
+)  # fmt: skip
+_RARE = (
+    "Constant<",
+    "wide",
+    "SequenceConstruct",
+    "Pad({a}, around) {o}",
+    "Shape(full)",
+    "Neg(row)",
+    "Add(row, two)",
+    "{n}r)",
+)
+FRAGMENTS = (*_FRAGMENTS, *(f for f in _FRAGMENTS if any(part in f.text for part in _RARE)))
+"""What only one or two fragments have stands here twice."""
+_FUNCTION = """
+<domain: "custom", opset_import: ["" : 21]>
+block (u, v) => (w) { s = Sigmoid(u) p = Mul(u, s) i = Identity(p) w = Add(i, v) }"""
+_BODIES = (
+    "{o} = If(flag) <then_branch = {n}then () => (float[2,3,4] {n}y) {{ {inner} }}, "
+    "else_branch = {n}else () => (float[2,3,4] {n}z) {{ [other] {n}z = Neg({a}) }}>",
+    "{o} = Loop(turns, yes, {a}) <body = {n}loop (int64 {n}turn, bool {n}go, float[2,3,4] {n}v) => (bool {n}on, float[2,3,4] {n}y) "
+    "{{ [other] {n}on = Identity({n}go) {inner} }}>",
+    "{n}w, {o} = Scan<num_scan_inputs = 1, body = {n}scan (float[2,3,4] {n}v, float[3,4] {n}slice) => (float[2,3,4] {n}y, float[3,4] {n}z) "
+    "{{ [other] {n}z = Abs({n}slice) {inner} }}>({a}, {b})",
+)
+PLACES = 10
+"""Three in ten fragments stand in a body."""
+
+
+def build(recipe: Recipe) -> str:
+    """The model, in the syntax of onnx.parser. Step i makes tensor t<i>; it reads tensors up to three steps back."""
+    names, lines, further = ["x"], [], []
+    for index, step in enumerate(recipe.steps):
+        a, b = (names[max(0, len(names) - 1 - back)] for back in (step.a, step.b))
+        fragment, n = FRAGMENTS[step.kind], f"n{index}_"
+        if step.place < len(_BODIES) and not fragment.outputs:
+            form = _BODIES[step.place]
+            inside = a if step.place == 0 else f"{n}v"
+            inner = fragment.text.format(o=f"{n}y", n=f"{n}i_", a=inside, b=b)
+            lines.append(form.format(o=f"t{index}", n=n, a=a, b=b, inner=inner))
+        else:
+            lines.append(fragment.text.format(o=f"t{index}", n=n, a=a, b=b))
+            further += [o.format(n=n) for o in fragment.outputs]
+        names.append(f"t{index}")
+    made = names[1:]
+    outputs = ", ".join([*(f"float[2,3,4] {r}" for r in made[-recipe.outputs :]), *further])
+    inner = "".join(f", float[2,3,4] {r}" for r in made[: -recipe.outputs]) if recipe.typed else ""
+    head = '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1, "custom" : 1]>'
+    body = f"g (float[2,3,4] x, bool flag) => ({outputs}) <{CONSTANTS}{inner}> {{ {' '.join(lines)} }}"
+    return f"{head}\n{body}{_FUNCTION}"
+
+
+def inputs(seed: int = 0) -> dict[str, NDArray[np.generic]]:
+    """Seeded normal numbers; the branch that holds the fragment is taken."""
+    values = np.random.default_rng(seed).standard_normal((2, 3, 4)).astype(np.float32)
+    return {"x": values, "flag": np.array(True)}
+
+
+def halves(recipe: Recipe) -> bool:
+    """Does the graph compute in half precision anywhere?"""
+    return any("<to = 10>" in FRAGMENTS[s.kind].text for s in recipe.steps)
