@@ -25,7 +25,8 @@ class RecoverWeights(Pass):
     1. The constant weight of a Conv, ConvTranspose, Gemm or MatMul whose data is dequantized. Left to itself, ONNX
        Runtime would round it to int8 with a scale of its own where a QuantizeLinear follows.
     2. Every element must come back from int8 (levels -127 to 127) and one float32 scale with every bit.
-    3. Other weights are not rounded: that is the business of calibration.
+    3. A weight that several ops read is stored once.
+    4. Other weights are not rounded: that is the business of calibration.
     """
 
     takes: ClassVar[Stage] = Stage.QDQ
@@ -35,27 +36,37 @@ class RecoverWeights(Pass):
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
         report, editor = Report(), Editor(graph)
+        known: dict[int, list[gs.Tensor] | None] = {}
         for node in list(editor.live(ops=["Conv", "ConvTranspose", "Gemm", "MatMul"])):
             weight, maker = node.inputs[1], editor.producer(node.inputs[0])
             if not isinstance(weight, gs.Constant) or maker is None or not is_dq(maker):
                 continue
-            found = _grid(np.asarray(weight.values))
-            if found is None:
+            if id(weight) not in known:
+                known[id(weight)] = _stored(editor, weight)
+            inputs = known[id(weight)]
+            if inputs is None:
                 report.refuse(node, f"its weight {weight.name} is no multiple of one step in int8")
                 continue
-            levels, scale = found
             real = editor.variable(f"{weight.name}_dequantized", weight)
-            inputs = [
-                editor.constant(f"{weight.name}_quantized", levels),
-                editor.constant(f"{weight.name}_scale", scale),
-                editor.constant(f"{weight.name}_zero_point", np.zeros((), np.int8)),
-            ]
             name = f"{weight.name}_DequantizeLinear"
             editor.insert(editor.node("DequantizeLinear", inputs, [real], name=name), before=node)
             editor.set_input(node, 1, real)
             report.rewrites += 1
         editor.commit()
         return report
+
+
+def _stored(editor: Editor, weight: gs.Constant) -> list[gs.Tensor] | None:
+    """What the DequantizeLinears of a weight read, however many there are; None: it is on no grid."""
+    found = _grid(np.asarray(weight.values))
+    if found is None:
+        return None
+    levels, scale = found
+    return [
+        editor.constant(f"{weight.name}_quantized", levels),
+        editor.constant(f"{weight.name}_scale", scale),
+        editor.constant(f"{weight.name}_zero_point", np.zeros((), np.int8)),
+    ]
 
 
 def _grid(values: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from fusing import Qdq
 from rewriting import bitwise, keep
@@ -58,3 +59,13 @@ def test_case_2_what_stays(weights: str) -> None:
 
 def test_case_1_float_data_is_no_site() -> None:
     keep(PASS, f"{HEAD}<float[2,2] w = {{0.5, -0.25, 31.75, 0}}> {{ [m] y = MatMul(x, w) }}")
+
+
+def test_case_3_shared_weights_are_stored_once() -> None:
+    g = Qdq()
+    weight = g.constant(np.array([[0.5, -0.25], [31.75, 0]]))
+    g.raw(g.op("Add", g.op("MatMul", g.data(3, 2), weight), g.op("MatMul", g.data(3, 2), weight)))
+    made = g.fuse(PASS)
+    assert (made.reports[0].rewrites, made.gap) == (2, 0)
+    graph = onnx.load_from_string(made.file).graph
+    assert sum(i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 2 for i in graph.initializer) == 1
