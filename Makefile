@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow mutation check format models bench bench-passes bench-methods clean
+.PHONY: help demo test test-slow mutation check format models bench bench-passes bench-methods bench-calibration bench-fusion clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -74,6 +74,12 @@ bench-passes: $(STAMP)  ## how the cpu pipeline grows from 10,000 to 100,000 nod
 
 bench-methods: $(STAMP)  ## every calibration method on every model: labelled score and SQNR
 	$(BIN)/python models/bench_methods.py
+
+bench-calibration: $(STAMP)  ## what calibration costs, as a multiple of a plain forward pass
+	$(BIN)/python models/bench_calibration.py
+
+bench-fusion: $(STAMP)  ## our integer operators against what ONNX Runtime fuses: counts and speed
+	$(BIN)/python models/bench_fusion.py
 
 clean:  ## remove everything that make made, the environment included
 	rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
