@@ -59,9 +59,12 @@ FLOAT_DB = 90.0
 """Least SQNR (dB) of the float model between both runtimes: float32 rounds at 144 dB."""
 TIE = 0.02
 """Where a value is one step off in the literal reading, it lies so near (in steps) to a border between two steps."""
+EXACT = 2.0**-21
+"""So near, as a share of the value, is a tie: some float32 roundings. Which way it goes is up to x / scale or x * (1 /
+scale), and to the order of adding and rounding (`test_openvino_rounds_ties_after_it_adds_the_zero_point`). Sums of two
+quantized tensors have many ties, and a Sigmoid with scale 1/255 has one at 0.5."""
 FLIPS = 1e-4
-"""Greatest share of such elements, in tensors with an even zero point. With an odd one exact ties come out differently
-(`test_openvino_rounds_ties_after_it_adds_the_zero_point`), and a sum of two quantized tensors has many."""
+"""Greatest share of elements that are a step off and no ties."""
 LAYER_SHARE = 1e-4
 """Greatest difference of an output in the literal reading, as a share of its greatest value."""
 WHOLE_DB = -3.5
@@ -219,14 +222,17 @@ def test_literal_reading_layer_by_layer(made: Case, openvino: Openvino) -> None:
         off = difference > 0.5 * end.scale
         assert difference.max(initial=0) <= (1 + 1e-3) * end.scale, output
         source = {**feeds, **expected}.get(end.source or "")
+        ties = 0
         if source is not None:
             steps = source[off].astype(np.float64) / end.scale
-            assert np.abs(steps - np.floor(steps) - 0.5).max(initial=0) <= TIE, (output, steps)
-        parity = "odd" if end.zero % 2 else "even"
-        counts[f"{parity} zero point"] += off.size
-        counts[f"{parity} zero point, one step off"] += int(off.sum())
+            gap = np.abs(steps - np.floor(steps) - 0.5)
+            assert gap.max(initial=0) <= TIE, (output, steps)
+            ties = int((gap <= EXACT * np.maximum(np.abs(steps), 1)).sum())
+        counts["elements"] += off.size
+        counts["a step off at a tie"] += ties
+        counts["a step off near one"] += int(off.sum()) - ties
     print(f"{made.name}: {len(ends)} activations, {sorted(counts.items())}")
-    assert counts["even zero point, one step off"] <= 2 + FLIPS * counts["even zero point"]
+    assert counts["a step off near one"] <= 2 + FLIPS * counts["elements"]
 
 
 def test_whole_graphs(made: Case, openvino: Openvino) -> None:
