@@ -262,11 +262,11 @@ def integer_recipe(chance: random.Random) -> random_integer.Recipe:
             chance.choice(BACK),
             chance.randrange(3),
             chance.randrange(random_integer.FORMS),
-            chance.choice((0, 0, chance.randrange(random_integer.ENDS))),
+            chance.choice((0, chance.randrange(random_integer.ENDS))),
         )
-        for _ in range(chance.randint(2, 5))
+        for _ in range(chance.randint(3, 6))
     ]
-    return random_integer.Recipe(tuple(steps), chance.random() < 0.5, chance.random() < 0.33)
+    return random_integer.Recipe(tuple(steps), chance.random() < 0.6, chance.random() < 0.33)
 
 
 def check_integer(recipe: random_integer.Recipe, chance: random.Random, tally: Tally) -> None:

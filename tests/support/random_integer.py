@@ -225,8 +225,12 @@ def integers(g: Maker, x: str, y: str, form: int, how: int) -> str:
 
 
 BLOCKS: tuple[Block, ...] = (
-    *(product, product, product, elementwise, elementwise, concat, where, pool),
-    *(movement, movement, dynamic, dynamic, integers, integers),
+    *[product] * 8,
+    *[elementwise, concat] * 2,
+    *[pool] * 5,
+    *[where] * 2,
+    *[movement, dynamic] * 2,
+    *[integers] * 4,
 )
 FORMS, ENDS = 64, 14
 
