@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rewriting import model, together
 
-from onnxq.testing import assert_rewrite, check_pass
+from onnxq.ir import text
+from onnxq.pipeline.base import Report
+from onnxq.testing import assert_rewrite, check_pass, default_context
 from onnxq_passes.fuse_pad_into_conv import FusePadIntoConv
 
 PASS = FusePadIntoConv()
@@ -55,8 +58,8 @@ def test_padding_moves_into_the_conv(inits: str, pad: str, conv: str, pads: str)
     ],
 )
 def test_near_misses(inits: str, pad: str, conv: str, reason: str) -> None:
-    text = before(inits, pad, conv)
-    assert_rewrite(PASS, text, text, rewrites=0, refused=[reason], atol=0)
+    graph = before(inits, pad, conv)
+    assert_rewrite(PASS, graph, graph, rewrites=0, refused=[reason], atol=0)
 
 
 def test_a_pad_that_others_read_stays_without_a_word() -> None:
@@ -82,3 +85,73 @@ def test_a_graph_output_and_run_time_amounts_are_refused() -> None:
     assert_rewrite(
         PASS, text, text, rewrites=0, refused=["amounts are computed"], atol=0, inputs={"x": x, "a": amounts}
     )
+
+
+PLAIN = f"(float[1,1,4,4] x) => (float[1,1,m,n] y) <{INITS}, int64[8] a = {{0, 0, 0, 1, 0, 0, 2, 0}}> {{ [pad] p = Pad(x, a) [conv] y = Conv(p, w) }}"
+
+
+def test_many_sites() -> None:
+    together(
+        PASS,
+        changed=[
+            (
+                PLAIN,
+                f"(float[1,1,4,4] x) => (float[1,1,m,n] y) <{INITS}> {{ [conv] y = Conv<pads = [0, 1, 2, 0]>(x, w) }}",
+                1,
+            )
+        ],
+        kept=[(PLAIN.replace("{0, 0, 0, 1", "{1, 0, 0, 1"), "the batch or the channels")],
+        quiet=[PLAIN.replace("[conv] y = Conv(p, w)", "[neg] y = Neg(p)"), PLAIN.replace("Pad(x, a)", "Neg(x)")],
+        atol=1e-6,
+    )
+
+
+def _run(graph: str, opset: int) -> tuple[Report, list[int] | None]:
+    made = text.parse(model(graph, opset)).graph
+    report = PASS.run(made, default_context())
+    return report, made.nodes[-1].attrs.get("pads")
+
+
+@pytest.mark.parametrize(
+    ("value", "pads"), [("", [0, 1, 2, 0]), (", value = 0.0", [0, 1, 2, 0]), (", value = 1.0", None)]
+)
+def test_amounts_and_value_that_are_attributes(value: str, pads: list[int] | None) -> None:
+    pad = f"Pad<pads = [0, 0, 0, 1, 0, 0, 2, 0]{value}>(x)"
+    report, found = _run(PLAIN.replace("Pad(x, a)", pad).replace(", int64[8] a = {0, 0, 0, 1, 0, 0, 2, 0}", ""), 10)
+    assert found == pads
+    assert [r.reason for r in report.refusals] == ([] if pads else ["it pads with another value than 0"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "constants", "pad", "reason"),
+    [
+        ("float[1,1,4,4] x, float v", "int64[8] a = {0, 0, 0, 1, 0, 0, 2, 0}", "Pad(x, a, v)", "its value is computed"),
+        ("float[1,1,4,4] x, int64[2] b", "int64[4] a = {1, 0, 0, 2}", "Pad(x, a, , b)", "its amounts are computed"),
+    ],
+)
+def test_values_and_axes_that_are_computed(inputs: str, constants: str, pad: str, reason: str) -> None:
+    report, found = _run(
+        f"({inputs}) => (float[1,1,m,n] y) <{INITS}, {constants}> {{ [pad] p = {pad} [conv] y = Conv(p, w) }}", 21
+    )
+    assert found is None
+    assert [r.reason for r in report.refusals] == [f"{reason} at run time"]
+
+
+@pytest.mark.parametrize("shaped", ["x", "p", ""])
+def test_axes_count_from_a_shape_that_somebody_tells(shaped: str) -> None:
+    constants = "int64[4] a = {1, 0, 0, 2}, int64[2] b = {3, 2}"
+    graph = text.parse(
+        model(
+            f"(float[1,1,4,4] x) => (float[1,1,m,n] y) <{INITS}, {constants}> {{ [pad] p = Pad(x, a, , b) [conv] y = Conv(p, w) }}"
+        )
+    ).graph
+    graph.inputs[0].shape = (1, 1, 4, 4) if shaped == "x" else None
+    graph.nodes[0].outputs[0].shape = (1, 1, 6, 5) if shaped == "p" else None
+    report = PASS.run(graph, default_context())
+    assert graph.nodes[-1].attrs.get("pads") == ([0, 1, 2, 0] if shaped else None)
+    assert len(report.refusals) == (0 if shaped else 1)
+
+
+def test_a_value_of_shape_1() -> None:
+    graph = before("int64[8] a = {0, 0, 0, 1, 0, 0, 2, 0}, float[1] v = {0}", "(x, a, v)")
+    assert PASS.run(text.parse(graph).graph, default_context()).rewrites == 1

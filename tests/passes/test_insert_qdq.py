@@ -14,7 +14,7 @@ from rewriting import model
 
 from onnxq.encoding import Affine, Granularity, IntType, PerBlock, PerChannel, PerTensor
 from onnxq.errors import PassError
-from onnxq.ir import text
+from onnxq.ir import text, walk
 from onnxq.pipeline.base import Report
 from onnxq.plan.plan import Plan, Use, Value
 from onnxq.testing import check_pass, default_context
@@ -186,3 +186,51 @@ def test_case_3_who_reads_the_output_inside_reads_what_was_computed() -> None:
     types = _types(graph)
     assert types["y"] == types["y_float"] == ("float32", (2, 3))
     assert graph.nodes[0].outputs[0].inputs == [graph.nodes[0]]
+
+
+@pytest.mark.parametrize(
+    ("scales", "zeros", "how", "attributes"),
+    [
+        ("float[2] x_scale_1 = {0.5, 0.5}", "uint8[2] x_zero_point_1 = {3, 3}", PerChannel(0), "axis = 0"),
+        (
+            "float[2,1] x_scale_1 = {0.5, 0.5}",
+            "uint8[2,1] x_zero_point_1 = {3, 3}",
+            PerBlock(1, 3),
+            "axis = 1, block_size = 3",
+        ),
+    ],
+)
+def test_case_4_the_one_scale_of_many_is_shared_too(scales: str, zeros: str, how: Granularity, attributes: str) -> None:
+    head = "(float[2,3] x, float[2,3] v) => (float[2,3] y, float[2,3] w)"
+    shape = (2, 1) if isinstance(how, PerBlock) else (2,)
+    many = _affine("uint8", np.full(shape, 0.5), np.full(shape, 3), how)
+    graph, _ = _written(
+        f"{head} {{ [a] y = Neg(x) [b] w = Neg(v) }}", {"x": U8, "v": U8}, {("a", 0): many, ("b", 0): U8}
+    )
+    after = (
+        f"{head} <float x_scale = {{0.5}}, uint8 x_zero_point = {{3}}, {scales}, {zeros}> {{ "
+        "[x_QuantizeLinear] x_quantized = QuantizeLinear(x, x_scale, x_zero_point) "
+        f"[x_DequantizeLinear] x_dequantized = DequantizeLinear <{attributes}> (x_quantized, x_scale_1, x_zero_point_1) "
+        "[v_QuantizeLinear] v_quantized = QuantizeLinear(v, x_scale, x_zero_point) "
+        "[v_DequantizeLinear] v_dequantized = DequantizeLinear(v_quantized, x_scale, x_zero_point) "
+        "[a] y = Neg(x_dequantized) [b] w = Neg(v_dequantized) }"
+    )
+    assert text.text(graph) == text.text(text.parse(model(after)).graph)
+
+
+def test_case_3_an_output_that_a_body_reads_quantized() -> None:
+    source = """(bool c, float[2] x) => (float[2] y, float[2] z) {{ [a] {a} = Neg(x) {more} [if] z = If(c) <
+        then_branch = t () => (float[2] p) {{ [p] p = Neg({read}) }}, else_branch = e () => (float[2] q) {{ [q] q = Abs(x) }}> }}"""
+    graph = text.parse(model(source.format(a="y", more="", read="y"))).graph
+    path = next(path for path, body in walk.graphs(graph) if any(n.name == "p" for n in body.nodes))
+    context = default_context()
+    context.plan = Plan(values={Value((), "y"): U8}, uses={Use((), "", 0): U8, Use(path, "p", 0): U8}, decisions={})
+    InsertQdq().run(graph, context)
+    more = (
+        "[y_QuantizeLinear] y_quantized = QuantizeLinear(y_float, y_scale, y_zero_point) "
+        "[y_DequantizeLinear] y_dequantized = DequantizeLinear(y_quantized, y_scale, y_zero_point) "
+        "[y_DequantizeLinear_1] y = DequantizeLinear(y_quantized, y_scale, y_zero_point)"
+    )
+    after = source.format(a="y_float", more=more, read="y_dequantized")
+    after = after.replace(") {", ") <float y_scale = {0.5}, uint8 y_zero_point = {3}> {", 1)
+    assert text.text(graph) == text.text(text.parse(model(after)).graph)

@@ -173,3 +173,15 @@ def test_a_q_that_is_scaled_by_it_reads_it_in_float() -> None:
         rewrites=1,
         inputs={"p": np.array([121], np.uint8)},
     )
+
+
+def test_pair_form_carries_the_channels_of_constants() -> None:
+    channels = "float[3] s = {0.05, 0.1, 0.2}, uint8[3] z = {1, 2, 3}"
+    head = f"() => (float[3,2] y) <{channels}, uint8[2,3] w = {{1, 2, 3, 4, 5, 6}}, float[2,3] a>"
+    d = "DequantizeLinear <axis = 1>"
+    before = f"{head} {{ [d] a = {d} (w, s, z) [t] b = Transpose(a) [n] y = Neg(b) }}"
+    after = (
+        f"{head} {{ [d] a = {d} (w, s, z) [t] b = Transpose(a) [b_QuantizeLinear] b_quantized = QuantizeLinear <axis = 0> (b, s, z) "
+        "[b_DequantizeLinear] b_dequantized = DequantizeLinear <axis = 0> (b_quantized, s, z) [n] y = Neg(b_dequantized) }"
+    )
+    bitwise(SinkDequantize(), before, after, rewrites=1)
