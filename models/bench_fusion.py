@@ -23,20 +23,25 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import numpy as np
 import onnx
 from bench import BenchError, Entry, chosen, commit, entries, machine, versions
 from bench_process import ROOT, one_line
 from bench_tables import BlockError
 from bench_worker import LATENCY_SAMPLES, load, opened
 
+from onnxq import registry
 from onnxq.config.job import Job
 from onnxq.driver import quantize
 from onnxq.errors import OnnxqError
+from onnxq.ir.load import from_proto
 from onnxq.ir.load import load as load_model
+from onnxq.ir.save import to_bytes
 from onnxq.plan.check import check
 from onnxq.runtime.observe import node_runs
 from onnxq.runtime.session import Level, Session, optimized
 from onnxq.targets.target import load_target
+from onnxq.testing import default_context
 from onnxq.validate.kernels import words
 from onnxq.validate.latency import measure
 
@@ -167,8 +172,38 @@ def _tensorrt(path: Path, sample: Mapping[str, Any]) -> dict[str, Any]:
     return {"q": ops[Q], "dq": ops[DQ], "broken": len(check(load_model(path), load_target("tensorrt")))}
 
 
+def conv_integer(seconds: float) -> dict[str, Any]:
+    """ConvInteger and the Q/DQ that it is made of against a float Conv (64 to 64 channels, 3x3, 28x28), one thread."""
+    random = np.random.default_rng(0)
+    integers = random.integers(-127, 128, (64, 64, 3, 3)).astype(np.int8)
+    steps = np.linspace(0.001, 0.002, 64).astype(np.float32)
+    constants = {
+        "w": integers,
+        "sw": steps,
+        "zw": np.zeros(64, np.int8),
+        "wf": (integers * steps.reshape(-1, 1, 1, 1)).astype(np.float32),
+        "s": np.asarray(0.02, np.float32),
+        "z": np.asarray(120, np.uint8),
+    }
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[1,64,28,28] x) => (float[1,64,28,28] y)'
+    conv = "y = Conv <pads = [1, 1, 1, 1]>"
+    q = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear <axis = 0> (w, sw, zw)"
+    protos = [onnx.parser.parse_model(f"{head} {{ {body} }}") for body in (f"{conv} (x, wf)", f"{q} {conv} (d, v)")]
+    for proto in protos:
+        read = {name for node in proto.graph.node for name in node.input}
+        tensors = [onnx.numpy_helper.from_array(v, k) for k, v in constants.items() if k in read]
+        proto.graph.initializer.extend(tensors)
+    reference, qdq = (proto.SerializeToString() for proto in protos)
+    model = from_proto(protos[1])
+    fuse_conv = registry.load(registry.PASSES, "fuse-conv-integer")()
+    assert fuse_conv.run(model.graph, default_context()).rewrites == 1
+    sample = {"x": random.normal(0, 1.5, (1, 64, 28, 28)).astype(np.float32)}
+    sides = {"Q/DQ": qdq, "ConvInteger": to_bytes(model)}
+    return {k: asdict(measure(reference, v, [sample], threads=1, budget_seconds=seconds)) for k, v in sides.items()}
+
+
 def markdown(found: Mapping[str, Any]) -> str:
-    """Two tables: the fusions, and the file for TensorRT."""
+    """The fusions, the files for TensorRT, and what ConvInteger costs."""
     head = ("model", "graph", "heavy int", "heavy float", "QLinear", "moves int", "Q", "DQ", "converted", "time")
     lines = [_line(head), _line(["---", "---"] + ["---:"] * (len(head) - 2))]
     for name, one in found["models"].items():
@@ -184,6 +219,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     for name, one in found["models"].items():
         if "error" not in one:
             lines.append(_line([name, *(str(one["tensorrt"][k]) for k in ("q", "dq", "broken"))]))
+    if found["conv_integer"]:
+        lines += ["", _line(("one Conv with a float result", "time / float")), _line(["---", "---:"])]
+        lines += [_line([kind, _ratio(latency)]) for kind, latency in found["conv_integer"].items()]
     versions_ = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     place = f"{found['machine']['cpu']}, {found['machine']['cores']} cores; {versions_}"
     lines += ["", f"{place}; {found['settings']['samples']} calibration samples; commit {found['commit']}."]
@@ -232,6 +270,7 @@ def bench(settings: Settings, names: Sequence[str], out: Path) -> dict[str, Any]
         "machine": machine(),
         "versions": versions(),
         "commit": commit(),
+        "conv_integer": conv_integer(settings.seconds) if settings.seconds else {},
         "models": {},
     }
     out.mkdir(parents=True, exist_ok=True)

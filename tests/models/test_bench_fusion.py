@@ -37,6 +37,7 @@ def _found(**latency: Any) -> dict[str, Any]:
         "machine": {"cpu": "a CPU", "cores": 2},
         "versions": {"onnx": "1"},
         "commit": "abc",
+        "conv_integer": {"ConvInteger": latency} if latency else {},
         "models": {
             "m": {**one, "tensorrt": tensorrt, "latency": latency or None},
             "n": {"error": "it does not load"},
@@ -50,7 +51,14 @@ def test_tables() -> None:
     assert "|  | ORT, all | 2 | 1 | 3 | 4 | 5 | 6 | 7.0 k |  |" in text
     assert "| n | it does not load |" in text
     assert "| m | 8 | 9 | 0 |" in text
+    assert "| ConvInteger | 0.800 (0.500–1.000), noisy |" in text
     assert "| m | ours | 2 | 1 | 3 | 4 | 5 | 6 | 7.0 k |  |" in bench.markdown(_found())
+
+
+def test_what_conv_integer_costs_is_measured() -> None:
+    found = bench.conv_integer(0.01)
+    assert list(found) == ["Q/DQ", "ConvInteger"]
+    assert all(one["pairs"] >= 5 and one["speedup"] > 0 for one in found.values())
 
 
 def test_the_page_takes_the_tables(tmp_path: Path) -> None:
