@@ -11,14 +11,13 @@ import importlib
 import json
 import os
 import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import coverage
 import pytest
 from _pytest.runner import runtestprotocol
 from mutants import Mutant, install
@@ -88,15 +87,21 @@ class Loop:
         if child == 0:
             os.close(reader)
             _silence()
+            watch = coverage.Coverage(data_file=None, config_file=False, include=[f"{self.folder}/*"])
             result: list[Any] = []
-            for item in items:
-                lines: dict[str, set[int]] = {}
+            watch.start()
+            for index, item in enumerate(items):
+                watch.switch_context(str(index))
                 start = time.process_time()
-                sys.settrace(_tracer(str(self.folder), lines))
                 reports = runtestprotocol(item, log=False, nextitem=None)
-                sys.settrace(None)
                 bad = [r.longreprtext for r in reports if r.failed]
-                result.append([{f: sorted(s) for f, s in lines.items()}, time.process_time() - start, bad])
+                result.append([{}, time.process_time() - start, bad])
+            watch.stop()
+            data = watch.get_data()
+            for file in data.measured_files():
+                for line, contexts in data.contexts_by_lineno(file).items():
+                    for index in filter(None, contexts):
+                        result[int(index)][0].setdefault(Path(file).name, []).append(line)
             with os.fdopen(writer, "w") as stream:
                 json.dump(result, stream)
             os._exit(0)
@@ -138,22 +143,6 @@ class Loop:
             raise RuntimeError(f"this mutant can't be installed: {self.mutants[index].key}")
         if code == SURVIVED:
             alive.add(index)
-
-
-def _tracer(folder: str, lines: dict[str, set[int]]) -> Callable[..., Any]:
-    """Collects the executed lines of the files of one folder."""
-
-    def local(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
-        if event == "line":
-            lines.setdefault(os.path.basename(frame.f_code.co_filename), set()).add(frame.f_lineno)  # noqa: PTH119 - runs per line
-        return local
-
-    def enter(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
-        if frame.f_code.co_filename.startswith(folder):
-            return local(frame, "line", None)
-        return None
-
-    return enter
 
 
 def _silence() -> None:

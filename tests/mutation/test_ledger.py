@@ -47,6 +47,14 @@ def test_the_list_speaks_of_recorded_files_and_the_figures_agree() -> None:
         assert row["justified"] == sum(key[0] == name for key in listed), name
 
 
+def test_the_page_gives_the_recorded_figures(root: Path) -> None:
+    record = yaml.safe_load((HERE / "record.yaml").read_text(encoding="utf-8"))
+    made, killed, justified = (sum(row[k] for row in record.values()) for k in ("mutants", "killed", "justified"))
+    page = " ".join((root / "docs" / "mutation.md").read_text(encoding="utf-8").split())
+    line = f"{len(record)} files, {made} mutants: {killed} killed, {justified} survive and are justified"
+    assert line in page, f"docs/mutation.md must say: {line}"
+
+
 def test_a_pass_is_judged_by_its_own_tests() -> None:
     assert judges("cancel_dq_q.py") == {"test_cancel_dq_q.py"}
     assert judges("_qdq.py") is None
