@@ -82,6 +82,16 @@ def files_digest(files: Iterable[Path]) -> str:
     return digest([[path.name, once(path)] for path in files])
 
 
+def changed_since(date: float, files: Iterable[Path]) -> bool:
+    """Was any file written, renamed or touched after a date (seconds since 1970)? The inode's own time tells, which
+    nobody can set back.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    return any(path.stat().st_ctime > date for path in set(files))
+
+
 @functools.cache
 def own_digest() -> str:
     """A hash of the source of everything that statistics depend on, so that a change of onnxq makes new keys."""

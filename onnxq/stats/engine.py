@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from onnxq.data.sample import Dataset
@@ -18,7 +17,7 @@ from onnxq.errors import CalibrationError
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.progress import Progress, Silent
-from onnxq.stats.cache import Cache, digest, files_digest
+from onnxq.stats.cache import Cache, changed_since, default_folder, digest, files_digest
 from onnxq.stats.checkpoint import SECONDS, Piece, Pieces
 from onnxq.stats.collect import collect
 from onnxq.stats.observers import SUBSET, Histogram, MinMax
@@ -118,7 +117,7 @@ def calibrate(
         CalibrationError: see `collect`; a worker that died.
         UsageError: the samples cannot be opened by other processes.
     """
-    begun = time.monotonic()
+    begun, date = time.monotonic(), time.time()
     hashed = model_hash(model)
     identity = data_digest(data) if cache is not None else None
     what = _What(
@@ -156,7 +155,12 @@ def calibrate(
     total = pieces.whole()
     total = replace(total, model_hash=hashed, shapes=dict(sorted({**what.shapes, **total.shapes}.items())))
     if cache is not None and key is not None:
-        cache.put(key, total)
+        identity_now: Any = getattr(data, "identity", None)
+        if identity_now is not None and changed_since(date, identity_now()[1]):
+            key = None
+            notes.append("Samples changed while they were read: nothing was kept in the cache.")
+        else:
+            cache.put(key, total)
         pieces.clear()
     return Outcome(
         statistics=total,
@@ -229,7 +233,8 @@ def _spread(
     cache: Cache | None,
 ) -> None:
     everywhere = isinstance(executor, Pool) and executor.cluster is not None
-    seen: Path | None = cache.folder / "models" if cache is not None and everywhere else None
+    # other machines see what is in the shared folder, whether or not statistics are kept there
+    seen = (cache.folder if cache is not None else default_folder()) / "models" if everywhere else None
     opened = executor.open() if isinstance(executor, Pool) else contextlib.nullcontext((executor, slots_of(executor)))
     sent = pickled(data)
     with shared_file(what.model, seen) as path, opened as (pool, slots):

@@ -27,7 +27,7 @@ from onnxq.progress import Progress, Silent
 from onnxq.provider import Options, PlanProvider, first_samples, unmatched
 from onnxq.quantization import load_float, make_calibrators
 from onnxq.runtime.session import Level, Session
-from onnxq.stats.cache import Cache, Request, digest, file_digest, folder_digest
+from onnxq.stats.cache import Cache, Request, changed_since, digest, file_digest, folder_digest
 from onnxq.stats.calibrator import AUTO
 from onnxq.stats.checkpoint import SECONDS
 from onnxq.stats.engine import Outcome
@@ -67,7 +67,7 @@ def calibrate(
     Raises:
         OnnxqError: one sentence for whatever the user can mend.
     """
-    begun = time.monotonic()
+    begun, date = time.monotonic(), time.time()
     source = job.data.calib
     if source is None:
         raise UsageError("there is nothing to calibrate with: give --calib DATA, or data.calib in the job file")
@@ -92,7 +92,7 @@ def calibrate(
     if output is not None:
         outcome.statistics.save(output)
     if means.cache is not None and asked is not None and outcome.key is not None:
-        request = _request(job, pipeline, data, outcome.key)
+        request = _request(job, pipeline, data, outcome.key, date)
         if request is not None:
             means.cache.remember(asked, request)
     return Calibrated(
@@ -157,8 +157,8 @@ def _asked(job: Job) -> list[str]:
     return [repr(replace(heart, calibration=calibration, model=job.model.resolve())), str(job.base.resolve())]
 
 
-def _request(job: Job, pipeline: Pipeline, data: Dataset, entry: str) -> Request | None:
-    """What the command read. None if that changed on the way, or cannot be told."""
+def _request(job: Job, pipeline: Pipeline, data: Dataset, entry: str, date: float) -> Request | None:
+    """What the command read. None if that changed since the command began, or cannot be told."""
     assert job.data.calib is not None
     path = (job.base / Path(job.data.calib.path).expanduser()).resolve()
     told: Any = data
@@ -170,6 +170,8 @@ def _request(job: Job, pipeline: Pipeline, data: Dataset, entry: str) -> Request
         elif hasattr(data, "digest"):
             functions[job.data.calib.path] = _function_digest(job)
         else:
+            return None
+        if changed_since(date, files):
             return None
         return Request(
             files={str(file): file_digest(file) for file in sorted(files)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,21 @@ def test_function_data_is_cached_by_what_it_makes(place: Path, onnxq: Any) -> No
     assert json.loads(onnxq(*command).out)["cached"]
     (place / "other.py").write_text(source.replace("i + 1", "i + 2"))
     assert not json.loads(onnxq("calibrate", "m.onnx", "--calib", "other.py:make", "--json").out)["cached"]
+
+
+def test_two_processes_at_once_do_no_harm(place: Path, onnxq_process: Any, own_cache: Path) -> None:
+    def run(name: str) -> Any:
+        return onnxq_process("calibrate", "m.onnx", "--calib", "s.npz", "--checkpoint", 0, "-o", name)
+
+    with ThreadPoolExecutor(2) as both:
+        done = list(both.map(run, ["a.npz", "b.npz"]))
+    assert [d.code for d in done] == [0, 0], [d.err for d in done]
+    assert (place / "a.npz").read_bytes() == (place / "b.npz").read_bytes()
+    third = run("c.npz")
+    assert "from the cache" in third.out
+    assert third.complaints == []
+    assert (place / "c.npz").read_bytes() == (place / "a.npz").read_bytes()
+    assert len(list((own_cache / "entries").glob("*.npz"))) == 1
 
 
 def test_auto_without_samples_takes_one_method_and_says_so(place: Path, onnxq: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,39 @@ def test_a_run_that_fails_leaves_no_entry(place: Path) -> None:
     np.savez(place / "s.npz", image=images)
     with pytest.raises(CalibrationError, match="NaN in sample 2"):
         run(place, Cache(place / "cache"))
+    assert not (place / "cache" / "entries").exists()
+
+
+def test_samples_that_change_while_they_are_read_are_not_cached(place: Path) -> None:
+    class Changing:
+        """Writes its own file again when the last sample was read."""
+
+        def __init__(self) -> None:
+            self.data: Any = open_dataset(place / "s.npz", SPECS)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.data, name)
+
+        def __len__(self) -> int:
+            return len(self.data)
+
+        def part(self, start: int, stop: int) -> Any:
+            piece = self.data.part(start, stop)
+
+            class Part:
+                def __iter__(self) -> Iterator[Sample]:
+                    yield from piece
+                    later = time.time()
+                    while (place / "s.npz").stat().st_ctime <= later:  # clocks of file systems have steps
+                        save_samples(place / "s.npz", 6)
+
+            return Part()
+
+    data: Any = Changing()
+    cache = Cache(place / "cache")
+    done = calibrate(load(place / "m.onnx"), NAMES, data, threads=1, cache=cache)
+    assert done.key is None
+    assert done.notes == ("Samples changed while they were read: nothing was kept in the cache.",)
     assert not (place / "cache" / "entries").exists()
 
 
