@@ -74,7 +74,7 @@ TYPICAL = (
         "{n}q = QuantizeLinear({a}, s1, z1) {n}d = DequantizeLinear({n}q, s1, z1) {n}r = QuantizeLinear({n}d, s2, z2) "
         "{o} = DequantizeLinear({n}r, s2, z2)"
     ]
-    * 3,
+    * 4,
 )
 ALIGNED = (
     "{n}q = QuantizeLinear({a}, s1, i1) {n}d = DequantizeLinear({n}q, s1, i1) {n}g = Concat<axis = 2>({n}d) "
@@ -106,7 +106,7 @@ KINDS = (
     *FOREIGN,
     *FOREIGN[:4],
     *[FOREIGN[0]] * 4,
-    *FOREIGN[-2:] * 2,
+    *FOREIGN[-2:],
 )
 _BODIES = (
     "{o} = If(flag) <then_branch = {n}then () => (float[2,3,4] {n}y) {{ {inner} }}, "
