@@ -107,7 +107,7 @@ def product(g: Maker, x: str, _: str, form: int, how: int) -> str:
         return end(g, g.op("Neg", y), x, 0) if form & 32 else end(g, y, x, how)
     scale = list(np.linspace(0.00713, 0.01037, 8)) if form & 1 else 0.00817
     w = g.weight(8, 8, scale=scale, axis=0 if wrong else 1)
-    if form & 2:
+    if form % 4 == 3 or form % 8 == 6:
         odd = {"alpha": 0.5} if form % 8 == 6 else {}
         y = g.op("Gemm", x, w, *g.bias(8, scale, x, form >> 3 & 3), **odd)
     else:
@@ -196,7 +196,7 @@ def dynamic(g: Maker, x: str, y: str, form: int, how: int) -> str:
 
 def integers(g: Maker, x: str, y: str, form: int, how: int) -> str:
     """Integer ops as a file may have them: QLinearAdd, MatMulInteger, ConvInteger, moved integers; and near misses."""
-    kind, near = form % 4, form // 4 % 3 == 2
+    kind, near = form % 4, form // 4 % 2 == 1
     scale, zero = g.constant(0.0413), g.constant(117, "uint8")
     a, b = (g.op("QuantizeLinear", t, scale, zero) for t in (x, y))
     if kind == 0:
