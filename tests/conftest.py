@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import pytest
 from onnxq.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
+# modules copy the environment for their processes while they are imported: those share one folder
+_CACHES = tempfile.TemporaryDirectory(prefix="onnxq-caches-")
+os.environ["ONNXQ_CACHE_DIR"] = _CACHES.name
 PROGRESS = re.compile(r"[a-z ]+: \d+( of \d+)? \((took )?\d+ s, [\d.]+/s(, \d+ s left)?\)")
 
 
@@ -44,9 +48,9 @@ Command = Callable[..., Outcome]
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_cache(monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache for each test, and never the user's."""
-    folder = tmp_path_factory.getbasetemp() / "caches" / uuid.uuid4().hex
+    folder = Path(_CACHES.name) / uuid.uuid4().hex
     monkeypatch.setenv("ONNXQ_CACHE_DIR", str(folder))
     return folder
 
