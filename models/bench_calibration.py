@@ -139,21 +139,20 @@ def _peer(kind: str, job: Job, data: Dataset, folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _watch(found: dict[str, int]) -> None:
+def _watch(found: dict[str, int], end: threading.Event) -> None:
     """The largest anonymous memory, seen every 20 ms."""
     status = Path("/proc/self/status")
-    while True:
+    while status.is_file() and not end.wait(0.02):
         anonymous = re.search(r"^RssAnon:\s*(\d+) kB", status.read_text(), re.MULTILINE)
         found["anonymous"] = max(found["anonymous"], int(anonymous[1]) * 1024 if anonymous else 0)
-        time.sleep(0.02)
 
 
 def _child(arguments: argparse.Namespace) -> None:
     if hasattr(os, "sched_setaffinity"):  # ORT's calibrators offer no setting for threads: on one core they have one
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    found = {"anonymous": 0}
-    if Path("/proc/self/status").is_file():
-        threading.Thread(target=_watch, args=(found,), daemon=True).start()
+    found, end = {"anonymous": 0}, threading.Event()
+    watcher = threading.Thread(target=_watch, args=(found, end))
+    watcher.start()
     values: dict[str, Any]
     try:
         from bench_worker import load
@@ -162,6 +161,9 @@ def _child(arguments: argparse.Namespace) -> None:
             values = work(arguments.child, load(arguments.job, None, None), arguments.samples, Path(folder))
     except BaseException as error:  # the table says which error it was
         values = {"error": describe(error)}
+    finally:
+        end.set()
+        watcher.join()
     arguments.result.write_text(json.dumps({**values, **found, "peak_bytes": own_peak()}))
 
 

@@ -46,6 +46,9 @@ __all__ = ["BUDGET", "collect", "observe_shapes"]
 BUDGET = 100_000_000
 """Default bytes of fetched arrays of one sample."""
 
+MAP_FROM = 4_000_000
+"""Bytes of weights above which ORT gets a file to map, and not a message that it copies."""
+
 PREPACK_BELOW = 1 << 30
 """Weights of fewer bytes are prepacked by ORT (faster; doubles their memory)."""
 
@@ -268,7 +271,7 @@ class _Engine:
         return found
 
     def _open(self, model: Model, *, prepacking: bool) -> Session:
-        with runnable(model) as source:
+        with runnable(model, embed_limit=MAP_FROM) as source:
             session = Session(
                 source, level=Level.ALL, threads=self._threads, memory_pattern=False, prepacking=prepacking
             )
