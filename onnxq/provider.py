@@ -188,6 +188,10 @@ class PlanProvider:
             seconds=options.resources.seconds,
         )
         self.notes.extend(self.outcome.notes)
+        if self.outcome.cached:
+            self.notes.append("The statistics came from the cache; --no-cache collects them again.")
+        elif self.outcome.resumed:
+            self.notes.append(f"{self.outcome.resumed} samples had been run before: the run went on from a checkpoint.")
         return self.outcome.statistics
 
     def plan(self, graph: gs.Graph, method: str, keep_float: Sequence[str]) -> Plan:
