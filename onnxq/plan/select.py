@@ -168,8 +168,7 @@ class _Selector:
         a MatMul of matrices and the Add behind it, which is then integer only with a constant row as bias, and with
         nothing but a Q behind it if there is one.
         """
-        uses = self.facts.consumers[node.outputs[0].name]
-        if len(uses) > 1 and any(self._quantized_activation(use) for use in uses):
+        if any(map(self._quantized_activation, self.facts.consumers[node.outputs[0].name])):
             return True
         after = self.facts.only_edge(node.outputs[0])
         if node.op == "MatMul" and after is not None and after.op == "Add":
@@ -183,13 +182,14 @@ class _Selector:
             if joined.name in self.out.values and not all(map(self._is_integer, self.facts.consumers[joined.name])):
                 return True
             after = self.facts.only_edge(joined)
-        if after is None or after.op not in self.target.looked_through or after.outputs[0].name in self.out.values:
+        if after is None or after.op not in self.target.looked_through:
             return False
         readers = self.facts.consumers.get(after.outputs[0].name, [])
         return self.facts.only_edge(after.outputs[0]) is not None and all(r.node is not None for r in readers)
 
     def _quantized_activation(self, use: Consumer) -> bool:
-        """The runtime drops such an activation and then finds its Q beside other readers, the caller included."""
+        """A Relu or Clip with a Q that could not be absorbed: the runtime takes the Q for the op's own, but finds other
+        readers, the caller included, or a Clip that the Q does not make redundant."""
         node = use.node
         return (
             node is not None

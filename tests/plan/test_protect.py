@@ -142,6 +142,7 @@ def test_case_1_a_float_op_in_front_of_moves_and_a_q() -> None:
         ("r = Relu(m) y = Tanh(r)", "m y", True),
         ("r = Relu(m) y = MatMul(r, W)", "m y", True),
         ("s = Relu(m) r = Relu(m) y = MatMul(r, W)", "s y", True),
+        ("r = Clip(m, hi) y = MatMul(r, W)", "y", True),
         ("s = Tanh(m) r = Relu(m) t = MatMul(r, W) y = Mul(s, t)", "y", True),
         ("s = Tanh(x) r = Relu(m) t = MatMul(r, W) y = Mul(s, t)", "y", True),
         ("a = Add(m, b) r = Relu(a) y = Tanh(r)", "y", None),
@@ -160,7 +161,7 @@ def test_where_ort_wants_a_q_behind_a_matmul(op: str, tail: str, outputs: str, f
     Gemm of MatMul and Add, and runs that in float with a bias that is no constant row or with two kinds of readers.
     """
     typed = ", ".join(f"float[2,8] {o}" for o in outputs.split())
-    inits = "float[8,8] W = {0}, float lo = {-0.5}, float[8] b = {1,2,3,4,5,6,7,8}"
+    inits = "float[8,8] W = {0}, float lo = {-0.5}, float hi = {0.5}, float[8] b = {1,2,3,4,5,6,7,8}"
     result = quantize_text(f"{HEAD} g (float[2,8] x) => ({typed}) <{inits}> {{ m = {op}(x, W) {tail} }}")
     assert all(d.integer for d in result.plan.decisions.values() if d.op == op)
     assert not {"MatMul", "Gemm", "FusedGemm"} & set(result.kernels()), result.kernels()
