@@ -30,7 +30,7 @@ class Ranges(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group("ranges", cls=Ranges)
+@click.group("ranges", cls=Ranges, no_args_is_help=False)
 @debug_option
 def command() -> None:
     """Make ranges of statistics (onnxq ranges STATS --method M -o FILE), or compare two files of ranges."""

@@ -12,7 +12,7 @@ from onnxq.cli.calibrate import as_plain, show
 from onnxq.cli.main import debug_option
 
 
-@click.group("statistics")
+@click.group("statistics", no_args_is_help=False)
 def command() -> None:
     """Merge or show what onnxq calibrate wrote."""
 

@@ -234,6 +234,27 @@ def test_options_that_contradict(place: Path, onnxq: Any) -> None:
     assert '"percentile" is no setting' in onnxq("ranges", "st.npz", "--method", "mse", "--set", "percentile").sentence
 
 
+def test_a_group_without_a_command_is_one_sentence(onnxq: Any) -> None:
+    assert onnxq("ranges").sentence.startswith("missing command")
+    assert onnxq("statistics").sentence.startswith("missing command")
+    assert "did you mean 'merge'?" in onnxq("statistics", "merg").sentence.lower()
+
+
+def test_a_job_file_does_without_the_cache(place: Path, onnxq: Any, own_cache: Path) -> None:
+    job = "model: m.onnx\ndata: {calib: {path: s.npz}}\ncalibration: {cache: false}\n"
+    (place / "job.yaml").write_text(job)
+    for _ in range(2):
+        assert not json.loads(onnxq("calibrate", "--config", "job.yaml", "--json").out)["cached"]
+    assert not own_cache.exists()
+    assert not json.loads(onnxq("calibrate", "--config", "job.yaml", "--cache", "--json").out)["cached"]
+    assert json.loads(onnxq("calibrate", "--config", "job.yaml", "--cache", "--json").out)["cached"]
+
+
+def test_a_cluster_that_is_not_there(place: Path, onnxq: Any) -> None:
+    said = onnxq("calibrate", "m.onnx", "--calib", "s.npz", "--cluster", "nonsense://x")
+    assert (said.code, said.sentence.startswith("no Dask scheduler answers at nonsense://x")) == (2, True)
+
+
 def test_ranges_are_printed_and_settings_count(place: Path, onnxq: Any) -> None:
     onnxq("calibrate", "m.onnx", "--calib", "s.npz", "-o", "st.npz")
     (place / "r.json").write_text(onnxq("ranges", "st.npz", "--method", "percentile", "--set", "percentile=90").out)
