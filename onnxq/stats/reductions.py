@@ -74,20 +74,23 @@ class Reductions:
         inputs = {t.name: known.get(t.name, (None, None))[1] for t in graph.inputs}
         self._given = {n: s for n, s in inputs.items() if s is not None}
         self._symbols = {d for s in self._given.values() for d in s if isinstance(d, str)}
-        self._groups: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        self._groups: dict[int, list[tuple[str, int, str]]] = {}  # rank -> (kind, tap, tensor)
         self._ranked: dict[str, str] = {}  # tap of known rank -> its shape
         self._unranked: dict[str, str] = {}
         self._cached: tuple[bytes, tuple[tuple[int, ...], ...], NDArray[np.int64]] | None = None
         summed = set(guards(graph, self.taps, {n: s for n, (_, s) in known.items()}))
         parts = [self._of(name, summed) for name in self.taps]
         self.nodes = [node for part in reversed(parts) for node in part]
-        self._vectors: list[tuple[str, list[int], str]] = []
-        for (kind, rank), members in self._groups.items():
-            whole = self._join(f"{kind}_{rank}", [name for name, _ in members])
-            self._vectors.append((kind, [i for _, i in members], whole))
         self._shape_vector = self._join("shapes", list(self._ranked.values())) if self._ranked else ""
-        self.outputs = [whole for *_, whole in self._vectors]
-        self.outputs += [n for n in (self._shape_vector, *self._unranked.values()) if n]
+        # One Concat for all kinds of a rank, the one with most members last: ONNX Runtime orders its run from there, and a
+        # reduction runs next to the op before it, while its input is in the cache. Otherwise those of all taps run at
+        # the end (measured on EfficientNet-Lite0: 1.4 instead of 1.1 times a plain run, and 20 MB more).
+        self._vectors: list[tuple[list[tuple[str, int]], str]] = []
+        for rank, members in sorted(self._groups.items(), key=lambda item: len(item[1])):
+            whole = self._join(f"numbers_{rank}", [name for *_, name in members])
+            self._vectors.append(([(kind, place) for kind, place, _ in members], whole))
+        self.outputs = [n for n in (self._shape_vector, *self._unranked.values()) if n]
+        self.outputs += [whole for _, whole in self._vectors]
 
     def read(self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> Found:
         """The numbers of one run.
@@ -96,13 +99,10 @@ class Reductions:
             inputs: of that run.
             found: output name -> array.
         """
-        values = {
-            "min": np.zeros(len(self.taps), dtype=np.float32),
-            "max": np.zeros(len(self.taps), dtype=np.float32),
-            "sum": np.zeros(len(self.taps), dtype=np.float32),
-        }
-        for kind, places, name in self._vectors:
-            values[kind][places] = found[name].reshape(-1)
+        values = {kind: np.zeros(len(self.taps), dtype=np.float32) for kind in ("min", "max", "sum")}
+        for members, name in self._vectors:
+            for (kind, place), number in zip(members, found[name].reshape(-1), strict=True):
+                values[kind][place] = number
         low, high = values["min"], values["max"]
         shapes, count = self._shapes(inputs, found)
         empty = count == 0
@@ -153,7 +153,7 @@ class Reductions:
             one = gs.Constant(self._new(f"{name}_{kind}_one"), np.array([1], dtype=np.int64))
             nodes.append(self._node("Reshape", [gs.Variable(reduced), one], flat))
             reduced = flat
-        self._groups.setdefault((kind, rank), []).append((reduced, self._index[name]))
+        self._groups.setdefault(rank, []).append((kind, self._index[name], reduced))
         return nodes
 
     def _node(self, op: str, inputs: list[gs.Tensor], output: str, **attrs: int) -> gs.Node:
