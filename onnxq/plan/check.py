@@ -192,12 +192,20 @@ def _bias_range(view: _View) -> Iterator[Violation]:
 def _float_weights(view: _View) -> Iterator[Violation]:
     """No float weight between quantized data and a quantized result: ONNX Runtime would round it to int8."""
     for node in view.conversions("Conv", "ConvTranspose", "Gemm"):
-        data = _behind(view, node, 0)
+        data = _pushed_in_front(view, node)
         if data is None or view.facts.constant(node.inputs[1]) is None or not _quantized_behind(view, node):
             continue
         scale = view.scale(data)
         if scale is not None and scale.size == 1:  # with one per channel it is left alone
             yield Violation("float-weights", node.name, "its weight is float, and ONNX Runtime would round it to int8")
+
+
+def _pushed_in_front(view: _View, node: gs.Node) -> Any:
+    """The DQ that the first input reads, or that ONNX Runtime pushes there over moves; or None."""
+    before = view.facts.producer.get(node.inputs[0].name)
+    while before is not None and before.op in view.target.pushed_through:
+        before = view.facts.producer.get(before.inputs[0].name)
+    return before if before is not None and before.op == DQ else None
 
 
 def _quantized_behind(view: _View, node: gs.Node) -> bool:

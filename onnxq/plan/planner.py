@@ -90,11 +90,8 @@ def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> 
     for node in facts.graph.nodes:
         if node.name not in chosen.integer:
             continue
-        if reader := _unsafe_reader(facts, target, node, chosen):
-            out[chosen.absorbed.get(node.name, node.name)] = (
-                f"a body of If, Loop or Scan reads the {reader} behind it: ONNX Runtime aborts on that when it is "
-                "quantized"
-            )
+        if reason := _unsafe_reader(facts, target, node, chosen):
+            out[chosen.absorbed.get(node.name, node.name)] = reason
             continue
         if node.name in chosen.absorbed:
             continue
@@ -136,7 +133,7 @@ def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> 
 
 
 def _unsafe_reader(facts: Facts, target: Target, node: gs.Node, chosen: Selection) -> str:
-    """The op that must not read this integer op's result in 8 bits; "" if there is none."""
+    """Why a float op must not read this integer op's result in 8 bits; "" if all may."""
     if not target.outputs:
         return ""
     any_encoding = affine(0.0, 1.0, target.activation)
@@ -145,8 +142,9 @@ def _unsafe_reader(facts: Facts, target: Target, node: gs.Node, chosen: Selectio
             reader = use.node
             if reader is None or use.path or reader.name in chosen.integer:
                 continue
-            if protect.form(facts, target, reader, use.slot, chosen.values, any_encoding) is None:
-                return str(reader.op)
+            form = protect.form(facts, target, reader, use.slot, chosen.values, any_encoding)
+            if isinstance(form, str):
+                return form
     return ""
 
 
@@ -348,7 +346,7 @@ class _Planner:
         if node is None or node.name in self.chosen.integer:
             return encoding
         safe = protect.form(self.facts, self.target, node, slot, self.values, encoding)
-        assert safe is not None, "vetoed"
+        assert isinstance(safe, Affine), "vetoed"
         return safe
 
     # why

@@ -3,9 +3,10 @@ per-axis with equal scales, which has the same values.
 
 1. A Conv, ConvTranspose or Gemm that stays float between a scalar DQ and a Q: its float weights would be quantized
    per tensor, behind our back (WeightBiasQuantization).
-2. A chain of moves (MaxPool, Reshape ...) that a body of If, Loop or Scan reads: a scalar DQ in front of it is pushed
-   through the chain, and where the only reader is a body, ORT 1.31 aborts the process (QDQPropagation).
-   Where no axis has a size that the weights fix, the op that makes the tensor stays float.
+2. A chain of moves (MaxPool, Reshape ...): a scalar DQ in front of it is pushed through the chain (QDQPropagation).
+   Where such an op as in 1 reads the chain, its weights would be quantized; where a body of If, Loop or Scan is the
+   only reader, ORT 1.31 aborts the process. Where no axis has a size that the weights fix, the op that makes the
+   tensor stays float.
 3. A Q behind a chain of moves is pulled forward over them, even over a graph output that only they read: what the
    caller gets is then quantized, and cut by a Relu that ORT fused into the Q. Nothing reads such a chain in 8 bits.
 """
@@ -33,8 +34,8 @@ _KEEPS_CHANNELS = frozenset(
 
 def form(
     facts: Facts, target: Target, node: gs.Node, slot: int, values: Collection[str], encoding: Affine
-) -> Affine | None:
-    """The encoding in which a float op reads an 8-bit tensor; None if there is no safe one.
+) -> Affine | str:
+    """The encoding in which a float op reads an 8-bit tensor; the reason if there is no safe one.
 
     Args:
         node: the float op; `slot` its input.
@@ -43,9 +44,9 @@ def form(
     if slot != 0:
         return encoding
     per_axis = facts.graph.opset >= PER_CHANNEL_OPSET
-    if _captured_behind(facts, target, node):
+    if danger := _behind_moves(facts, target, node, values):
         axis = _fixed_axis(facts, node.inputs[0]) if per_axis else None
-        return None if axis is None else _per_axis(encoding, axis)
+        return danger if axis is None else _per_axis(encoding, axis)
     if (
         per_axis
         and target.protect_float_weights
@@ -93,21 +94,32 @@ def _quantized_behind(facts: Facts, target: Target, node: gs.Node, values: Colle
 # case 2
 
 
-def _captured_behind(facts: Facts, target: Target, node: gs.Node) -> bool:
+def _behind_moves(facts: Facts, target: Target, node: gs.Node, values: Collection[str]) -> str:
+    """What goes wrong where a DQ is pushed to through the chain of moves that begins with `node`; "" if nothing."""
     if node.op not in target.pushed_through:
-        return False
+        return ""
     seen = {id(node)}
     queue = [node]
     while queue:
         for tensor in queue.pop().outputs:
             for use in facts.consumers.get(tensor.name, []):
                 if use.path:
-                    return True
+                    return (
+                        f"a body of If, Loop or Scan reads the {node.op} behind it: ONNX Runtime aborts on that when "
+                        "it is quantized"
+                    )
                 after = use.node
-                if after is not None and use.slot == 0 and after.op in target.pushed_through and id(after) not in seen:
+                if after is None or use.slot != 0:
+                    continue
+                if target.protect_float_weights and _weights_at_risk(facts, target, after, values) is not None:
+                    return (
+                        f"{after.op} {after.name} reads it behind moves: ONNX Runtime would round the float weights of "
+                        "that to int8"
+                    )
+                if after.op in target.pushed_through and id(after) not in seen:
                     seen.add(id(after))
                     queue.append(after)
-    return False
+    return ""
 
 
 def _fixed_axis(facts: Facts, tensor: Any) -> Axis | None:

@@ -133,6 +133,36 @@ def test_case_1_a_float_op_in_front_of_moves_and_a_q() -> None:
     loads_and_agrees(result)
 
 
+@pytest.mark.parametrize(
+    ("moves", "protected"),
+    [
+        ("t = Transpose<perm = [0,1,3,2]>(a)", True),
+        ("s = Transpose<perm = [0,1,3,2]>(a) t = MaxPool<kernel_shape = [1,1]>(s)", True),
+        ("t = Neg(a)", False),
+        ("t = DepthToSpace<blocksize = 1>(a)", False),
+    ],
+)
+def test_case_2_a_float_op_behind_moves_keeps_its_weights(moves: str, protected: bool) -> None:
+    """The DQ is pushed over the moves up to the ConvTranspose, whose weights ORT would take: found by seed 710."""
+    pads = "<pads=[1,1,1,1]>"
+    body = f"a = Conv {pads} (x, W) {moves} d = ConvTranspose {pads} (t, W) y = Conv {pads} (d, W)"
+    source = f"{HEAD} g (float[1,4,8,8] x) => (float[1,4,8,8] y) <float[4,4,3,3] W = {{0}}> {{ {body} }}"
+    result = quantize_text(source, constants=WEIGHTS)
+    assert axes(result, "a") == [1 if protected else None]
+    loads_and_agrees(result)
+
+
+def test_case_2_without_an_axis_of_fixed_size_the_reason_names_the_op_with_float_weights() -> None:
+    pads = "<pads=[1,1,1,1]>"
+    body = f"a = Conv {pads} (x, W) j = Concat <axis = 0> (a, a) z = Conv {pads} (j, W) "
+    body += f"t = Transpose<perm = [0,1,3,2]>(j) d = ConvTranspose {pads} (t, W) y0 = Conv {pads} (d, W) y = Add(y0, z)"
+    source = f"{HEAD} g (float[1,4,8,8] x) => (float[2,4,8,8] y) <float[4,4,3,3] W = {{0}}> {{ {body} }}"
+    result = quantize_text(source, constants=WEIGHTS)
+    decision = next(d for d in result.plan.decisions.values() if d.op == "Concat")
+    assert not decision.integer and "would round the float weights" in decision.reason
+    loads_and_agrees(result)
+
+
 @pytest.mark.parametrize("op", ["MatMul", "Gemm"])
 @pytest.mark.parametrize(
     ("tail", "outputs", "forced"),
