@@ -83,8 +83,8 @@ class Reductions:
         self.nodes = [node for part in reversed(parts) for node in part]
         self._shape_vector = self._join("shapes", list(self._ranked.values())) if self._ranked else ""
         # One Concat for all kinds of a rank, the one with most members last: ONNX Runtime orders its run from there,
-        # and a reduction runs next to the op before it, while its input is in the cache. Otherwise those of all taps run at
-        # the end (measured on EfficientNet-Lite0: 1.4 instead of 1.1 times a plain run, and 20 MB more).
+        # and a reduction runs next to the op before it, while its input is in the cache. Otherwise those of all taps
+        # run at the end (measured on EfficientNet-Lite0: 1.4 instead of 1.1 times a plain run, and 20 MB more).
         self._vectors: list[tuple[list[tuple[str, int]], str]] = []
         for rank, members in sorted(self._groups.items(), key=lambda item: len(item[1])):
             whole = self._join(f"numbers_{rank}", [name for *_, name in members])
