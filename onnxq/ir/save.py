@@ -362,10 +362,12 @@ def _write(model: Model, path: Path, data_path: Path | None, *, link: bool = Fal
             for piece in _stream(model, external):
                 file.write(piece)
             file.flush()
-            os.fsync(file.fileno())
+            if not link:  # what is only run for a moment need not survive a crash
+                os.fsync(file.fileno())
         if external is not None:
             external.file.flush()
-            os.fsync(external.file.fileno())
+            if not link:
+                os.fsync(external.file.fileno())
     finally:
         if external is not None:
             external.file.close()
