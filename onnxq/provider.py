@@ -42,6 +42,10 @@ WITHOUT_SAMPLES = "mixed"
 """What `auto` takes if there are statistics and no samples to try methods on."""
 
 
+FIRST = 2
+"""Samples on which shapes are observed; on the first of them, runs are compared."""
+
+
 @dataclass
 class Timing:
     """Seconds by stage, in the order they ran."""
@@ -107,6 +111,8 @@ class PlanProvider:
         model: prepared; its graph is what the passes edit.
         data: calibration samples; None only with statistics or ranges that were made before.
         unused: patterns of nodes to keep float that fitted nothing in the model as it was loaded.
+        first: the first samples of `data`, if they were read before.
+        exact: what the model gives on the first of them, if it was run before with optimizations off.
     """
 
     def __init__(
@@ -116,13 +122,16 @@ class PlanProvider:
         options: Options,
         *,
         unused: Sequence[str] = (),
+        first: Sequence[Sample] = (),
+        exact: Mapping[str, NDArray[Any]] | None = None,
         timing: Timing | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.model, self.data, self.options, self.unused = model, data, options, unused
         self.timing, self.progress = timing or Timing(), progress or Silent()
-        self.first = first_samples(data, 2) if data is not None else made_up_samples(model)
-        self.exact = self._literally() if self.first else None
+        read = list(first)
+        self.first = read or (first_samples(data, FIRST) if data is not None else made_up_samples(model))
+        self.exact = exact if exact is not None or not self.first else self._literally()
         self.shapes: Mapping[str, tuple[int | str, ...]] = {}
         self.statistics: Statistics | RangeTable | None = options.given
         self.outcome: Outcome | None = None

@@ -19,10 +19,10 @@ from onnxq.ir.model import Model
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.crash import Crash
 from onnxq.pipeline.manager import Hook, Run, run_pipeline
-from onnxq.pipeline.prepare import prepare
+from onnxq.pipeline.prepare import Literally, prepare
 from onnxq.plan.plan import Plan
 from onnxq.progress import Progress
-from onnxq.provider import Options, PlanProvider, Timing, first_samples, unmatched
+from onnxq.provider import FIRST, Options, PlanProvider, Timing, first_samples, unmatched
 from onnxq.stats.calibrator import AUTO, Calibrator
 from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics
@@ -111,17 +111,29 @@ def quantize_model(
     """
     timing = Timing()
     source = model.source
-    first = first_samples(data, 1)[0].inputs if data is not None else None
+    first = first_samples(data, FIRST) if data is not None else []
+    inputs = first[0].inputs if first else None
+    literally = Literally()
     unused = unmatched(model.graph, options.keep_float)
     with timing.stage("convert"):
-        model = prepare(model, options.target, first, keep_overridable=options.keep_overridable)
+        model = prepare(model, options.target, inputs, keep_overridable=options.keep_overridable, run=literally)
+        exact = literally.take(model)
     if model.opset < 10:
         raise ModelError(
             f"the model stays at opset {model.opset}, because its converted form differs or cannot be "
             "made, but QuantizeLinear needs "
             f"opset 10: export it again at opset 13 or later"
         )
-    provider = PlanProvider(model, data, options, unused=unused, timing=timing, progress=progress)
+    provider = PlanProvider(
+        model,
+        data,
+        options,
+        unused=unused,
+        first=first,
+        exact=exact if first else None,  # without samples, the provider makes up inputs of its own
+        timing=timing,
+        progress=progress,
+    )
     context = Context(
         target=options.target,
         keep_float=options.keep_float,
@@ -132,7 +144,7 @@ def quantize_model(
     def reproduce() -> Model:
         assert source is not None
         again = load_float(source, keep_overridable=options.keep_overridable)
-        return prepare(again, options.target, first, keep_overridable=options.keep_overridable)
+        return prepare(again, options.target, inputs, keep_overridable=options.keep_overridable)
 
     leave = Crash(crash, options.pipeline, context, reproduce) if crash is not None and source is not None else None
     with timing.stage("passes"):

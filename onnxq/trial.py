@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,9 @@ MARGIN = 1.0
 
 BEHIND = 3.0
 """dB behind the best after the first round from which a method is tried no further."""
+
+KEPT = 24 << 20
+"""Bytes of weights up to which the models of the first round stay loaded for the second."""
 
 WORST, BEST = -20.0, 60.0
 """dB between which samples are told apart: beyond, an output is lost, or as good as equal."""
@@ -54,17 +59,19 @@ def choose(
     rounds = [samples[::2], samples[1::2]]
     scores: dict[str, list[float]] = {n: [] for n in names}
     left = names
+    models = _Models(threads, keep=weight_bytes(model) <= KEPT)
     exact: list[dict[str, Any]] = []
     for some in rounds:
         if not some or len({plans[n].key for n in left}) == 1:
             break
-        exact = _outputs(model, some, threads)
+        exact = models.outputs("float", lambda: model, some)
         seen: dict[object, float] = {}
         for name in left:
-            key = plans[name].key
-            if key not in seen:
-                seen[key] = _nearness(exact, _outputs(_inserted(model, context, plans[name]), some, threads))
-            scores[name].append(seen[key])
+            plan = plans[name]
+            if plan.key not in seen:
+                got = models.outputs(plan.key, partial(_inserted, model, context, plan), some)
+                seen[plan.key] = _nearness(exact, got)
+            scores[name].append(seen[plan.key])
         best = max(scores[n][-1] for n in left)
         left = [n for n in left if scores[n][-1] > best - BEHIND]
     means = {n: float(np.mean(scores[n])) if scores[n] else 0.0 for n in names}
@@ -85,11 +92,26 @@ def _inserted(model: Model, context: Context, plan: Plan) -> Model:
     return trial
 
 
-def _outputs(model: Model, samples: Sequence[Sample], threads: int | None) -> list[dict[str, Any]]:
-    """What ORT computes; the session is gone on return, so that there is never more than one."""
-    with runnable(model) as source:
-        session = Session(source, threads=threads)
-    return [session.run(s.inputs) for s in samples]
+class _Models:
+    """The models that are compared, as sessions.
+
+    Args:
+        keep: they stay for the next round; else there is never more than one.
+    """
+
+    def __init__(self, threads: int | None, *, keep: bool) -> None:
+        self.threads, self.keep = threads, keep
+        self.sessions: dict[object, Session] = {}
+
+    def outputs(self, key: object, make: Callable[[], Model], samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """What ORT computes with the model of this key, which `make` makes unless it is there."""
+        session = self.sessions.get(key)
+        if session is None:
+            with runnable(make()) as source:
+                session = Session(source, threads=self.threads)
+            if self.keep:
+                self.sessions[key] = session
+        return [session.run(s.inputs) for s in samples]
 
 
 def _nearness(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
@@ -127,5 +149,11 @@ def _floats(value: Any) -> list[NDArray[np.float64]]:
 
 
 def _spread(data: Dataset, count: int) -> list[Sample]:
-    wanted = set(spread(len(data), count))
-    return [sample for position, sample in enumerate(data) if position in wanted]
+    """`count` samples, evenly spread; the others are not read where the data set can do without."""
+    wanted = spread(len(data), count)
+    pick = getattr(data, "pick", None)
+    picked: Dataset | None = pick(wanted) if pick is not None else None
+    if picked is not None:
+        return list(picked)
+    chosen = set(wanted)
+    return [sample for position, sample in enumerate(itertools.islice(data, wanted[-1] + 1)) if position in chosen]

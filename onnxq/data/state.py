@@ -26,7 +26,7 @@ class WithState:
 
     def __init__(self, data: Dataset, state: Mapping[str, NDArray[Any]]) -> None:
         self.data, self.state = data, dict(state)
-        for name in ("identity", "digest", "part"):  # what only some data sets tell
+        for name in ("identity", "digest", "part", "pick"):  # what only some data sets tell
             if hasattr(data, name):
                 setattr(self, name, getattr(self, f"_{name}"))
 
@@ -66,6 +66,11 @@ class WithState:
         data: Any = self.data
         part = data.part(start, stop)
         return None if part is None else WithState(part, self.state)
+
+    def _pick(self, positions: Sequence[int]) -> WithState | None:
+        data: Any = self.data
+        picked = data.pick(positions)
+        return None if picked is None else WithState(picked, self.state)
 
     def _shown(self) -> list[tuple[str, str, tuple[int, ...]]]:
         return [(name, str(array.dtype), array.shape) for name, array in sorted(self.state.items())]

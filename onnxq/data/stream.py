@@ -107,6 +107,16 @@ class StreamDataset:
         piece._length = len(piece._chosen)
         return piece
 
+    def pick(self, positions: Sequence[int]) -> StreamDataset | None:
+        """The samples at these ascending positions, numbered anew; no others are read. None as for `part`."""
+        if self._skip_bad:
+            return None
+        picked = copy.copy(self)
+        picked._first = 0
+        picked._chosen = [self._chosen[position] for position in positions]
+        picked._length = len(picked._chosen)
+        return picked
+
     @property
     def description(self) -> str:
         total, used = len(self._source), len(self._chosen)

@@ -141,11 +141,14 @@ def run_pipeline(
     check_order(pipeline)
     run = Run()
     done: list[str] = []
+    known: str | None = None  # the hash of the graph behind the last pass, while nobody else had it in hand
     for position, step in enumerate(pipeline.steps):
         for need in sorted(step.body.needs):
             _provide(need, step, graph, context)
+        if hooks or step.body.needs:
+            known = None
         try:
-            result = _run_step(step, graph, context)
+            result, known = _run_step(step, graph, context, known)
             run.steps.append(result)
             for hook in hooks:
                 hook(step, graph, result)
@@ -156,13 +159,14 @@ def run_pipeline(
     return run
 
 
-def _run_step(step: Step, graph: gs.Graph, context: Context) -> StepResult:
+def _run_step(step: Step, graph: gs.Graph, context: Context, known: str | None) -> tuple[StepResult, str]:
     with paused_gc():
-        return _run_checked(step, graph, context)
+        return _run_checked(step, graph, context, known)
 
 
-def _run_checked(step: Step, graph: gs.Graph, context: Context) -> StepResult:
-    before = structural(graph)
+def _run_checked(step: Step, graph: gs.Graph, context: Context, known: str | None) -> tuple[StepResult, str]:
+    """What the pass did, and the hash of the graph behind it; `known` is the hash before it, if that is known."""
+    before = known if known is not None else structural(graph)
     start = time.perf_counter()
     try:
         report = step.body.run(graph, context)
@@ -171,12 +175,13 @@ def _run_checked(step: Step, graph: gs.Graph, context: Context) -> StepResult:
     except Exception as error:
         raise PassError(f"{type(error).__name__}: {error}") from error
     seconds = time.perf_counter() - start
-    changed = structural(graph) != before
+    after = structural(graph)
+    changed = after != before
     if changed and report.rewrites == 0:
         raise PassError("it changed the graph but reports no rewrite")
     if not changed and report.rewrites > 0:
         raise PassError(f"it reports {report.rewrites} rewrites but the graph is unchanged")
-    return StepResult(step.name, report, seconds, len(graph.nodes))
+    return StepResult(step.name, report, seconds, len(graph.nodes)), after
 
 
 def _provide(need: str, step: Step, graph: gs.Graph, context: Context) -> None:

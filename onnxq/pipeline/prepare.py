@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxq.ir import walk
 from onnxq.ir.model import Model
-from onnxq.ir.opset import convert
+from onnxq.ir.opset import Run, convert
 from onnxq.ir.save import runnable
 from onnxq.ir.shapes import infer
 from onnxq.runtime.session import Level, Session
@@ -18,14 +18,20 @@ from onnxq.targets.target import Target
 
 
 def prepare(
-    model: Model, target: Target, inputs: Mapping[str, NDArray[Any]] | None, *, keep_overridable: bool
+    model: Model,
+    target: Target,
+    inputs: Mapping[str, NDArray[Any]] | None,
+    *,
+    keep_overridable: bool,
+    run: Run | None = None,
 ) -> Model:
     """A loaded float model at the target's opset, with types and shapes written in: what the first pass sees.
 
     Args:
         inputs: of one sample, on which the conversion is checked; None: made-up ones.
+        run: runs a model for that check, as `run_literally` does, which is the default.
     """
-    model = convert(model, target.opset, target.ir_version, inputs, run_literally)
+    model = convert(model, target.opset, target.ir_version, inputs, run or run_literally)
     describe(model.graph, infer(model))
     if keep_overridable:
         hide_overridable(model)
@@ -71,3 +77,21 @@ def run_literally(model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str,
     """One run in ORT with optimizations off: the reference semantics."""
     with runnable(model) as source:
         return Session(source, level=Level.OFF, threads=1, prepacking=False).run(inputs)
+
+
+class Literally:
+    """`run_literally`, which remembers what the models gave: whoever needs it next need not run them again."""
+
+    def __init__(self) -> None:
+        self._ran: list[tuple[Model, dict[str, NDArray[Any]]]] = []
+
+    def __call__(self, model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        found = run_literally(model, inputs)
+        self._ran.append((model, found))
+        return found
+
+    def take(self, model: Model) -> dict[str, NDArray[Any]] | None:
+        """What this very model gave when it ran last, None if it did not run; all is forgotten."""
+        found = [outputs for ran, outputs in self._ran if ran is model]
+        self._ran.clear()
+        return found[-1] if found else None

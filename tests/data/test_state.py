@@ -33,6 +33,10 @@ def test_state_that_the_data_lack_is_zero_with_free_sizes_one(tmp_path: Path) ->
     assert data.preprocess_summary == "arrays as stored"
     part = data.part(1, 2)  # type: ignore[attr-defined]
     assert [s.index for s in part] == [1]
+    picked = data.pick([0, 2])  # type: ignore[attr-defined]
+    assert [s.inputs["x"][0, 0] for s in picked] == [0, 8]
+    assert len(picked) == 2
+    assert not any(s.inputs["h"].any() for s in picked)
     assert "h" in data.identity()[0]  # type: ignore[attr-defined]
 
 
@@ -60,3 +64,9 @@ def test_another_missing_input_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", y=np.ones((3, 4), np.float32), z=np.ones(3, np.float32))
     with pytest.raises(DataError, match='lacks the input "x"'):
         opened(tmp_path / "d.npz")
+
+
+def test_where_a_bad_file_may_move_the_rest_nothing_is_picked(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.arange(12, dtype=np.float32).reshape(3, 4))
+    data = open_stateful(tmp_path / "d.npz", (X, H), Preprocess(), state=("h",), skip_bad=True)
+    assert data.pick([0, 2]) is None  # type: ignore[attr-defined]

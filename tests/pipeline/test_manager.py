@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnxq.errors import ConfigError, ModelError, PassError
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq.pipeline.manager import Pipeline, Step, check_order, run_pipeline
 from onnxq.pipeline.spec import build, load_pipeline
+from onnxq.plan.plan import Plan
 from onnxq.targets.target import load_target
 
 
@@ -48,6 +49,16 @@ class Quantizes(Pass):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Idle(Pass):
+    """Asks for a plan, does nothing and claims a rewrite."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"plan"})
+
+    def run(self, graph: gs.Graph, context: Context) -> Report:
+        return Report(rewrites=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fails(Pass):
     """Raises."""
 
@@ -79,6 +90,24 @@ def test_a_change_without_a_reported_rewrite_is_an_error() -> None:
 def test_a_reported_rewrite_without_a_change_is_an_error() -> None:
     with pytest.raises(PassError, match=r"after \['p0'\]: it reports 1 rewrites but the graph is unchanged"):
         run_pipeline(_graph(), _pipeline(Rename(), Rename()), _context())
+
+
+def test_what_a_hook_changes_is_not_laid_on_the_next_pass() -> None:
+    def hook(step: Step, graph: gs.Graph, _result: object) -> None:
+        graph.nodes[0].name = f"behind {step.name}"
+
+    run = run_pipeline(_graph(), _pipeline(Rename(), Rename(to="Abs", claim=0)), _context(), [hook])
+    assert [s.report.rewrites for s in run.steps] == [1, 0]
+
+
+def test_what_a_provider_changes_is_not_laid_on_its_pass() -> None:
+    def provide(graph: gs.Graph, context: Context) -> None:
+        graph.nodes[0].name = "provided"
+        context.plan = Plan(values={}, uses={}, decisions={})
+
+    context = replace(_context(), providers={"plan": provide})
+    with pytest.raises(PassError, match=r"in pass 'p1', after .*: it reports 1 rewrites but the graph is unchanged"):
+        run_pipeline(_graph(), _pipeline(Rename(), Idle()), context)
 
 
 def test_a_crash_names_the_pass() -> None:
