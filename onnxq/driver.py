@@ -16,9 +16,10 @@ from onnxq.config.job import Job, Source
 from onnxq.data.sample import Dataset, InputSpec
 from onnxq.data.state import open_stateful
 from onnxq.errors import OutputError, UsageError, VerdictError
+from onnxq.ir.files import check_writable
 from onnxq.ir.load import external_files
 from onnxq.ir.model import Model
-from onnxq.ir.save import check_writable, save
+from onnxq.ir.save import save
 from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.spec import load_pipeline

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from onnxq.errors import OutputError, UsageError
-from onnxq.ir.save import check_writable
+from onnxq.ir.files import check_writable
 from onnxq.progress import Progress
 from onnxq.report import json as machine
 from onnxq.report import terminal

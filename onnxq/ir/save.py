@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from onnxq.errors import OutputError
-from onnxq.ir import tensors, walk
+from onnxq.ir import files, tensors, walk
 from onnxq.ir.model import Model
 from onnxq.ir.protobuf import export_graph, homes, paused_gc
 
@@ -58,7 +58,7 @@ def save(model: Model, path: Path | str, *, embed_limit: int = WRITE_EMBED_LIMIT
         OutputError: the file cannot be written, or what would be written is not a valid model.
     """
     path = Path(path)
-    check_writable(path)
+    files.check_writable(path)
     try:
         folder = Path(tempfile.mkdtemp(prefix=".onnxq-", dir=path.parent))
     except OSError as error:
@@ -70,36 +70,11 @@ def save(model: Model, path: Path | str, *, embed_limit: int = WRITE_EMBED_LIMIT
         if data_path is not None:
             data_path.replace(path.parent / data_path.name)
         (folder / path.name).replace(path)
-        _sync_folder(path.parent)
+        files.sync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose another path") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def check_writable(path: Path | str) -> None:
-    """Say before any long work that an output path is no good.
-
-    Raises:
-        OutputError: the folder is missing or not writable, or the path is a folder, a device or the like.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; give the path of the file to write")
-    if str(path) == "-" or (path.exists() and not path.is_file()):  # renaming a file to a device would remove that
-        raise OutputError(f"{path} is no regular file; give the path of the file to write")
-    parent = path.parent
-    if not parent.is_dir():
-        raise OutputError(f"{path} cannot be written: the folder {parent} does not exist; create it first")
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: the folder {parent} takes no files ({error.strerror}); choose another path"
-        ) from error
-    if path.exists() and not os.access(path, os.W_OK):
-        raise OutputError(f"{path} cannot be written: it is read-only; remove it or choose another output path")
 
 
 def to_bytes(model: Model) -> bytes:
@@ -160,7 +135,7 @@ def runnable(model: Model, *, embed_limit: int = RUN_EMBED_LIMIT) -> Iterator[by
     sources = {s for a in _arrays(model.graph) if (s := _source(a)) is not None}
     parent = sorted(sources)[0].parent if sources else None
     with contextlib.ExitStack() as stack:
-        folder = _temporary_folder(parent, stack)
+        folder = files.temporary_folder(parent, stack)
         path = folder / "model.onnx"
         _write(model, path, folder / "model.onnx.data", link=True)
         yield path
@@ -381,22 +356,3 @@ def _check(path: Path, shown: Path) -> None:
         raise OutputError(
             f"{shown} was not written: onnx.checker refuses the result ({line}); --verify-each finds the pass"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames durable, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _temporary_folder(beside: Path | None, stack: contextlib.ExitStack) -> Path:
-    """A temporary folder where hard links to the source work: beside it if it is on another file system."""
-    default = Path(tempfile.gettempdir())
-    parent = default
-    if beside is not None and os.access(beside, os.W_OK) and beside.stat().st_dev != default.stat().st_dev:
-        parent = beside
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".onnxq-", dir=parent)))

@@ -16,8 +16,8 @@ from onnxq.data.open import open_dataset
 from onnxq.data.sample import Dataset
 from onnxq.data.state import open_stateful
 from onnxq.errors import CalibrationError, ConfigError, UsageError
+from onnxq.ir.files import check_writable
 from onnxq.ir.load import external_files
-from onnxq.ir.save import check_writable
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline, run_pipeline

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxq.errors import UnknownNameError, UsageError, did_you_mean
-from onnxq.ir.save import check_writable, save
+from onnxq.ir.files import check_writable
+from onnxq.ir.save import save
 from onnxq.pipeline.crash import Crash
 from onnxq.pipeline.hooks import Echo, PrintAfter, PrintChanged
 from onnxq.pipeline.manager import Hook, Run, run_pipeline

@@ -17,9 +17,10 @@ from onnx import helper, numpy_helper, parser
 
 from onnxq.errors import OutputError, PassError
 from onnxq.ir import save as saving
+from onnxq.ir.files import check_writable
 from onnxq.ir.load import from_proto, load
 from onnxq.ir.model import Model
-from onnxq.ir.save import check_writable, runnable, save, to_bytes, to_proto, weight_bytes
+from onnxq.ir.save import runnable, save, to_bytes, to_proto, weight_bytes
 
 SOURCE = """<ir_version: 8, opset_import: ["": 17, "unused": 3]> g (float[2,3] x) => (float[2,3] y)
     <float[3] w = {1, 2, 3}> { h = Add(x, w) y = Relu(h) }"""
