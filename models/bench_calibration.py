@@ -69,6 +69,15 @@ class Cycled:
     def __len__(self) -> int:
         return self.count
 
+    def pick(self, positions: Sequence[int]) -> Dataset | None:
+        """The samples at these positions, without reading the others, if the data set can do that and is long enough.
+
+        The command gets the same from its data set.
+        """
+        pick = getattr(self.data, "pick", None)
+        picked: Dataset | None = pick(positions) if pick is not None and positions[-1] < len(self.data) else None
+        return picked
+
     def __iter__(self) -> Iterator[Sample]:
         index = 0
         while index < self.count:
@@ -101,9 +110,9 @@ def _ours(kind: str, job: Job, data: Dataset, folder: Path) -> dict[str, Any]:
     from onnxq.ir.save import save
     from onnxq.pipeline.base import Context
     from onnxq.pipeline.manager import run_pipeline
-    from onnxq.pipeline.prepare import prepare
+    from onnxq.pipeline.prepare import Literally, prepare
     from onnxq.pipeline.spec import load_pipeline
-    from onnxq.provider import Options, PlanProvider
+    from onnxq.provider import FIRST, Options, PlanProvider, first_samples
     from onnxq.quantization import load_float, make_calibrators, quantize_model
     from onnxq.targets.target import load_target
 
@@ -117,8 +126,9 @@ def _ours(kind: str, job: Job, data: Dataset, folder: Path) -> dict[str, Any]:
         return {"stages": dict(done.timing.seconds)}
     # what `onnxq calibrate` does: the passes before the first that needs a plan, then the run over the data
     ends = [i for i, step in enumerate(pipeline.steps) if "plan" in step.body.needs]
-    model = prepare(model, target, next(iter(data)).inputs, keep_overridable=False)
-    provider = PlanProvider(model, data, options)
+    first, literally = first_samples(data, FIRST), Literally()
+    model = prepare(model, target, first[0].inputs, keep_overridable=False, run=literally)
+    provider = PlanProvider(model, data, options, first=first, exact=literally.take(model))
     run_pipeline(model.graph, replace(pipeline, steps=pipeline.steps[: ends[0]]), Context(target=target))
     provider.gather(model.graph)
     assert provider.outcome is not None

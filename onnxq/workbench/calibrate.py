@@ -21,10 +21,10 @@ from onnxq.ir.load import external_files
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline, run_pipeline
-from onnxq.pipeline.prepare import prepare
+from onnxq.pipeline.prepare import Literally, prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.progress import Progress, Silent
-from onnxq.provider import Options, PlanProvider, first_samples, unmatched
+from onnxq.provider import FIRST, Options, PlanProvider, first_samples, unmatched
 from onnxq.quantization import load_float, make_calibrators
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.cache import Cache, Request, changed_since, digest, file_digest, folder_digest
@@ -122,9 +122,10 @@ def _collect(
     model = load_float(job.model, keep_overridable=job.keep_overridable)
     data = _open(job, calibration.limit)
     unused = unmatched(model.graph, options.keep_float)
-    inputs = first_samples(data, 1)[0].inputs
-    model = prepare(model, target, inputs, keep_overridable=job.keep_overridable)
-    provider = PlanProvider(model, data, options, unused=unused, progress=progress)
+    first, literally = first_samples(data, FIRST), Literally()
+    model = prepare(model, target, first[0].inputs, keep_overridable=job.keep_overridable, run=literally)
+    exact = literally.take(model)
+    provider = PlanProvider(model, data, options, unused=unused, first=first, exact=exact, progress=progress)
     context = Context(target=target, keep_float=options.keep_float, keep_overridable=job.keep_overridable)
     run = run_pipeline(model.graph, before, context)
     provider.gather(model.graph)
