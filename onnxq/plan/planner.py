@@ -142,7 +142,9 @@ def _unsafe_reader(facts: Facts, target: Target, node: gs.Node, chosen: Selectio
             reader = use.node
             if reader is None or use.path or reader.name in chosen.integer:
                 continue
-            form = protect.form(facts, target, reader, use.slot, chosen.values, any_encoding)
+            form = protect.form(
+                facts, target, reader, use.slot, values=chosen.values, integer=chosen.integer, encoding=any_encoding
+            )
             if isinstance(form, str):
                 return form
     return ""
@@ -345,7 +347,15 @@ class _Planner:
     def _protected(self, node: gs.Node | None, slot: int, encoding: Affine) -> Affine:
         if node is None or node.name in self.chosen.integer:
             return encoding
-        safe = protect.form(self.facts, self.target, node, slot, self.values, encoding)
+        safe = protect.form(
+            self.facts,
+            self.target,
+            node,
+            slot,
+            values=self.values,
+            integer=self.chosen.integer,
+            encoding=encoding,
+        )
         assert isinstance(safe, Affine), "vetoed"
         return safe
 

@@ -33,18 +33,26 @@ _KEEPS_CHANNELS = frozenset(
 
 
 def form(
-    facts: Facts, target: Target, node: gs.Node, slot: int, values: Collection[str], encoding: Affine
+    facts: Facts,
+    target: Target,
+    node: gs.Node,
+    slot: int,
+    *,
+    values: Collection[str],
+    integer: Collection[str],
+    encoding: Affine,
 ) -> Affine | str:
     """The encoding in which a float op reads an 8-bit tensor; the reason if there is no safe one.
 
     Args:
         node: the float op; `slot` its input.
         values: tensors that have 8 bits.
+        integer: names of the nodes in integer kernels.
     """
     if slot != 0:
         return encoding
     per_axis = facts.graph.opset >= PER_CHANNEL_OPSET
-    if danger := _behind_moves(facts, target, node, values):
+    if danger := _behind_moves(facts, target, node, values, integer):
         axis = _fixed_axis(facts, node.inputs[0]) if per_axis else None
         return danger if axis is None else _per_axis(encoding, axis)
     if (
@@ -94,7 +102,9 @@ def _quantized_behind(facts: Facts, target: Target, node: gs.Node, values: Colle
 # case 2
 
 
-def _behind_moves(facts: Facts, target: Target, node: gs.Node, values: Collection[str]) -> str:
+def _behind_moves(
+    facts: Facts, target: Target, node: gs.Node, values: Collection[str], integer: Collection[str]
+) -> str:
     """What goes wrong where a DQ is pushed to through the chain of moves that begins with `node`; "" if nothing."""
     if node.op not in target.pushed_through:
         return ""
@@ -109,7 +119,7 @@ def _behind_moves(facts: Facts, target: Target, node: gs.Node, values: Collectio
                         "it is quantized"
                     )
                 after = use.node
-                if after is None or use.slot != 0:
+                if after is None or use.slot != 0 or after.name in integer:  # a Q stands in front of that one
                     continue
                 if target.protect_float_weights and _weights_at_risk(facts, target, after, values) is not None:
                     return (

@@ -199,3 +199,30 @@ def test_where_ort_wants_a_q_behind_a_matmul(op: str, tail: str, outputs: str, f
     if forced is not None:
         assert bool(quantized) == forced
     loads_and_agrees(result)
+
+
+@pytest.mark.parametrize(("op", "protected"), [("Conv", False), ("ConvTranspose", True)])
+def test_case_2_an_integer_op_behind_a_float_move_has_no_float_weights(op: str, protected: bool) -> None:
+    """A Q stands in front of it: found by a MaxPool of opset 10, which has no integer kernel."""
+    pads = "<pads=[1,1,1,1]>"
+    body = f"a = Conv {pads} (x, W) t = Transpose<perm = [0,1,3,2]>(a) d = {op} {pads} (t, W) y = Conv {pads} (d, W)"
+    source = f"{HEAD} g (float[1,4,8,8] x) => (float[1,4,8,8] y) <float[4,4,3,3] W = {{0}}> {{ {body} }}"
+    result = quantize_text(source, constants=WEIGHTS, keep_float=["Transpose*"])
+    assert axes(result, "a") == [1 if protected else None]
+    loads_and_agrees(result)
+
+
+@pytest.mark.parametrize(
+    ("product", "integer"), [("MatMul(a, b)", True), ("MatMul(a, c)", False)], ids=["both in 8 bits", "one in float"]
+)
+def test_a_product_of_two_activations_is_the_literal_one(product: str, integer: bool) -> None:
+    """ORT multiplies the integers that other readers want of them, whatever the plan says: no 8-bit error is added."""
+    body = f"a = MatMul(x, W) b = MatMul(x, W) c = Exp(x) p = MatMul(a, W) q = MatMul(b, W) y = {product}"
+    source = f"{HEAD} g (float[8,8] x) => (float[8,8] y, float[8,8] p, float[8,8] q, float[8,8] c) "
+    source += f"<float[8,8] W = {{0}}> {{ {body} }}"
+    result = quantize_text(source, constants={"W": np.random.default_rng(1).normal(0, 0.3, (8, 8)).astype(np.float32)})
+    decision = next(d for d in result.plan.decisions.values() if not d.integer and d.op == "MatMul")
+    assert "both operands are computed at run time" in decision.reason
+    assert result.kernels()["MatMulIntegerToFloat"] == (3 if integer else 2)
+    assert result.kernels()["MatMul"] == (0 if integer else 1)
+    loads_and_agrees(result)
