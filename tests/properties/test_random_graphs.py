@@ -42,8 +42,9 @@ FUSION_DB = 30.0
 """Least SQNR (dB) of ORT at any level against the literal Q/DQ. Integer kernels round a few elements to the next level,
 which later ops see; a scale or an axis that is wrong gives less than 10 dB."""
 
-TINY = 1e-3
-"""An output whose greatest value is below that is noise beside inputs of size 1."""
+TINY = 2e-3
+"""An output whose greatest value is below that is noise beside inputs and weights of size 1: their 8-bit steps are
+some hundredths, and a mean of 16 of their products that cancel leaves a thousandth of rounding errors."""
 
 ACCURACY_DB = 15.0
 """Least SQNR (dB) of an output against the float model, in energy over all samples."""
@@ -114,7 +115,9 @@ def _size(samples: Sequence[Arrays], output: str) -> float:
 
 
 def _follows_the_plan(made: Quantized, file: bytes, sample: Arrays) -> None:
-    """Each heavy op that the plan calls integer is integer in ORT's own graph, and no other is."""
+    """Each heavy op that the plan calls integer is integer in ORT's own graph, and no other is, but for a product of
+    two tensors that have 8 bits for their other readers: ORT may multiply these integers, which gives the same values
+    (tests/plan/test_protect.py)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.onnx"
         path.write_bytes(file)
@@ -127,7 +130,10 @@ def _follows_the_plan(made: Quantized, file: bytes, sample: Arrays) -> None:
             assert op.integer, f"{op.op} {op.name} is {op.kernel}, planned was an integer kernel"
         if op.heavy:
             assert decision is not None, f"nothing was decided about {op.op} {op.name}"
-            assert op.integer == decision.integer, f"{op.op} {op.name} is {op.kernel}, planned was {decision}"
+            product = op.op == "MatMul" and "both operands are computed at run time" in decision.reason
+            assert op.integer == decision.integer or product, (
+                f"{op.op} {op.name} is {op.kernel}, planned was {decision}"
+            )
             assert op.integer or op.reason
 
 
