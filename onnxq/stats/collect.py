@@ -1,17 +1,15 @@
 """The one run over the data: every sample goes through the model once.
 
-Two forms of the normalised graph take the samples in turn, at ORT's ENABLE_ALL, memory planning off:
-
-* the *lean* one finds least and greatest values inside the graph and gives a few numbers (`onnxq.stats.reductions`);
-* the *full* one gives the wanted tensors themselves, to observers of distributions. It takes the samples that
-  `onnxq.stats.sampling` chooses, and those in which the lean one met something that is not finite.
+The normalised graph runs at ORT's ENABLE_ALL, memory planning off, with nodes behind the wanted tensors that find their
+least and greatest values and, for distributions, slice out some of their elements (`onnxq.stats.reductions`). Only
+where something is not finite, or an observer wants whole arrays, a second form of the graph gives the tensors
+themselves, for that sample.
 
 Optimizations stay on because they make the run 1.4 times faster than without; that fusions and layouts change the last
 bits of an activation does not matter to a range. In turn, statistics are reproducible bit for bit on one instruction
 set and one version of ORT, whatever the number of threads, and parts of a data set merge to the whole.
 
-Memory: the arrays of one sample. If those take more than `budget` bytes, they are fetched in parts, and the chosen
-samples (only those) pass through the model once per part.
+Memory: the elements of one sample. Whole arrays that take more than `budget` bytes are fetched in parts.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import CalibrationError, did_you_mean
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
-from onnxq.ir.save import RUN_EMBED_LIMIT, runnable, weight_bytes
+from onnxq.ir.save import runnable, weight_bytes
 from onnxq.ir.shapes import infer
 from onnxq.ir.walk import graphs
 from onnxq.progress import Progress, Silent
@@ -37,14 +35,16 @@ from onnxq.stats.collector import Collector
 from onnxq.stats.observers import SUBSET, Histogram, MinMax
 from onnxq.stats.probe import checked_run, element_types, observe_shapes
 from onnxq.stats.reductions import Known, Reductions
-from onnxq.stats.sampling import DISTRIBUTION, rank
 from onnxq.stats.statistics import Shape, Statistics
 from onnxq.stats.taps import aliases, names_of, produced, with_outputs
 
 __all__ = ["BUDGET", "collect", "observe_shapes"]
 
 BUDGET = 100_000_000
-"""Default bytes of fetched arrays of one sample."""
+"""Default bytes of whole arrays that are fetched at a time."""
+
+_ALL = 1 << 62
+"""More elements than any array has."""
 
 MAP_FROM = 4_000_000
 """Bytes of weights above which ORT gets a file to map, and not a message that it copies."""
@@ -69,13 +69,12 @@ def collect(
     budget: int = BUDGET,
     start: int = 0,
     stop: int | None = None,
-    length: int | None = None,
 ) -> Statistics:
     """Observe tensors.
 
     Least and greatest values are those of all elements of all samples, with one exception: for the output of a Relu, or
     of a Clip from 0, the least value is given as 0 even if every element was greater. Distributions are those of a
-    choice of the samples (`onnxq.stats.sampling`) and elements (`Histogram`).
+    choice of the elements of each array (`Histogram`).
 
     A tensor that only reorders another (Reshape, Transpose ...) gets the statistics of that one. Constants and
     tensors that are not floating point are left out. float16 and float64 values are observed as float32. Of tensors
@@ -85,7 +84,7 @@ def collect(
     Args:
         model: normalised model; not changed.
         tensors: names to observe, of any graph of the model.
-        data: samples; read once (once more per further part if `budget` is exceeded).
+        data: samples; read once.
         observers: names; min-max is always among them.
         limit: samples to use at most.
         threads: of ORT; None is its default.
@@ -95,11 +94,9 @@ def collect(
             one everywhere.
         shapes: from `observe_shapes`, spares doing that again if the model leaves shapes open.
         subset: elements of one array that a histogram counts, see `Histogram`; None for all.
-        budget: bytes of fetched arrays of one sample.
+        budget: bytes of whole arrays that are fetched at a time.
         start, stop: only the samples of these positions (`Sample.index`), stop not included. Statistics of the parts
             of a data set, merged, equal those of the whole, bit for bit (with feedback, they start from other states).
-        length: samples of the whole data set, on which the choice of samples that get a distribution depends, see
-            `onnxq.stats.sampling`; None: `len(data)`, or `limit` if that is less.
 
     Raises:
         CalibrationError: NaN or an infinity in a tensor (names it and the sample), no samples, an unknown tensor, a
@@ -108,7 +105,6 @@ def collect(
         ModelError: ORT cannot load the model.
     """
     whole = len(data) if limit is None else min(limit, len(data))
-    everything = whole if length is None else length
     root = aliases(model.graph)
     collector = Collector(observers, subset, {*allow_infinite, *(root.get(n, n) for n in allow_infinite)})
     engine = _Engine(
@@ -119,20 +115,14 @@ def collect(
         feedback=feedback or {},
         allow_infinite=allow_infinite,
         shapes=shapes or {},
+        subset=subset,
         budget=budget,
-        chosen_only=collector.distributions and everything <= DISTRIBUTION,
     )
     total = len(range(start, whole if stop is None else min(stop, whole)))
-    number, parts = 0, 1
-    while number < parts:
-        label = "calibrating" if parts == 1 else f"calibrating, part {number + 1} of {parts}"
-        with (progress or Silent()).task(label, total) as step:
-            engine.begin()
-            for sample in _samples(data, limit, start, stop):
-                chosen = rank(sample.index, everything) if collector.distributions else None
-                engine.run(sample, chosen, number)
-                step(1)
-        number, parts = number + 1, engine.parts
+    with (progress or Silent()).task("calibrating", total) as step:
+        for sample in _samples(data, limit, start, stop):
+            engine.run(sample)
+            step(1)
     if not collector.samples:
         raise CalibrationError(f"there are no samples in {data.description}: calibration needs at least one")
     return engine.result()
@@ -150,11 +140,7 @@ def _samples(data: Dataset, limit: int | None, start: int, stop: int | None) -> 
 
 
 class _Engine:
-    """The two forms of the model and what they are asked for; each is opened when the first sample needs it.
-
-    Args:
-        chosen_only: every sample gets a distribution, so that the lean form is not needed.
-    """
+    """The two forms of the model and what they are asked for; each is opened when the first sample needs it."""
 
     def __init__(
         self,
@@ -166,8 +152,8 @@ class _Engine:
         feedback: Mapping[str, str],
         allow_infinite: Collection[str],
         shapes: Mapping[str, Shape],
+        subset: int | None,
         budget: int,
-        chosen_only: bool,
     ) -> None:
         self._model, self._collector, self._threads, self._feedback = model, collector, threads, dict(feedback)
         self._allowed, self._shapes, self._budget = frozenset(allow_infinite), shapes, budget
@@ -189,78 +175,54 @@ class _Engine:
         floats = {n for n, (dtype, _) in self._known.items() if dtype is not None and dtype.kind == "f"}
         self._bodies = [n for n in bodies if n in floats]
         self._inside: Inside = inside(model, self._bodies, floats)
-        weights = weight_bytes(model)
-        self._prepack_lean = weights < PREPACK_BELOW
-        # not twice in memory; a rule that looks at the model alone, since kernels differ in the last bits
-        self._prepack_full = weights < (PREPACK_BELOW if chosen_only else RUN_EMBED_LIMIT)
-        self._reductions: Reductions | None = None
+        known = {n: (self._dtypes.get(n, dtype), shape) for n, (dtype, shape) in self._known.items()}
+        known.update((n, (d, None)) for n, d in self._dtypes.items() if n not in known)
+        picking = collector.distributions and collector.histograms_only
+        self._reductions = Reductions(
+            self._inside.model.graph, self._reduced, known, pick=(subset or _ALL) if picking else None
+        )
+        self._lean_outputs = [*self._reductions.outputs, *self._masked, *self._inside.outputs]
         self._lean: Session | None = None
         self._full: tuple[int, Session] | None = None
         self._parts: list[list[str]] = []
         self._state: dict[str, NDArray[Any]] = {}
 
-    @property
-    def parts(self) -> int:
-        """How often the chosen samples must pass through; known after the first of them."""
-        return max(1, len(self._parts))
-
-    def begin(self) -> None:
-        """Before the data is read (again)."""
-        self._state = {}
-
-    def run(self, sample: Sample, chosen: int | None, part: int) -> None:
-        """One sample in one pass over the data.
-
-        Args:
-            chosen: number among the samples that get a distribution, or None.
-            part: of the fetched tensors that this pass is about; in passes after the first only chosen samples matter.
-        """
+    def run(self, sample: Sample) -> None:
+        """One sample."""
+        collector = self._collector
+        number = sample.index if collector.distributions else None
         inputs = {**sample.inputs, **self._state}
-        if part == 0:
-            self._collector.samples += 1
-            self._collector.observe(sample, {t: inputs[t] for t in self._given if t in inputs}, chosen)
-        if chosen is not None:
-            self._collector.observe(sample, self._fetch(sample, inputs, part, inner=part == 0), chosen)
-        elif part == 0:
-            self._reduce(sample, inputs)
-        elif self._feedback:
-            self._fetch(sample, inputs, part)
+        collector.samples += 1
+        collector.observe(sample, {t: inputs[t] for t in self._given if t in inputs}, number)
+        if self._lean is None:
+            base, more = self._inside.model, self._reductions
+            tapped = with_outputs(base, self._lean_outputs, more.nodes, more.inputs)
+            self._lean = self._open(tapped, prepacking=weight_bytes(self._model) < PREPACK_BELOW)
+        found = self._run(
+            self._lean, sample, {**inputs, **self._reductions.feed(inputs, sample.index)}, self._lean_outputs
+        )
+        numbers = self._reductions.read(inputs, found)
+        if numbers.suspect or (collector.distributions and not collector.histograms_only):
+            state = self._state
+            for part in range(len(self._split(sample))):
+                collector.observe(sample, self._fetch(sample, inputs, part), number)
+            self._state = state
+        else:
+            collector.reduced(self._reductions.taps, numbers, number)
+            collector.observe(sample, {t: found[t] for t in self._masked}, number)
+        collector.inner(sample, self._inside.read(found), self._allowed)
 
     def result(self) -> Statistics:
         """When all samples ran."""
         return self._collector.result(model_hash(self._model), self._root, self._taps, self._bodies)
 
-    def _reduce(self, sample: Sample, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """The lean form: a few numbers; if these are not finite, the arrays."""
-        if self._lean is None:
-            self._open_lean()
-        assert self._lean is not None
-        assert self._reductions is not None
-        found = self._run(self._lean, sample, inputs, [*self._reductions.outputs, *self._masked, *self._inside.outputs])
-        numbers = self._reductions.read(inputs, found)
-        if numbers.suspect:
-            state = self._state
-            for part in range(len(self._split(sample))):
-                self._collector.observe(sample, self._fetch(sample, inputs, part), None)
-            self._state = state
-        else:
-            self._collector.reduced(self._reductions.taps, numbers)
-            self._collector.observe(sample, {t: found[t] for t in self._masked}, None)
-        self._collector.inner(sample, self._inside.read(found), self._allowed)
-
-    def _fetch(
-        self, sample: Sample, inputs: Mapping[str, NDArray[Any]], part: int, *, inner: bool = False
-    ) -> dict[str, NDArray[Any]]:
-        """The full form: the arrays of one part of the tensors."""
+    def _fetch(self, sample: Sample, inputs: Mapping[str, NDArray[Any]], part: int) -> dict[str, NDArray[Any]]:
+        """The arrays of one part of the tensors."""
         taps = self._split(sample)[part]
         if self._full is None or self._full[0] != part:
             self._full = None  # its memory, before the next one takes as much
-            base = self._inside.model if part == 0 else self._model
-            more = self._inside.outputs if part == 0 else []
-            self._full = part, self._open(with_outputs(base, [*taps, *more]), prepacking=self._prepack_full)
-        found = self._run(self._full[1], sample, inputs, [*taps, *(self._inside.outputs if inner else [])])
-        if inner:
-            self._collector.inner(sample, self._inside.read(found), self._allowed)
+            self._full = part, self._open(with_outputs(self._model, taps), prepacking=False)
+        found = self._run(self._full[1], sample, inputs, taps)
         return {t: found[t] for t in taps}
 
     def _run(
@@ -277,14 +239,6 @@ class _Engine:
             )
         _check_feedback(self._feedback, session)
         return session
-
-    def _open_lean(self) -> None:
-        base = self._inside.model
-        known = {n: (self._dtypes.get(n, dtype), shape) for n, (dtype, shape) in self._known.items()}
-        known.update((n, (d, None)) for n, d in self._dtypes.items() if n not in known)
-        self._reductions = Reductions(base.graph, self._reduced, known)
-        outputs = [*self._reductions.outputs, *self._masked, *self._inside.outputs]
-        self._lean = self._open(with_outputs(base, outputs, self._reductions.nodes), prepacking=self._prepack_lean)
 
     def _split(self, sample: Sample) -> list[list[str]]:
         """The tensors in parts of at most `budget` bytes, by the first sample for which that must be known."""

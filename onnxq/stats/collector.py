@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from onnxq.data.sample import Sample
 from onnxq.errors import CalibrationError
-from onnxq.stats.observers import MinMax, Observer, make_observer, observer_class
+from onnxq.stats.observers import Histogram, MinMax, Observer, make_observer, observer_class
 from onnxq.stats.reductions import Found
-from onnxq.stats.sampling import shared
 from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
 
 
@@ -44,11 +43,16 @@ class Collector:
         """Does any observer want more than least and greatest value?"""
         return len(self.kinds) > 1
 
+    @property
+    def histograms_only(self) -> bool:
+        """Is a choice of the elements all that the observers want?"""
+        return all(issubclass(observer_class(kind), (MinMax, Histogram)) for kind in self.kinds)
+
     def observe(self, sample: Sample, arrays: dict[str, NDArray[Any]], number: int | None) -> None:
         """Observe whole arrays of a sample, emptying the dict: each array is freed before the next is touched.
 
         Args:
-            number: of the sample among those that get a distribution; None: it gets none.
+            number: position of the sample in the data set; None: it gets no distribution.
 
         Raises:
             CalibrationError: NaN or an infinity; the first array that has one is named.
@@ -59,8 +63,12 @@ class Collector:
             if array.size:
                 self._update(name, array, sample, number)
 
-    def reduced(self, taps: tuple[str, ...], found: Found) -> None:
-        """Observe what reductions in the graph found, all of it finite; always the same taps."""
+    def reduced(self, taps: tuple[str, ...], found: Found, number: int | None) -> None:
+        """Observe what was found in the graph, all of it finite; always the same taps.
+
+        Args:
+            number: of the sample, for its elements; None: it gets no distribution.
+        """
         if not self._taps:
             self._taps = taps
             self._low = np.full(len(taps), np.inf, dtype=np.float32)
@@ -73,6 +81,10 @@ class Collector:
             self._last_shapes = found.shapes
             for name, shape in zip(taps, found.shapes, strict=True):
                 self._shape(name, shape)
+        if number is not None:
+            for name, values in found.picked.items():
+                if values.size:
+                    self._distribute(name, np.asarray(values, dtype=np.float32), number)
 
     def inner(
         self, sample: Sample, found: Mapping[str, tuple[np.float32, np.float32, bool, int]], allowed: Collection[str]
@@ -154,11 +166,18 @@ class Collector:
                 return
             values, low, high = finite, finite.min(), finite.max()
         minmax.add(low, high, values.size)
-        if number is None:
-            return
+        if number is not None:
+            self._distribute(name, values, number)
+
+    def _distribute(self, name: str, values: NDArray[np.float32], number: int) -> None:
         for kind, observer in self._observers(name).items():
             if kind != MinMax.name and shared(number, getattr(observer, "share", None)):
                 observer.update(values)
+
+
+def shared(number: int, share: tuple[int, int] | None) -> bool:
+    """Does an observer with this `share` (k, n) see the sample of this number: number % n == k; None sees all."""
+    return share is None or number % share[1] == share[0]
 
 
 def _not_finite(name: str, what: str, sample: Sample) -> CalibrationError:

@@ -215,7 +215,6 @@ def _serial(what: _What, data: Dataset, pieces: Pieces, step: Callable[[int], No
                 feedback=what.feedback,
                 allow_infinite=what.allow_infinite,
                 shapes=what.shapes,
-                length=what.length,
             )
             stop = piece.stop if isinstance(piece, Piece) else end
             if seconds and isinstance(piece, Piece):  # a model that is slow to load gets longer pieces
@@ -251,7 +250,6 @@ def _spread(
                 data=sent,
                 start=start,
                 stop=stop,
-                length=what.length,
             )
             for start, stop in split(pieces.gaps(), slots)
         ]

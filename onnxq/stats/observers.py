@@ -21,7 +21,7 @@ from onnxq.errors import CalibrationError, UnknownNameError, did_you_mean
 
 Float32 = NDArray[np.float32]
 
-SUBSET = 16_384
+SUBSET = 8192
 """Default number of elements that `Histogram` keeps of one array, at most."""
 
 _UPPER = 1 if sys.byteorder == "little" else 0
@@ -33,7 +33,7 @@ class Observer(Protocol):
     """What `collect` asks of an observer; third-party observers implement the same five names.
 
     An observer whose class has `share: ClassVar[tuple[int, int]]` = (k, n) sees, of the samples that get a distribution
-    (`onnxq.stats.sampling`), only those whose rank leaves k when divided by n.
+    only those whose position leaves k when divided by n.
     """
 
     name: ClassVar[str]
@@ -156,10 +156,10 @@ class Histogram(_Equality):
     Only occupied bins are kept: a tensor costs a few kilobytes, however many samples it saw.
 
     Sampling: of an array with more than `subset` elements, every k-th is counted, where k is the least stride >= size
-        / subset without a
-    common divisor with the size. Such a stride visits every channel, row and column evenly, and depends on nothing
-    but the size, so the statistics do not depend on the order of the samples. Min and max are the business of
-    `MinMax`, which sees every element.
+    / subset without a common divisor with the size. Such a stride visits every channel, row and column evenly, and
+    depends on nothing but the size, so the statistics do not depend on the order of the samples. Of large pictures,
+    `onnxq.stats.reductions` leaves out rows and columns beforehand. Min and max are the business of `MinMax`, which
+    sees every element. `tests/stats/test_sampled.py` measures that a percentile moves by less than 1 % of the range.
 
     Args:
         subset: elements counted of one array, at most; None counts all.

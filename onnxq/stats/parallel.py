@@ -100,7 +100,6 @@ class Task:
         tensors, observers, allow_infinite, shapes, threads: as `collect` takes them.
         data: pickled Dataset, or function that opens it.
         start, stop: positions.
-        length: samples of the whole.
     """
 
     model: Path
@@ -112,7 +111,6 @@ class Task:
     data: bytes
     start: int
     stop: int
-    length: int
 
 
 def run_task(task: Task) -> Statistics:
@@ -134,7 +132,6 @@ def run_task(task: Task) -> Statistics:
         threads=task.threads,
         allow_infinite=task.allow_infinite,
         shapes=task.shapes,
-        length=task.length,
     )
 
 

@@ -27,8 +27,10 @@ MASKED = -1e4
 or -inf."""
 
 
-def with_outputs(model: Model, names: Sequence[str], nodes: Sequence[gs.Node] = ()) -> Model:
-    """The same model with more outputs and more nodes; shares the rest with `model`, which does not change.
+def with_outputs(
+    model: Model, names: Sequence[str], nodes: Sequence[gs.Node] = (), inputs: Sequence[gs.Variable] = ()
+) -> Model:
+    """The same model with more outputs, nodes and inputs; shares the rest with `model`, which does not change.
 
     The outputs are untyped, so that ONNX Runtime infers their types and wrong annotations do no harm.
     """
@@ -36,7 +38,7 @@ def with_outputs(model: Model, names: Sequence[str], nodes: Sequence[gs.Node] = 
     present = set(names_of(graph.outputs))
     tapped = gs.Graph(
         nodes=[*graph.nodes, *nodes],
-        inputs=graph.inputs,
+        inputs=[*graph.inputs, *inputs],
         outputs=[*graph.outputs, *(gs.Variable(n) for n in names if n not in present)],
         name=graph.name,
         opset=graph.opset,

@@ -39,7 +39,7 @@ def data(place: Path) -> Any:
 
 
 def part(place: Path, start: int, stop: int) -> Statistics:
-    return collect(load(place / "m.onnx"), NAMES, Piece(data(place), start, stop), threads=1, length=COUNT)
+    return collect(load(place / "m.onnx"), NAMES, Piece(data(place), start, stop), threads=1)
 
 
 def saved(statistics: Statistics, path: Path) -> bytes:

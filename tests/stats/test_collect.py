@@ -21,7 +21,6 @@ from onnxq.ir.text import parse, text
 from onnxq.runtime.session import Level, Session
 from onnxq.stats import Histogram, MinMax
 from onnxq.stats.collect import collect, observe_shapes
-from onnxq.stats.sampling import DISTRIBUTION
 from onnxq.stats.statistics import merge_all
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>\n'
@@ -120,14 +119,8 @@ def test_chunks_of_a_long_data_set_merge_to_the_whole_bit_for_bit() -> None:
     assert merge_all(chunks) == whole
     assert whole.samples == 150
     assert whole.tensors["x"].count == 150 * 128
-    assert whole.tensors["x"].histogram.total == DISTRIBUTION * 128
-    assert whole.tensors["x"].observers["heldout"].total == DISTRIBUTION // 4 * 128  # type: ignore[attr-defined]
-
-
-def test_a_part_with_the_length_of_the_whole() -> None:
-    model, data = conv(), Data(image, 150)
-    odd, even = (collect(model, ["z"], Part(data, s), threads=1, length=150) for s in (1, 0))
-    assert odd.merge(even) == collect(model, ["z"], data, threads=1)
+    assert whole.tensors["x"].histogram.total == 150 * 128
+    assert whole.tensors["x"].observers["heldout"].total == 37 * 128  # type: ignore[attr-defined]
 
 
 def test_reading_stops_at_the_end_of_a_chunk() -> None:
@@ -161,18 +154,17 @@ def test_progress_is_told_of_every_sample() -> None:
     assert told == [("calibrating", 3), 1, 1, 1]
 
 
-def test_a_tight_budget_splits_the_taps_and_changes_nothing() -> None:
+def test_a_tight_budget_splits_whole_arrays_and_changes_nothing() -> None:
+    """A mask may hold infinities; a NaN in sight makes the engine look at whole arrays."""
     for height in ("8", "H"):  # sizes known from the shapes, or from the first sample
         model = conv(height, "8")
+        data = Data(lambda i: {"x": np.where(image(i)["x"] > 2, np.inf, image(i)["x"]).astype(np.float32)}, 4)
+        names, allowed = ["x", "y", "r", "z"], ["x", "y", "r", "z"]
+        with pytest.raises(CalibrationError, match="NaN"):
+            collect(model, names, data, threads=1, allow_infinite=allowed, budget=800)
         data = Data(image, 4)
-        whole = collect(model, ["x", "y", "r", "z"], data, threads=1)
-        data.read = 0
-        split = collect(model, ["x", "y", "r", "z"], data, threads=1, budget=800)
-        assert data.read >= 3 * 4  # y, r, z are 768 bytes each
-        assert split.tensors.keys() == whole.tensors.keys()
-        assert all(split.tensors[n].count == whole.tensors[n].count for n in whole.tensors)
-        assert all(split.tensors[n].max == pytest.approx(whole.tensors[n].max, abs=1e-6) for n in whole.tensors)
-        assert split.samples == 4
+        whole = collect(model, names, data, threads=1)
+        assert collect(model, names, data, threads=1, budget=800) == whole
 
 
 def test_memory_does_not_grow_with_the_samples() -> None:
@@ -327,7 +319,7 @@ def test_feedback_goes_through_samples_of_both_forms() -> None:
     for budget in (100, 4):  # one part, or one per tensor
         found = collect(parse(STATE), ["n", "y"], data, threads=1, feedback={"n": "h"}, budget=budget)
         assert (found.tensors["n"].max, found.tensors["y"].min, found.samples) == (100.0, -100.0, 100)
-        assert found.tensors["y"].histogram.total == DISTRIBUTION
+        assert found.tensors["y"].histogram.total == 100
 
 
 def test_feedback_carries_state_from_sample_to_sample() -> None:
@@ -363,7 +355,7 @@ def test_nothing_to_observe_still_counts_samples() -> None:
 def test_subset_can_be_switched_off() -> None:
     data = Data(lambda i: image(i, 100, 100), 1)
     assert collect(conv(), ["x"], data, threads=1, subset=None).tensors["x"].histogram.total == 20_000
-    assert collect(conv(), ["x"], data, threads=1).tensors["x"].histogram.total < 16_385
+    assert collect(conv(), ["x"], data, threads=1).tensors["x"].histogram.total <= 8192
 
 
 def test_no_samples() -> None:

@@ -54,7 +54,7 @@ class Backwards(Executor):
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         self._held.append((future, function, args))
-        if len(self._held) == 2 or args[0].stop == args[0].length:
+        if len(self._held) == 2 or args[0].stop == COUNT:
             for held, what, given in reversed(self._held):
                 self.order.append(given[0].start)
                 held.set_result(what(*given))
