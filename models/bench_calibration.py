@@ -191,10 +191,9 @@ def once(kind: str, job: Path, count: int, *, timeout: float = 900) -> dict[str,
 def measure(job: Path, *, samples: int, repeats: int, peer_samples: int, sizes: Sequence[int]) -> dict[str, Any]:
     """Everything about one model."""
     runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in OURS}
-    for repeat in range(repeats):
+    for _ in range(repeats):
         for kind in OURS:
-            if kind != "quantize" or repeat == 0:  # the longest, and the one whose goal is far off
-                runs[kind].append(once(kind, job, samples))
+            runs[kind].append(once(kind, job, samples))
     peers = {kind: [once(kind, job, peer_samples)] for kind in ("plain", *PEERS)} if peer_samples else {}
     memory = {n: {kind: once(kind, job, n) for kind in ("plain", "full")} for n in sizes}
     return {"runs": runs, "peers": peers, "memory": memory, "cached": cached(job)}
@@ -274,6 +273,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--memory-of", default="efficientnet-lite0", help="models whose memory is looked at")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="samples for that (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the last run into the page's block and stop")
     for name, kind in (("--child", str), ("--job", Path), ("--result", Path)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -282,8 +282,16 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     from bench import machine, versions
 
+    if given.write:
+        from bench_tables import replace_block
+
+        page = given.write.read_text(encoding="utf-8")
+        block = (given.out / "calibration.md").read_text(encoding="utf-8")
+        given.write.write_text(replace_block(page, block, str(given.write)), encoding="utf-8")
+        return 0
     found: dict[str, Any] = {"machine": machine(), "versions": versions(), "models": {}}
-    text = ["# What calibration costs", ""]
+    told = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    text = [f"Measured by `make bench-calibration`: {found['machine']['cpu']}, {told}.", ""]
     given.out.mkdir(parents=True, exist_ok=True)
     for name in given.models.split(","):
         job = MODELS / name / "job.yaml"
