@@ -12,14 +12,16 @@ from onnxq import registry
 from onnxq.encoding import Scheme
 from onnxq.errors import UsageError
 from onnxq.numerics import affine, dequantize, quantize
+from onnxq.plan.surroundings import linear
 from onnxq.stats.calibrator import Calibrator, Reader
 from onnxq.stats.observers import Histogram, MinMax
 from onnxq.stats.statistics import TensorStatistics
 from onnxq_calibration._distribution import Array, Distribution, distribution, levels
 from onnxq_calibration.mse import Mse
 
-METHODS = ("minmax", "mse", "percentile", "entropy")
-"""In the order of how much they clip: of equal losses the first one counts. `_Felt` comes after them."""
+METHODS = ("minmax", "mse", "percentile")
+"""In the order of how much they clip: of equal losses the first one counts. Entropy knows no distances, so it loses more
+by this measure, and takes longest. `_Felt` comes after them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,8 @@ class Mixed:
         if statistics.min == statistics.max:
             return statistics.min, statistics.max
         methods: list[Calibrator] = [registry.load(registry.CALIBRATORS, name)() for name in METHODS]
-        methods.append(_Felt(tuple(readers), statistics.max))
+        if any(f is not linear for f in readers):  # else it is mse
+            methods.append(_Felt(tuple(readers), statistics.max))
         fit, heldout = _parts(statistics)
         seen = distribution(heldout)
         chosen, least = methods[0], np.inf

@@ -72,12 +72,18 @@ def _collect(graph: GraphProto, known: dict[str, Known]) -> None:
     for info in (*graph.input, *graph.output, *graph.value_info):
         dtype, shape, _ = type_of(info)
         if shape is not None:
-            shape = tuple(None if isinstance(d, str) and d.startswith("unk__") else d for d in shape)
+            shape = tuple(map(_dimension, shape))
         known[info.name] = (dtype, shape)
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == AttributeProto.GRAPH:
                 _collect(attribute.g, known)
+
+
+def _dimension(size: int | str | None) -> int | str | None:
+    """None for what onnx calls unknown, and for the -1 of Paddle's exports, which inference hands on as a size."""
+    unknown = size.startswith("unk__") if isinstance(size, str) else size is not None and size < 0
+    return None if unknown else size
 
 
 def _fill(known: dict[str, Known], tensor: gs.Tensor) -> None:
@@ -91,7 +97,7 @@ def _fill(known: dict[str, Known], tensor: gs.Tensor) -> None:
     if dtype is None and tensor.dtype is not None:
         dtype = np.dtype(tensor.dtype)
     if shape is None and tensor.shape is not None:
-        shape = tuple(tensor.shape)
+        shape = tuple(map(_dimension, tensor.shape))
     elif shape is not None and tensor.shape is not None and len(shape) == len(tensor.shape):
-        shape = tuple(b if a is None else a for a, b in zip(shape, tensor.shape, strict=True))
+        shape = tuple(_dimension(b) if a is None else a for a, b in zip(shape, tensor.shape, strict=True))
     known[tensor.name] = (dtype, shape)

@@ -75,3 +75,15 @@ def test_a_large_shape_constant_is_seen():
     )
     proto.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "s"))
     assert infer(from_proto(proto))["y"] == (F, (2, 3))
+
+
+def test_a_size_of_minus_one_is_unknown():
+    """Paddle writes -1 for a batch of any size."""
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[1,3] x) => (float[1,3] y) { h = Relu(x) y = Sigmoid(h) }'
+    )
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    for declared in (True, False):
+        known = infer(from_proto(proto), declared=declared)
+        assert (known["x"], known["h"]) == ((F, (None, 3)), (F, (None, 3)))

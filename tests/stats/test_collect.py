@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
 from onnxq.data.sample import Sample
 from onnxq.errors import CalibrationError, ModelError, UnknownNameError
 from onnxq.ir.hash import model_hash
+from onnxq.ir.load import from_proto
 from onnxq.ir.save import to_bytes
 from onnxq.ir.text import parse, text
 from onnxq.runtime.session import Level, Session
@@ -430,3 +432,13 @@ def test_observing_shapes_keeps_no_tensor_alive() -> None:
     found = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout.split()
     few, many = (int(kilobytes) for kilobytes in found)
     assert many < few + 100_000  # the 100 tensors of the chain are 400 MB
+
+
+def test_an_open_size_that_is_written_as_minus_one() -> None:
+    proto = onnx.load_from_string(to_bytes(conv()))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    found = collect(from_proto(proto), ["y", "z"], Data(image, 2), threads=1)
+    plain = collect(conv(), ["y", "z"], Data(image, 2), threads=1)
+    assert found.tensors == plain.tensors
+    assert found.tensors["y"].count == found.tensors["y"].histogram.total > 0
