@@ -20,8 +20,8 @@ from onnxq_calibration._distribution import Array, Distribution, distribution, l
 from onnxq_calibration.mse import Mse
 
 METHODS = ("minmax", "mse", "percentile")
-"""In the order of how much they clip: of equal losses the first one counts. Entropy knows no distances, so it loses more
-by this measure, and takes longest. `_Felt` comes after them."""
+"""In the order of how much they clip: of equal losses the first one counts. Entropy knows no distances, so it loses
+more by this measure, and takes longest. `_Felt` comes after them."""
 
 
 @dataclass(frozen=True, kw_only=True)
