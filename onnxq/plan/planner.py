@@ -387,9 +387,14 @@ def _within(encoding: Affine, bounds: tuple[float, float]) -> Affine:
         scale = min(scale, bounds[1] / (high - zero))
     if np.isfinite(bounds[0]) and zero > low and bounds[0] < 0:
         scale = min(scale, bounds[0] / (low - zero))
+    rounded = np.float32(max(scale, TINY))
+    ends = np.array([low - zero, high - zero], dtype=np.float32)
+    # rounded to float32, the scale or its product with a level may lie beyond the bound by a last bit
+    while rounded > TINY and ((ends * rounded)[0] < bounds[0] < 0 or 0 < bounds[1] < (ends * rounded)[1]):
+        rounded = np.nextafter(rounded, np.float32(0))
     return Affine(
         type=encoding.type,
         granularity=encoding.granularity,
-        scale=np.asarray(max(scale, TINY), dtype=np.float32),
+        scale=np.asarray(rounded, dtype=np.float32),
         zero_point=encoding.zero_point,
     )

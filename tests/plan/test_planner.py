@@ -10,8 +10,10 @@ import pytest
 from onnx import numpy_helper
 from quantized import Result, quantize_text
 
-from onnxq.encoding import PerChannel, PerTensor
+from onnxq.encoding import PerChannel, PerTensor, Scheme
+from onnxq.numerics import affine
 from onnxq.plan.plan import Use, Value
+from onnxq.plan.planner import _within
 from onnxq.runtime.session import Level
 
 PADS = "<pads=[1,1,1,1]>"
@@ -59,6 +61,19 @@ def test_relu_is_absorbed_and_the_bias_scale_is_exact() -> None:
     np.testing.assert_array_equal(bias.scale, data.scale * weight.scale)
     assert not bias.zero_point.any()
     assert_near(result)
+
+
+def test_the_range_of_an_absorbed_clip_lies_inside_it_to_the_last_bit() -> None:
+    """As float32 products, which is how ONNX Runtime looks: found by a random network (Clip from -3)."""
+    beyond = 0
+    for bound in np.linspace(0.1, 7, 200, dtype=np.float32).astype(float):
+        for span in (1.3, 9.107, 40.0):
+            plain = affine(-bound, span, Scheme(type="uint8", symmetric=False))
+            beyond += bool(np.float32(-int(plain.zero_point)) * plain.scale < -bound)
+            inside = _within(plain, (-float(bound), float("inf")))
+            assert np.float32(-int(inside.zero_point)) * inside.scale >= -bound
+            assert inside.scale >= plain.scale * (1 - 1 / max(int(plain.zero_point), 1))
+    assert beyond > 100
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 1.0), (-0.1, 0.05)])
