@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 from bench import BenchError, Entry, chosen, commit, entries, machine, versions
 from bench_process import ROOT, one_line
-from bench_tables import BlockError
+from bench_tables import BlockError, replace_block
 from bench_worker import LATENCY_SAMPLES, load, opened
 
 from onnxq import registry
@@ -247,13 +247,7 @@ def publish(block: str, page: Path) -> None:
         BlockError: the markers are not both there, once each and in this order.
     """
     text = page.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in tail:
-        raise BlockError(
-            f"{page.name} needs the lines {BEGIN} and {END} once each: write them where the tables shall stand"
-        )
-    page.write_text(f"{head}{BEGIN}\n{block.strip()}\n{END}{tail}", encoding="utf-8")
+    page.write_text(replace_block(text, block, page.name, (BEGIN, END)), encoding="utf-8")
 
 
 def bench(settings: Settings, names: Sequence[str], out: Path) -> dict[str, Any]:

@@ -158,18 +158,19 @@ def _notes(bench: Json) -> Iterator[str]:
     )
 
 
-def replace_block(text: str, block: str, where: str) -> str:
-    """The text with everything between the two markers replaced.
+def replace_block(text: str, block: str, where: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """The text with everything between the two marks replaced.
 
     Raises:
         BlockError: the markers are not both there, once each and in this order.
     """
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or not pattern.search(text):
+    begin, end = marks
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if text.count(begin) != 1 or text.count(end) != 1 or not pattern.search(text):
         raise BlockError(
-            f"{where} needs the lines {BEGIN} and {END} once each: write them where the tables shall stand"
+            f"{where} needs the lines {begin} and {end} once each: write them where the tables shall stand"
         )
-    return pattern.sub(lambda _: f"{BEGIN}\n{block.strip()}\n{END}", text)
+    return pattern.sub(lambda _: f"{begin}\n{block.strip()}\n{end}", text)
 
 
 def measured(bench: Json, folder: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from onnxq.plan.calibrated import CalibratedRanges
 from onnxq.plan.plan import Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.reasons import matches
-from onnxq.plan.surroundings import surroundings
+from onnxq.plan.surroundings import Surroundings, surroundings
 from onnxq.progress import Progress, Silent
 from onnxq.stats.calibrator import Calibrator
 from onnxq.stats.collect import observe_shapes
@@ -134,6 +134,7 @@ class PlanProvider:
         self.exact = exact if exact is not None or not self.first else self._literally()
         self.shapes: Mapping[str, tuple[int | str, ...]] = {}
         self.statistics: Statistics | RangeTable | None = options.given
+        self.around: Mapping[str, Surroundings] = {}
         self.outcome: Outcome | None = None
         self.check = True  # bisect looks for the pass that does not pass this check
         self.method = ""
@@ -143,6 +144,8 @@ class PlanProvider:
         options, timing = self.options, self.timing
         self.gather(graph)
         with timing.stage("plan"):
+            if isinstance(self.statistics, Statistics):
+                self.around = surroundings(graph, self.statistics.tensors)
             plans = {name: self.plan(graph, name, options.keep_float) for name in self._methods()}
         with timing.stage("choose method"):
             if self.data is None:
@@ -211,8 +214,8 @@ class PlanProvider:
         if isinstance(self.statistics, RangeTable):
             ranges = GivenRanges(self.statistics, options.weight_method)
         else:
-            around = surroundings(graph, self.statistics.tensors)
-            ranges = CalibratedRanges(self.statistics, options.calibrators[method], options.weight_method, around)
+            calibrator = options.calibrators[method]
+            ranges = CalibratedRanges(self.statistics, calibrator, options.weight_method, self.around)
         return make_plan(graph, options.target, ranges, self.shapes, keep_float)
 
     def _methods(self) -> list[str]:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from onnxq.data.open import open_dataset
 from onnxq.data.preprocess import Preprocess
 from onnxq.data.sample import Dataset, InputSpec, Sample
+from onnxq.data.wrapper import Wrapper
 from onnxq.errors import DataError
 
 
-class WithState:
+class WithState(Wrapper):
     """A data set whose samples get fixed further inputs; a Dataset.
 
     Args:
@@ -25,26 +26,11 @@ class WithState:
     """
 
     def __init__(self, data: Dataset, state: Mapping[str, NDArray[Any]]) -> None:
-        self.data, self.state = data, dict(state)
+        super().__init__(data)
+        self.state = dict(state)
         for name in ("identity", "digest", "part", "pick"):  # what only some data sets tell
             if hasattr(data, name):
                 setattr(self, name, getattr(self, f"_{name}"))
-
-    @property
-    def description(self) -> str:
-        return self.data.description
-
-    @property
-    def preprocess_summary(self) -> str:
-        return self.data.preprocess_summary
-
-    @property
-    def labelled(self) -> bool:
-        return self.data.labelled
-
-    @property
-    def skipped(self) -> list[str]:
-        return self.data.skipped
 
     def __len__(self) -> int:
         return len(self.data)

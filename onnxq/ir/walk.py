@@ -257,3 +257,17 @@ def constant_array(tensor: Any) -> NDArray[Any] | None:
         return None
     values: NDArray[Any] = tensor.values
     return values if isinstance(values, np.memmap) else np.asarray(values)
+
+
+def clip_bounds(node: gs.Node) -> tuple[float, float] | None:
+    """The constant bounds of a Clip, of inputs or (below opset 11) attributes; infinite where absent; None if computed
+    at run time.
+    """
+    bounds = [float(node.attrs.get("min", float("-inf"))), float(node.attrs.get("max", float("inf")))]
+    for index, tensor in enumerate(node.inputs[1:3]):
+        if tensor.name:
+            values = constant_array(tensor)
+            if values is None or values.size != 1:
+                return None
+            bounds[index] = float(values.reshape(-1)[0])
+    return bounds[0], bounds[1]

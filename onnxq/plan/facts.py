@@ -121,16 +121,3 @@ class Facts:
     def declared_float(self, node: gs.Node) -> bool:
         """True if the node computes on floats: at least one input and one output may be float32."""
         return any(self.is_float(t) for t in node.outputs) and any(self.is_float(t) for t in node.inputs if t.name)
-
-
-def clip_bounds(facts: Facts, node: gs.Node) -> tuple[float, float] | None:
-    """The constant bounds of a Clip; infinite where absent; None if computed at run time."""
-    bounds = [float(node.attrs.get("min", float("-inf"))), float(node.attrs.get("max", float("inf")))]
-    for index, tensor in enumerate(node.inputs[1:3]):
-        if not tensor.name:
-            continue
-        values = facts.constant(tensor)
-        if values is None:
-            return None
-        bounds[index] = float(values.reshape(-1)[0])
-    return bounds[0], bounds[1]

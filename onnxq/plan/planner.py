@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from onnxq.encoding import LEVELS, Affine, PerChannel, PerTensor, Scheme
 from onnxq.ir.protobuf import paused_gc
+from onnxq.ir.walk import clip_bounds
 from onnxq.numerics import TINY, affine, dequantize, quantize
 from onnxq.optable import HEAVY, OP_TABLE, PER_CHANNEL_OPSET, data_slots, weight_granularity
 from onnxq.plan import protect
-from onnxq.plan.facts import Facts, Shape, clip_bounds
+from onnxq.plan.facts import Facts, Shape
 from onnxq.plan.plan import Decision, Plan, Use, Value
 from onnxq.plan.select import Selection, select
 from onnxq.targets.target import Target
@@ -125,9 +126,8 @@ def _vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> 
         (least, small), (most, wide) = min(spans), max(spans)
         if most > kernel.max_range_ratio * least:
             out[node.name] = (
-                f"{wide} has a range of {most:.3g} and {small} one of {least:.3g}: in one 8-bit scale the "
-                "narrow one would lose "
-                f"{np.log2(most / max(least, TINY)):.0f} of its 8 bits"
+                f"{wide} has a range of {most:.3g} and {small} one of {least:.3g}: in one 8-bit scale the narrow one "
+                f"would lose {np.log2(most / max(least, TINY)):.0f} of its 8 bits"
             )
     return out
 
@@ -238,7 +238,7 @@ class _Planner:
         return encoding if inside is None else _within(encoding, inside)
 
     def _absorbed_bounds(self, activation: gs.Node) -> tuple[float, float] | None:
-        return (0.0, float("inf")) if activation.op == "Relu" else clip_bounds(self.facts, activation)
+        return (0.0, float("inf")) if activation.op == "Relu" else clip_bounds(activation)
 
     # uses by integer ops
 

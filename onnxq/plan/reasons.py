@@ -10,8 +10,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.ir.walk import clip_bounds
 from onnxq.optable import OP_TABLE, data_slots
-from onnxq.plan.facts import Facts, clip_bounds
+from onnxq.plan.facts import Facts
 from onnxq.targets.target import Target
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def explain(facts: Facts, target: Target, chosen: Selection) -> None:
         )
         if node.op in target.absorb:
             producer = facts.producer.get(node.inputs[0].name)
-            bounds = clip_bounds(facts, node) if node.op == "Clip" else None
+            bounds = clip_bounds(node) if node.op == "Clip" else None
             if producer is None or producer.name not in chosen.integer:
                 chosen.reasons[node.name] = f"no integer op stands before it that {node.op} could vanish into"
             elif node.op == "Clip" and bounds is None:

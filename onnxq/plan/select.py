@@ -23,8 +23,9 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
+from onnxq.ir.walk import clip_bounds
 from onnxq.optable import data_slots
-from onnxq.plan.facts import Consumer, Facts, clip_bounds
+from onnxq.plan.facts import Consumer, Facts
 from onnxq.plan.reasons import explain, static_reason
 from onnxq.targets.target import Kernel, Target
 
@@ -114,7 +115,7 @@ class _Selector:
         if after.inputs[0] is not node.outputs[0]:
             return None
         if after.op == "Clip":
-            bounds = clip_bounds(self.facts, after)
+            bounds = clip_bounds(after)
             if bounds is None or not bounds[0] <= 0 <= bounds[1]:  # every 8-bit range contains 0
                 return None
         return after

@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.ir import walk
+from onnxq.ir.walk import clip_bounds
 from onnxq.stats.calibrator import Reader
 from onnxq.stats.statistics import TensorStatistics
 from onnxq.stats.taps import COPIES, aliases
@@ -71,7 +72,7 @@ def surroundings(graph: gs.Graph, names: Collection[str]) -> dict[str, Surroundi
     root = aliases(graph)
     bounds: dict[str, tuple[float, float]] = {}
     for node in graph.nodes:
-        known = _clip(node) if node.op == "Clip" else BOUNDS.get(str(node.op)) if _standard(node) else None
+        known = clip_bounds(node) if node.op == "Clip" else BOUNDS.get(str(node.op)) if _standard(node) else None
         if known is not None:
             bounds.update((t.name, known) for t in node.outputs[:1])
     readers: dict[str, dict[object, Reader]] = defaultdict(dict)
@@ -94,17 +95,6 @@ def _standard(node: gs.Node) -> bool:
     return node.domain in (None, "", "ai.onnx")
 
 
-def _clip(node: gs.Node) -> tuple[float, float] | None:
-    given = [node.attrs.get("min"), node.attrs.get("max")]
-    for index, tensor in enumerate(node.inputs[1:3]):
-        if tensor.name:
-            if not isinstance(tensor, gs.Constant):
-                return None
-            given[index] = float(np.asarray(tensor.values).reshape(-1)[0])
-    low, high = given
-    return -math.inf if low is None else float(low), math.inf if high is None else float(high)
-
-
 def _reader(node: gs.Node) -> tuple[object, Reader]:
     """A key that equal readers share (None: linear in its inputs, or unknown) and the function."""
     op = str(node.op)
@@ -113,7 +103,7 @@ def _reader(node: gs.Node) -> tuple[object, Reader]:
         return None, linear
     parameters = tuple((k, node.attrs[k]) for k in ("alpha", "beta", "gamma", "min", "max") if k in node.attrs)
     if op == "Clip":
-        bounds = _clip(node)
+        bounds = clip_bounds(node)
         if bounds is None:
             return None, linear
         parameters = (("min", bounds[0]), ("max", bounds[1]))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.data.sample import Dataset, Sample
+from onnxq.data.wrapper import Wrapper
 from onnxq.errors import OnnxqError
 from onnxq.stats.cache import CacheWarning
 from onnxq.stats.statistics import Statistics, merge_all
@@ -25,7 +26,7 @@ SECONDS = 20.0
 """Default time between two checkpoints."""
 
 
-class Piece:
+class Piece(Wrapper):
     """The samples of a data set at positions `start` to `stop`; a Dataset.
 
     Args:
@@ -46,25 +47,10 @@ class Piece:
         seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.data, self.start, self.stop = data, start, stop
+        super().__init__(data)
+        self.start, self.stop = start, stop
         self._seconds, self._clock = seconds, clock
         self.running = 0.0
-
-    @property
-    def description(self) -> str:
-        return self.data.description
-
-    @property
-    def preprocess_summary(self) -> str:
-        return self.data.preprocess_summary
-
-    @property
-    def labelled(self) -> bool:
-        return self.data.labelled
-
-    @property
-    def skipped(self) -> list[str]:
-        return self.data.skipped
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -177,7 +177,8 @@ class _Engine:
         self._inside: Inside = inside(model, self._bodies, floats)
         known = {n: (self._dtypes.get(n, dtype), shape) for n, (dtype, shape) in self._known.items()}
         known.update((n, (d, None)) for n, d in self._dtypes.items() if n not in known)
-        picking = collector.distributions and collector.histograms_only
+        self._arrays = not collector.histograms_only  # some observer wants them whole
+        picking = collector.distributions and not self._arrays
         self._reductions = Reductions(
             self._inside.model.graph, self._reduced, known, pick=(subset or _ALL) if picking else None
         )
@@ -201,8 +202,8 @@ class _Engine:
         found = self._run(
             self._lean, sample, {**inputs, **self._reductions.feed(inputs, sample.index)}, self._lean_outputs
         )
-        numbers = self._reductions.read(inputs, found)
-        if numbers.suspect or (collector.distributions and not collector.histograms_only):
+        numbers = self._reductions.read(inputs, found, sample.index)
+        if numbers.suspect or self._arrays:
             state = self._state
             for part in range(len(self._split(sample))):
                 collector.observe(sample, self._fetch(sample, inputs, part), number)

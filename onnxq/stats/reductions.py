@@ -25,7 +25,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.ir.walk import constant_array, tensor_names, unique_name
+from onnxq.ir.walk import clip_bounds, tensor_names, unique_name
 from onnxq.stats.guards import Shape, guards
 from onnxq.stats.observers import stride
 
@@ -92,9 +92,7 @@ class Reductions:
         self._ranked: dict[str, str] = {}  # tap of known rank -> its shape
         self._unranked: dict[str, str] = {}
         self._starts, self._steps = self._new("starts"), self._new("steps")
-        self._sliced: list[str] = []  # taps of which some elements are left out
-        self._fed: tuple[dict[str, int], NDArray[np.int64]] | None = None  # symbols, steps
-        self._begun = np.zeros(len(self.taps), dtype=np.int64)
+        self._laid: tuple[dict[str, int], NDArray[np.int64], NDArray[np.int64]] | None = None  # symbols, sizes, steps
         self._slicing: dict[str, Shape] = {}  # what is sliced: the tensor, or every s-th row and column of it
         self._strided: dict[str, str] = {}  # tap whose size follows from the inputs -> its elements, [1, n]
         self._whole = [
@@ -105,7 +103,8 @@ class Reductions:
         parts = [self._of(name, summed) for name in self.taps]
         self.nodes = [node for part in reversed(parts) for node in part]
         self._elements = self._join("elements", list(self._strided.values()), axis=1) if self._strided else ""
-        vectors = (self._starts, self._steps) if self._sliced else ()
+        read = {tensor.name for node in self.nodes for tensor in node.inputs}
+        vectors = [n for n in (self._starts, self._steps) if n in read]
         self.inputs = [gs.Variable(n, np.int64, [len(self.taps)]) for n in vectors]
         self._shape_vector = self._join("shapes", list(self._ranked.values())) if self._ranked else ""
         # One Concat for all kinds of a rank, the one with most members last: ONNX Runtime orders its run from there,
@@ -119,12 +118,13 @@ class Reductions:
         self.outputs += [whole for _, whole in self._vectors]
         self.outputs += [n for n in (self._elements, *self._whole) if n]
 
-    def read(self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> Found:
+    def read(self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]], position: int = 0) -> Found:
         """The numbers of one run.
 
         Args:
             inputs: of that run.
             found: output name -> array.
+            position: that `feed` was given.
         """
         values = {kind: np.zeros(len(self.taps), dtype=np.float32) for kind in ("min", "max", "sum")}
         for members, name in self._vectors:
@@ -142,7 +142,12 @@ class Reductions:
         finite = np.isfinite(low) & np.isfinite(high)
         suspect = bool(np.isnan(values["sum"]).any() or not (finite | empty).all())
         return Found(
-            low=low, high=high, shapes=shapes, count=count, suspect=suspect, picked=self._picked(inputs, found)
+            low=low,
+            high=high,
+            shapes=shapes,
+            count=count,
+            suspect=suspect,
+            picked=self._picked(inputs, found, position),
         )
 
     def feed(self, inputs: Mapping[str, NDArray[Any]], position: int) -> dict[str, NDArray[Any]]:
@@ -154,26 +159,29 @@ class Reductions:
         """
         if not self.inputs:
             return {}
-        symbols = self._values(inputs)
-        if self._fed is None or self._fed[0] != symbols:
-            steps = np.ones(len(self.taps), dtype=np.int64)
-            for name in self._sliced:
-                steps[self._index[name]] = stride(_size(self._slicing[name], symbols), self._pick)
-            self._fed = symbols, steps
-        steps = self._fed[1]
-        self._begun = _scattered(position) % steps
-        return {self._starts: self._begun, self._steps: steps}
+        _, steps = self._layout(inputs)
+        return {self._starts: _scattered(position) % steps, self._steps: steps}
 
-    def _picked(self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _layout(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Elements of what is sliced, and the steps, by tap [taps]; most often those of the sample before."""
+        symbols = self._values(inputs)
+        if self._laid is None or self._laid[0] != symbols:
+            sizes, steps = np.zeros(len(self.taps), dtype=np.int64), np.ones(len(self.taps), dtype=np.int64)
+            for name, shape in self._slicing.items():
+                sizes[self._index[name]] = size = math.prod(d if isinstance(d, int) else symbols[str(d)] for d in shape)
+                steps[self._index[name]] = stride(size, self._pick)
+            self._laid = symbols, sizes, steps
+        return self._laid[1:]
+
+    def _picked(
+        self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]], position: int
+    ) -> dict[str, NDArray[Any]]:
         out = {name: found[name] for name in self._whole}
         if self._strided:
-            joined, at, symbols = found[self._elements][0], 0, self._values(inputs)
-            for name in self._strided:
-                size, place = _size(self._slicing[name], symbols), self._index[name]
-                step = int(self._fed[1][place]) if self._fed is not None else 1
-                end = at + len(range(int(self._begun[place]), size, step))
-                out[name] = joined[at:end]
-                at = end
+            sizes, steps = self._layout(inputs)
+            counts = -(-(sizes - _scattered(position) % steps) // steps)
+            ends = np.cumsum(counts[[self._index[name] for name in self._strided]])
+            out.update(zip(self._strided, np.split(found[self._elements][0], ends[:-1]), strict=True))
         return out
 
     def _values(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
@@ -233,12 +241,11 @@ class Reductions:
         place = self._index[name]
         ends = [self._integers(f"{name}_{what}", at) for what, at in (("from", place), ("to", place + 1))]
         fed = [gs.Variable(self._new(f"{name}_{what}")) for what in ("begin", "step")]
-        for vector, tensor in zip((self._starts, self._steps), fed, strict=True):
-            nodes.append(self._node("Slice", [gs.Variable(vector), *ends], tensor.name))
+        for vector, own in zip((self._starts, self._steps), fed, strict=True):
+            nodes.append(self._node("Slice", [gs.Variable(vector), *ends], own.name))
         some = self._strided[name] = self._new(f"{name}_elements")
         end, axis = self._integers(f"{name}_end", _END), self._integers(f"{name}_axis", 1)
         nodes.append(self._node("Slice", [gs.Variable(flat), fed[0], end, axis, fed[1]], some))
-        self._sliced.append(name)
         return nodes
 
     def _integers(self, label: str, number: int) -> gs.Constant:
@@ -310,10 +317,6 @@ class Reductions:
         return None
 
 
-def _size(shape: Shape, symbols: Mapping[str, int]) -> int:
-    return math.prod(d if isinstance(d, int) else symbols[str(d)] for d in shape)
-
-
 def _scattered(position: int) -> int:
     """A number that looks drawn by lot, of 31 bits: splitmix64 (Steele, Lea, Flood 2014)."""
     value = (position + 1) * 0x9E3779B97F4A7C15 & _BITS
@@ -348,16 +351,8 @@ def clip_to(node: gs.Node) -> tuple[float, float] | None:
         return None
     if node.op == "Relu":
         return 0.0, np.inf
-    ends = []
-    for slot, (attribute, default) in enumerate((("min", -np.inf), ("max", np.inf)), 1):
-        if len(node.inputs) > slot and node.inputs[slot].name:
-            values = constant_array(node.inputs[slot])
-            if values is None or values.size != 1:
-                return None
-            ends.append(float(values.reshape(-1)[0]))
-        else:
-            ends.append(float(node.attrs.get(attribute, default)))
-    return (ends[0], ends[1]) if ends[0] <= ends[1] else None
+    bounds = clip_bounds(node)
+    return bounds if bounds is not None and bounds[0] <= bounds[1] else None
 
 
 def _from_zero(node: gs.Node) -> bool:
