@@ -71,7 +71,9 @@ def test_its_pass_is_listed_with_its_package(with_plugin: Any) -> None:
 
 def test_its_pass_shows_its_settings(with_plugin: Any) -> None:
     described = json.loads(with_plugin("passes", "acme-merge-relus", "--json").out)
-    assert described["settings"] == [{"name": "limit", "type": "int", "default": "1000"}]
+    about = "rewrite at most so many; the others are refused."
+    assert described["settings"] == [{"name": "limit", "type": "int", "default": "1000", "about": about}]
+    assert "example" not in described
 
 
 def test_its_method_metric_and_data_work_by_name(with_plugin: Any, tmp_path: Path) -> None:
