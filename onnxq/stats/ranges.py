@@ -160,12 +160,12 @@ class GivenRanges:
         self.weight_method: WeightMethod = weight_method
 
     def range(self, tensor: str, scheme: Scheme) -> tuple[float, float] | None:  # noqa: ARG002 (chosen already)
-        """See `onnxq.plan.planner.Ranges`."""
+        """See `onnxq.plan.vetoes.Ranges`."""
         bounds = self.table.ranges.get(tensor)
         return None if bounds is None else (bounds.min, bounds.max)
 
     def weight_range(self, weight: NDArray[Any], scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """See `onnxq.plan.planner.Ranges`."""
+        """See `onnxq.plan.vetoes.Ranges`."""
         return weight_range(weight, scheme, self.weight_method)
 
 
