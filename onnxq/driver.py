@@ -32,8 +32,7 @@ from onnxq.stats.statistics import Statistics
 from onnxq.targets.target import Target, load_target
 from onnxq.validate.accuracy import Accuracy, compare
 from onnxq.validate.coverage import Coverage, coverage
-from onnxq.validate.gate import Limits, Sizes
-from onnxq.validate.gate import gate as judge
+from onnxq.validate.gate import Sizes
 from onnxq.validate.latency import Latency, measure
 from onnxq.validate.metrics import Metric, load_metric
 from onnxq.validate.result import Result, environment, file_bytes
@@ -77,7 +76,7 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
     options, calibration = make_options(job, target)
     job = replace(job, calibration=replace(job.calibration, feedback=calibration.feedback))
     options = replace(options, pipeline=_complete(options.pipeline, job, calib_source, calibration), given=given)
-    metric = _metric(job)
+    metric = job_metric(job)
     model = load_float(job.model, keep_overridable=job.keep_overridable)
     specs = _inputs(job.model)
     calib = _open(job, calib_source, specs, calibration.limit) if calib_source is not None else None
@@ -178,7 +177,7 @@ def _checked(
 ) -> Result:
     """Coverage, accuracy and speed of a file that was just written."""
     data = evaluation if evaluation is not None else calib
-    samples = _first_inputs(data) if data is not None else [s.inputs for s in made_up_samples(made.model)]
+    samples = first_inputs(data) if data is not None else [s.inputs for s in made_up_samples(made.model)]
     with made.timing.stage("coverage"):
         found = coverage(file, sample=samples[0] if samples else None)
     if job.strict and found.heavy_float:
@@ -192,10 +191,10 @@ def _checked(
     latency: tuple[Latency, ...] = ()
     if job.validate.enabled and data is not None:
         with made.timing.stage("validate"):
-            accuracy = _accuracy(job, job.model, file, data, metric, progress)
+            accuracy = job_accuracy(job, job.model, file, data, metric, progress)
     if job.validate.enabled and job.validate.speed and samples:
         with made.timing.stage("measure speed"):
-            latency = _latency(job, job.model, file, samples, progress)
+            latency = job_latency(job, job.model, file, samples, progress)
     notes = [*made.notes, *(calib.skipped if calib is not None else ())]
     if data is None and job.validate.enabled:
         notes.append("No samples were given: nothing was compared with the float model; give --eval or --calib.")
@@ -228,11 +227,11 @@ def validate(reference: Path, candidate: Path, job: Job, *, progress: Progress |
         OnnxqError: one sentence for whatever the user can mend.
     """
     progress = progress or Silent()
-    metric = _metric(job)
-    data = _evaluation(job, reference)
-    samples = _first_inputs(data)
-    accuracy = _accuracy(job, reference, candidate, data, metric, progress)
-    latency = _latency(job, reference, candidate, samples, progress) if job.validate.speed else ()
+    metric = job_metric(job)
+    data = evaluation_data(job, reference)
+    samples = first_inputs(data)
+    accuracy = job_accuracy(job, reference, candidate, data, metric, progress)
+    latency = job_latency(job, reference, candidate, samples, progress) if job.validate.speed else ()
     found = coverage(candidate, sample=samples[0])
     return Result(
         command="validate",
@@ -247,35 +246,6 @@ def validate(reference: Path, candidate: Path, job: Job, *, progress: Progress |
     )
 
 
-def gate(baseline: Path, candidate: Path, job: Job, *, progress: Progress | None = None) -> Result:
-    """Judge a candidate against the limits of the job's gate section; measures only what they ask for.
-
-    Raises:
-        OnnxqError: one sentence for whatever the user can mend.
-        UsageError: no limit is given.
-    """
-    progress = progress or Silent()
-    limits = job.gate.limits()
-    if not job.gate.demands:
-        raise UsageError("the gate has no limit to check: give --max-drop X, or a gate section in the job file")
-    metric = _metric(job)
-    data = _evaluation(job, baseline)
-    needs_speed = limits.min_speedup is not None or limits.max_latency_ms is not None
-    accuracy = _accuracy(job, baseline, candidate, data, metric, progress) if _asks_accuracy(limits) else None
-    latency = _latency(job, baseline, candidate, _first_inputs(data), progress) if needs_speed else ()
-    sizes = Sizes(reference=file_bytes(baseline), candidate=file_bytes(candidate))
-    return Result(
-        command="gate",
-        reference=baseline,
-        candidate=candidate,
-        sizes=sizes,
-        accuracy=accuracy,
-        latency=latency,
-        verdict=judge(accuracy, latency[0] if latency else None, sizes, limits),
-        environment=environment(),
-    )
-
-
 def inspect(path: Path, *, progress: Progress | None = None) -> Result:  # noqa: ARG001 (same form as the others)
     """What a model is made of; for a quantized one, what is int8 and what is float, and why.
 
@@ -283,11 +253,6 @@ def inspect(path: Path, *, progress: Progress | None = None) -> Result:  # noqa:
         ModelError: it cannot be read.
     """
     return Result(command="inspect", reference=path, model=summarize(path), environment=environment())
-
-
-def _asks_accuracy(limits: Limits) -> bool:
-    wanted = (limits.max_drop, limits.min_sqnr_db, limits.min_cosine, limits.min_agreement)
-    return any(w is not None for w in wanted)
 
 
 def _inputs(model: Path) -> tuple[InputSpec, ...]:
@@ -310,13 +275,20 @@ def _open(job: Job, source: Source, specs: Sequence[InputSpec], limit: int | Non
     )
 
 
-def _evaluation(job: Job, model: Path) -> Dataset:
+def evaluation_data(job: Job, model: Path) -> Dataset:
+    """The samples to judge with, in the form that `model` takes.
+
+    Raises:
+        UsageError: the job names none.
+        DataError: they do not fit the model.
+    """
     if job.data.eval is None:
         raise UsageError("there is nothing to compare the models on: give --data DATA, or data.eval in the job file")
     return _open(job, job.data.eval, _inputs(model), job.validate.limit)
 
 
-def _metric(job: Job) -> Metric | None:
+def job_metric(job: Job) -> Metric | None:
+    """The labelled score that the job names, if any."""
     return None if job.validate.metric is None else load_metric(job.validate.metric, job.base)
 
 
@@ -334,13 +306,15 @@ def _described(data: Dataset) -> str:
     return data.description if plain else f"{data.description} ({summary})"
 
 
-def _first_inputs(data: Dataset) -> list[Mapping[str, NDArray[Any]]]:
+def first_inputs(data: Dataset) -> list[Mapping[str, NDArray[Any]]]:
+    """Inputs of the first few samples, LATENCY_SAMPLES at most."""
     return [s.inputs for s in itertools.islice(iter(data), LATENCY_SAMPLES)]
 
 
-def _accuracy(
+def job_accuracy(
     job: Job, reference: Path, candidate: Path, data: Dataset, metric: Metric | None, progress: Progress
 ) -> Accuracy:
+    """Both models over the samples, as the job's validate section says."""
     return compare(
         reference,
         candidate,
@@ -353,7 +327,7 @@ def _accuracy(
     )
 
 
-def _latency(
+def job_latency(
     job: Job, reference: Path, candidate: Path, samples: Sequence[Mapping[str, NDArray[Any]]], progress: Progress
 ) -> tuple[Latency, ...]:
     """With the threads that were asked for, else with one and with all."""

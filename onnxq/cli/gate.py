@@ -24,9 +24,9 @@ def command(
 
     More limits than --max-drop stand in the gate section of a job file.
     """
-    from onnxq import driver
     from onnxq.cli import output
+    from onnxq.gating.run import gate
 
     job = options.comparison_job(baseline, values, gate=options.given({"max_drop": max_drop}))
-    result = driver.gate(baseline, candidate, job, progress=output.begin(report, baseline, candidate))
+    result = gate(baseline, candidate, job, progress=output.begin(report, baseline, candidate))
     return output.emit(result, as_json=as_json, report=report)
