@@ -80,6 +80,18 @@ class Unfusing:
             scales, zeros = (np.ascontiguousarray(np.broadcast_to(v.reshape(-1), size)) for v in (scales, zeros))
         return Parameters(scale=scales, zero_point=zeros, axis=axis, block_size=0, dtype=zeros.dtype.name)
 
+    def triple(self, node: gs.Node, slot: int, axis: int | None = None) -> Parameters:
+        """What stands for the data in `slot`, whose scale and zero point follow it."""
+        return self.said(node, slot + 1, slot + 2, self.kind(node.inputs[slot]), axis=axis)
+
+    def result(self, node: gs.Node, slot: int) -> Parameters:
+        """What stands for the result, whose scale and zero point stand in `slot` and behind it."""
+        return self.said(node, slot, slot + 1, self.kind(node.inputs[0]))
+
+    def kind(self, tensor: gs.Tensor) -> str:
+        """The integer type of a tensor; uint8 where neither the file nor its neighbours say it."""
+        return integer_type(self.editor, tensor) or "uint8"
+
     # edits
 
     def dequantized(self, node: gs.Node, tensor: gs.Tensor, said: Parameters) -> gs.Tensor:

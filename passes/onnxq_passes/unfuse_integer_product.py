@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq_passes._edit import FLOAT, Editor, input_at, standard
 from onnxq_passes._fuse import MICROSOFT
 from onnxq_passes._match import made_by, other, reader
-from onnxq_passes._qdq import Parameters
 from onnxq_passes._unfuse import NOT_WRITTEN, CannotUnfuseError, Unfusing, integer_type
-from onnxq_passes.unfuse_qlinear import add_bias, column_axis
+from onnxq_passes._unfuse_factor import same, weight_of, weight_scale
+from onnxq_passes._unfuse_products import add_bias, column_axis
 
 _DYNAMIC = "its data is quantized dynamically: there is no Q that could move"
 
@@ -70,16 +69,16 @@ def _product(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
     if dynamic and (node.op == "ConvInteger" or not dynamically):
         raise CannotUnfuseError(_DYNAMIC)  # cases 3 and 4
     data_scale, data_zero = (maker.outputs[1], maker.outputs[2]) if dynamic else (maker.inputs[1], input_at(maker, 2))
-    if not _same(input_at(node, 2), data_zero):
+    if not same(input_at(node, 2), data_zero):
         raise CannotUnfuseError("its zero point is not that of its data")
     cast = reader(editor, node.outputs[0], "Cast")
     last = None if cast is None else reader(editor, cast.outputs[0], "Mul")
     if cast is None or last is None or cast.attrs.get("to") != FLOAT:
         raise CannotUnfuseError("its sums are not cast to float and scaled alone")
     factor = other(last, cast.outputs[0])
-    scale = _weight_scale(work, factor, data_scale)
+    scale = weight_scale(work, factor, data_scale)
     axis = 0 if node.op == "ConvInteger" else column_axis(node, scale, node.inputs[1])
-    weight = _weight(work, node, scale, axis)
+    weight = weight_of(work, node, scale, axis)
     data = [node.inputs[0], data_scale] + ([data_zero] if data_zero is not None else [])
     real = work.editor.variable(f"{node.inputs[0].name}_dequantized", node.inputs[0])
     real.dtype = np.dtype(np.float32)
@@ -98,48 +97,6 @@ def _product(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
         [real, work.dequantized(node, node.inputs[1], weight)],
         dict(node.attrs),
     )
-
-
-def _same(one: gs.Tensor | None, two: gs.Tensor | None) -> bool:
-    """One tensor, equal constants, or one left out where the other one is 0."""
-    if one is two:
-        return True
-    values = [np.asarray(t.values).reshape(-1) if isinstance(t, gs.Constant) else None for t in (one, two)]
-    if (one is not None and values[0] is None) or (two is not None and values[1] is None):
-        return False
-    first, second = (np.zeros(1) if v is None else v for v in values)
-    return first.size == second.size and bool((first == second).all())
-
-
-def _weight_scale(work: Unfusing, factor: gs.Tensor, data: gs.Tensor) -> gs.Constant:
-    """The scale of the weight: the other operand of factor = data * weight, or the quotient of two constants."""
-    product = made_by(work.editor, factor, "Mul")
-    if product is not None and any(t is data for t in product.inputs):
-        weight = other(product, data)
-        if isinstance(weight, gs.Constant):
-            return weight
-    if not isinstance(factor, gs.Constant) or not isinstance(data, gs.Constant) or int(np.prod(data.shape)) != 1:
-        raise CannotUnfuseError("its factor is not the scale of its data times that of its weight")
-    quotient = np.asarray(factor.values, np.float64) / np.asarray(data.values, np.float64).reshape(())
-    return work.constant(f"{factor.name}_weight", np.asarray(quotient, np.float32))
-
-
-def _weight(work: Unfusing, node: gs.Node, scale: gs.Constant, axis: int) -> Parameters:
-    """What stands for the second operand. Several scales lie along the channels of the result: the last dimension of a
-    matrix, the second one of a Conv.
-    """
-    rank, shape = scale.values.ndim, tuple(scale.shape)
-    behind = 0 if node.op == "MatMulInteger" else len(node.inputs[1].shape or (0,) * 4) - 2
-    if scale.values.size > 1 and (rank <= behind or shape[rank - 1 - behind] != scale.values.size):
-        raise CannotUnfuseError("its factor has several elements that are not one per channel of the result")
-    zero = input_at(node, 3)
-    if zero is not None and not isinstance(zero, gs.Constant):
-        raise CannotUnfuseError("the zero point of its weight is computed at run time")
-    kind = integer_type(work.editor, node.inputs[1])
-    if zero is None and kind is None:
-        raise CannotUnfuseError("the type of its weight is not known")
-    zeros: NDArray[Any] = np.zeros((), kind) if zero is None else np.asarray(zero.values)
-    return work.spelled(np.asarray(scale.values), zeros, axis)
 
 
 def _dynamic(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:

@@ -1,0 +1,102 @@
+"""What unfuse-qlinear does with products of two operands, and what unfuse-integer-product shares with it: their bias in
+steps of the sums, the columns of their second operand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq_passes._edit import input_at
+from onnxq_passes._qdq import Parameters
+from onnxq_passes._unfuse import CannotUnfuseError, Unfusing
+
+
+def sums(work: Unfusing, data: Parameters, weight: Parameters, factor: float = 1.0) -> Parameters:
+    """What int32 sums stand for: steps of the data times steps of the weight."""
+    scales = np.float32(factor) * data.scale * weight.scale
+    zeros = np.zeros(scales.shape, np.int32)
+    return work.spelled(np.asarray(scales, np.float32), zeros, 0)
+
+
+def _bias(
+    work: Unfusing, node: gs.Node, slot: int, data: Parameters, weight: Parameters, factor: float = 1.0
+) -> tuple[gs.Tensor, Parameters] | None:
+    """The int32 bias and what it stands for, or None."""
+    tensor = input_at(node, slot)
+    return None if tensor is None else (tensor, sums(work, data, weight, factor))
+
+
+def _conv(work: Unfusing, node: gs.Node) -> None:
+    data, weight, result = work.triple(node, 0), work.triple(node, 3, 0), work.result(node, 6)
+    bias = _bias(work, node, 8, data, weight)
+    inputs = [work.dequantized(node, node.inputs[0], data), work.dequantized(node, node.inputs[3], weight)]
+    if bias is not None:
+        inputs.append(work.dequantized(node, *bias))
+    work.quantized(node, 0, result)
+    work.become(node, "Conv", inputs, {k: v for k, v in node.attrs.items() if k != "channels_last"})
+
+
+def column_axis(node: gs.Node, scale: gs.Tensor | None, weight: gs.Tensor) -> int:
+    """The axis of the columns of a second matrix.
+
+    Raises:
+        CannotUnfuseError: its rank is not known, or it has scales of another form.
+    """
+    rank = len(weight.shape) if weight.shape is not None else None
+    if rank is None and (scale is None or int(np.prod(scale.shape)) > 1):
+        raise CannotUnfuseError("the rank of its weight is not known")
+    return max((rank or 2) - 1, 0)
+
+
+def _matmul(work: Unfusing, node: gs.Node) -> None:
+    axis = column_axis(node, input_at(node, 4), node.inputs[3])
+    data, weight, result = work.triple(node, 0), work.triple(node, 3, axis), work.result(node, 6)
+    inputs = [work.dequantized(node, node.inputs[0], data), work.dequantized(node, node.inputs[3], weight)]
+    work.quantized(node, 0, result)
+    work.become(node, "MatMul", inputs, {})
+
+
+def _gemm(work: Unfusing, node: gs.Node) -> None:
+    attrs = {k: node.attrs[k] for k in ("alpha", "transA", "transB") if k in node.attrs}
+    data, weight = work.triple(node, 0), work.triple(node, 3, 0 if attrs.get("transB", 0) else 1)
+    bias = _bias(work, node, 6, data, weight, float(attrs.get("alpha", 1.0)))
+    if bias is not None and bias[1].axis is not None and (bias[0].shape is None or len(bias[0].shape) != 1):
+        raise CannotUnfuseError("its bias is no vector")
+    result = None if input_at(node, 7) is None else work.result(node, 7)
+    inputs = [work.dequantized(node, node.inputs[0], data), work.dequantized(node, node.inputs[3], weight)]
+    if bias is not None:
+        inputs.append(work.dequantized(node, *bias))
+    if result is not None:
+        work.quantized(node, 0, result)
+    work.become(node, "Gemm", inputs, attrs)
+
+
+def _matmul_to_float(work: Unfusing, node: gs.Node) -> None:
+    axis = column_axis(node, input_at(node, 3), node.inputs[1])
+    data = work.said(node, 2, 4, work.kind(node.inputs[0]))
+    weight = work.said(node, 3, 5, work.kind(node.inputs[1]), axis=axis)
+    add_bias(work, node, input_at(node, 6))
+    inputs = [work.dequantized(node, node.inputs[0], data), work.dequantized(node, node.inputs[1], weight)]
+    work.become(node, "MatMul", inputs, {})
+
+
+def add_bias(work: Unfusing, node: gs.Node, bias: gs.Tensor | None) -> None:
+    """Put an Add of a float bias behind a node; it writes what the node wrote."""
+    if bias is None:
+        return
+    result = node.outputs[0]
+    product = work.editor.variable(f"{result.name}_product", result)
+    work.editor.set_output(node, 0, product)
+    work.editor.insert(work.editor.node("Add", [product, bias], [result], name=f"{node.name}_Add"), after=node)
+
+
+PRODUCTS: dict[str, Callable[[Unfusing, gs.Node], None]] = {
+    "QLinearConv": _conv,
+    "QLinearMatMul": _matmul,
+    "QGemm": _gemm,
+    "MatMulIntegerToFloat": _matmul_to_float,
+}
+"""Operator -> what brings it back."""
