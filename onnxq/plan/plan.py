@@ -51,6 +51,19 @@ class Decision:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What measured costs say about ops that could be integer.
+
+    Attributes:
+        integer: names of nodes to run in int8, even where a rule of thumb speaks against it.
+        floats: node -> why it stays float.
+    """
+
+    integer: frozenset[str] = frozenset()
+    floats: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Encodings by use and by produced value, decisions by node.
 

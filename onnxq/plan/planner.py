@@ -20,7 +20,7 @@ from onnxq.numerics import TINY, affine
 from onnxq.optable import HEAVY, OP_TABLE, PER_CHANNEL_OPSET, data_slots, weight_granularity
 from onnxq.plan import protect
 from onnxq.plan.facts import Facts, Shape
-from onnxq.plan.plan import Decision, Plan, Use, Value
+from onnxq.plan.plan import Decision, Placement, Plan, Use, Value
 from onnxq.plan.select import Selection, select
 from onnxq.plan.vetoes import Ranges, constant_encoding, vetoes
 from onnxq.targets.target import Target
@@ -46,10 +46,11 @@ def make_plan(
     ranges: Ranges,
     shapes: Mapping[str, Shape],
     keep_float: Sequence[str] = (),
+    placement: Placement | None = None,
 ) -> Plan:
     """Decide everything. Edits nothing; same inputs, same plan."""
     with paused_gc():
-        return _decide(graph, target, ranges, shapes, keep_float)
+        return _decide(graph, target, ranges, shapes, keep_float, placement or Placement())
 
 
 def _decide(
@@ -58,11 +59,12 @@ def _decide(
     ranges: Ranges,
     shapes: Mapping[str, Shape],
     keep_float: Sequence[str],
+    placement: Placement,
 ) -> Plan:
     facts = Facts(graph, shapes)
-    veto: dict[str, str] = {}
+    veto = dict(placement.floats)
     while True:  # each round vetoes at least one more op
-        chosen = select(facts, target, keep_float, veto)
+        chosen = select(facts, target, keep_float, veto, placement.integer)
         more = vetoes(facts, target, ranges, chosen)
         if not more:
             break

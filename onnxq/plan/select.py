@@ -12,12 +12,14 @@ The rules, in the order in which they are applied:
 4. Backward: a compute or movement op whose result is only used in float goes back to float; so does an op whose
    integer kernel pays only behind
    certain ops (`after`) that do not stand there.
-5. With `outputs=False` (TensorRT) only rule 1 applies, plus the shortcut operand of residual Adds.
+5. A placement by measured costs stands above rules 3 and 4: what it puts into int8 is integer if its kernel exists,
+   and its float operands are quantized for it.
+6. With `outputs=False` (TensorRT) only rule 1 applies, plus the shortcut operand of residual Adds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,19 +52,32 @@ class Selection:
 
 
 def select(
-    facts: Facts, target: Target, keep_float: Sequence[str] = (), veto: Mapping[str, str] | None = None
+    facts: Facts,
+    target: Target,
+    keep_float: Sequence[str] = (),
+    veto: Mapping[str, str] | None = None,
+    placed: Collection[str] = (),
 ) -> Selection:
     """Apply the rules above.
 
     Args:
-        veto: node -> reason, found by looking at ranges after a first selection.
+        veto: node -> reason, found by looking at ranges or costs after a first selection.
+        placed: nodes that are to be integer for what they save.
     """
-    return _Selector(facts, target, keep_float, veto or {}).run()
+    return _Selector(facts, target, keep_float, veto or {}, frozenset(placed)).run()
 
 
 class _Selector:
-    def __init__(self, facts: Facts, target: Target, keep_float: Sequence[str], veto: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        target: Target,
+        keep_float: Sequence[str],
+        veto: Mapping[str, str],
+        placed: frozenset[str],
+    ) -> None:
         self.facts = facts
+        self.placed = placed
         self.target = target
         self.nodes: list[gs.Node] = list(facts.graph.nodes)
         self.out = Selection()
@@ -205,7 +220,7 @@ class _Selector:
         if not dynamic:
             return False
         missing = [t for t in dynamic if t.name not in self.out.values]
-        if not self._all_small(missing, dynamic, kernel):
+        if node.name not in self.placed and not self._all_small(missing, dynamic, kernel):
             return False
         self.out.values.update(t.name for t in missing)
         return True
@@ -227,6 +242,8 @@ class _Selector:
         for node in reversed(self.nodes):
             kernel = self.kernel.get(node.name)
             if kernel is None or kernel.kind == "weighted" or node.name not in self.out.integer:
+                continue
+            if node.name in self.placed:
                 continue
             reason = self._drop_reason(node, kernel)
             if reason:
@@ -314,7 +331,7 @@ class _Selector:
                     wanted.update(t.name for t in node.outputs)
         self.out.values = wanted
 
-    # rule 5
+    # rule 6
 
     def _residuals(self) -> None:
         if not self.target.residual:

@@ -1,0 +1,263 @@
+"""The cheapest assignment of units to float or int8.
+
+Each unit costs its float or its integer time; each tensor that crosses between the two worlds costs one QuantizeLinear
+or one DequantizeLinear, however many ops read it. With two labels and such costs the problem is a minimum cut (Greig,
+Porteous, Seheult 1989; Kolmogorov and Zabih 2004: the pairwise terms are submodular), with one more vertex per
+conversion. A bound on the summed noise makes it an integer program.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = tuple[bool, ...]
+"""By unit: True is int8."""
+
+_CAPACITY = 2**30
+"""Sum of all finite capacities: scipy's maximum_flow wants int32, and answered 0 for large int64 capacities."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What is placed as one.
+
+    Attributes:
+        name: of its first node.
+        float_cost, integer_cost: seconds of one run.
+        noise: relative output noise energy that int8 adds; 0 if it was not measured.
+    """
+
+    name: str
+    float_cost: float
+    integer_cost: float
+    noise: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossing:
+    """A tensor that may have to be converted.
+
+    Attributes:
+        tensor: its name.
+        producer: index of the unit that makes it in 8 bits when it is int8; None: it is always made in float.
+        readers: indices of the units that read it in 8 bits when they are int8, and in float when they are not.
+        float_readers: something else reads it, always in float.
+        quantize, dequantize: seconds of one conversion.
+    """
+
+    tensor: str
+    producer: int | None
+    readers: tuple[int, ...]
+    float_readers: bool
+    quantize: float
+    dequantize: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Units and the tensors between them; `fixed` is time that no choice changes, in seconds."""
+
+    units: tuple[Unit, ...]
+    crossings: tuple[Crossing, ...]
+    fixed: float = 0.0
+
+    def cost(self, labels: Sequence[bool]) -> float:
+        """Seconds of one run with these labels."""
+        total = self.fixed
+        for unit, integer in zip(self.units, labels, strict=True):
+            total += unit.integer_cost if integer else unit.float_cost
+        for crossing in self.crossings:
+            quantizes, dequantizes = conversions(crossing, labels)
+            total += crossing.quantize * quantizes + crossing.dequantize * dequantizes
+        return total
+
+    def noise(self, labels: Sequence[bool]) -> float:
+        """Sum of the noise of the int8 units."""
+        return sum(u.noise for u, integer in zip(self.units, labels, strict=True) if integer)
+
+
+def conversions(crossing: Crossing, labels: Sequence[bool]) -> tuple[bool, bool]:
+    """Is the tensor quantized, is it dequantized?"""
+    made = crossing.producer is not None and labels[crossing.producer]
+    wanted = any(labels[reader] for reader in crossing.readers)
+    in_float = crossing.float_readers or not all(labels[reader] for reader in crossing.readers)
+    return wanted and not made, made and in_float
+
+
+def cheapest(problem: Problem, price: float = 0.0) -> Labels:
+    """Labels of the least cost + price * noise; of equal ones those with the fewest units in int8.
+
+    Args:
+        price: seconds per unit of noise.
+    """
+    # imported here: half a second that only placement pays
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_flow
+
+    edges = list(_edges(problem, price))
+    finite = sum(weight for _, _, weight in edges if weight != float("inf"))
+    if finite <= 0:
+        return (False,) * len(problem.units)
+    scale = _CAPACITY / finite
+    size = max(max(a, b) for a, b, _ in edges) + 1
+    capacity = np.zeros((len(edges),), dtype=np.int32)
+    for index, (_, _, weight) in enumerate(edges):
+        capacity[index] = _CAPACITY + 1 if weight == float("inf") else round(weight * scale)
+    ends: NDArray[np.int32] = np.array([(a, b) for a, b, _ in edges], dtype=np.int32)
+    graph = csr_array((capacity, (ends[:, 0], ends[:, 1])), shape=(size, size))
+    graph.sum_duplicates()
+    residual = (graph - maximum_flow(graph, _SOURCE, _SINK).flow).tocsr()
+    reached = _reached(residual, size)
+    return tuple(bool(reached[_FIRST + i]) for i in range(len(problem.units)))
+
+
+_SOURCE, _SINK, _FIRST = 0, 1, 2
+
+
+def _edges(problem: Problem, price: float) -> Iterator[tuple[int, int, float]]:
+    """Vertices on the source's side of the cut are int8."""
+    forever = float("inf")
+    for index, unit in enumerate(problem.units):
+        gain = unit.float_cost - unit.integer_cost - price * unit.noise
+        if gain > 0:
+            yield _SOURCE, _FIRST + index, gain  # lost if it is float
+        elif gain < 0:
+            yield _FIRST + index, _SINK, -gain
+    extra = _FIRST + len(problem.units)
+    for crossing in problem.crossings:
+        producer = None if crossing.producer is None else _FIRST + crossing.producer
+        if crossing.readers and crossing.quantize > 0:
+            for reader in set(crossing.readers):  # a reader in int8 pulls the quantized form along
+                yield _FIRST + reader, extra, forever
+            yield extra, _SINK if producer is None else producer, crossing.quantize
+            extra += 1
+        if producer is None or crossing.dequantize <= 0:
+            continue
+        if crossing.float_readers:
+            yield producer, _SINK, crossing.dequantize
+        elif crossing.readers:
+            for reader in set(crossing.readers):  # a reader in float pulls the float form along
+                yield extra, _FIRST + reader, forever
+            yield producer, extra, crossing.dequantize
+            extra += 1
+
+
+def _reached(residual: object, size: int) -> NDArray[np.bool_]:
+    """Vertices that the source still reaches: the least source side of all minimum cuts."""
+    indptr, indices, data = residual.indptr, residual.indices, residual.data  # type: ignore[attr-defined]
+    seen: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)
+    seen[_SOURCE] = True
+    queue = deque([_SOURCE])
+    while queue:
+        vertex = queue.popleft()
+        for at in range(indptr[vertex], indptr[vertex + 1]):
+            target = int(indices[at])
+            if data[at] > 0 and not seen[target]:
+                seen[target] = True
+                queue.append(target)
+    return seen
+
+
+def quietest(problem: Problem, limit: float) -> Labels:
+    """Labels of the least cost whose noise is at most `limit`, by HiGHS's branch and bound.
+
+    Raises:
+        ValueError: the limit is negative, so not even all float meets it.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_array
+
+    if limit < 0:
+        raise ValueError(f"no assignment has a noise below 0, the limit is {limit}")
+    units = len(problem.units)
+    gains = [u.integer_cost - u.float_cost for u in problem.units]
+    extra: list[float] = []
+    rows: list[list[tuple[int, float]]] = []
+    upper: list[float] = []
+    for crossing in problem.crossings:
+        made = [] if crossing.producer is None else [(crossing.producer, 1.0)]
+        if crossing.quantize > 0:  # q >= reader - producer
+            at = units + len(extra)
+            extra.append(crossing.quantize)
+            for reader in crossing.readers:
+                rows.append([(reader, 1.0), *((p, -w) for p, w in made), (at, -1.0)])
+                upper.append(0.0)
+        if made and crossing.dequantize > 0:  # d >= producer - reader, or >= producer
+            at = units + len(extra)
+            extra.append(crossing.dequantize)
+            if crossing.float_readers:
+                rows.append([*made, (at, -1.0)])
+                upper.append(0.0)
+            for reader in crossing.readers:
+                rows.append([*made, (reader, -1.0), (at, -1.0)])
+                upper.append(0.0)
+    rows.append([(i, u.noise) for i, u in enumerate(problem.units)])
+    upper.append(limit)
+    # a reader that is the producer itself appears twice in a row: the entries add up
+    entries = [(r, c, w) for r, row in enumerate(rows) for c, w in row]
+    matrix = coo_array(
+        ([w for _, _, w in entries], ([r for r, _, _ in entries], [c for _, c, _ in entries])),
+        shape=(len(rows), units + len(extra)),
+    ).tocsr()
+    largest = max((abs(c) for c in [*gains, *extra]), default=0.0) or 1.0  # HiGHS's tolerances are absolute
+    solved = milp(
+        np.array([*gains, *extra]) / largest,
+        integrality=np.array([1] * units + [0] * len(extra)),
+        bounds=Bounds(0, 1),
+        constraints=LinearConstraint(matrix, -np.inf, np.array(upper)),
+    )
+    labels = tuple(bool(x > 0.5) for x in solved.x[:units])
+    return labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One assignment of the front: seconds of one run against noise."""
+
+    labels: Labels
+    seconds: float
+    noise: float
+
+
+def front(problem: Problem, limit: int = 32) -> tuple[Point, ...]:
+    """The corners of the convex part of the front, fastest first: each is the best for some price of noise.
+
+    Between two corners the price at which both cost the same is tried; what it finds is a corner between them, or there
+    is none (Eisner and Severance 1976).
+
+    Args:
+        limit: greatest number of cuts.
+    """
+
+    def point(labels: Labels) -> Point:
+        return Point(labels=labels, seconds=problem.cost(labels), noise=problem.noise(labels))
+
+    fastest, least = point(cheapest(problem)), point((False,) * len(problem.units))
+    found = {fastest.labels: fastest}
+    open_pairs = deque([(fastest, least)])
+    while open_pairs and limit > 0:
+        fast, quiet = open_pairs.popleft()
+        saved = fast.noise - quiet.noise
+        if saved <= 0 or quiet.seconds <= fast.seconds:
+            continue
+        limit -= 1
+        between = point(cheapest(problem, (quiet.seconds - fast.seconds) / saved))
+        if between.labels in (fast.labels, quiet.labels) or between.labels in found:
+            continue
+        if not quiet.noise < between.noise < fast.noise:
+            continue
+        found[between.labels] = between
+        open_pairs.extend([(fast, between), (between, quiet)])
+    found.setdefault(least.labels, least)
+    return tuple(sorted(found.values(), key=lambda p: (p.seconds, p.noise, p.labels)))
+
+
+def every(problem: Problem) -> Iterator[Labels]:
+    """All assignments, for tests and tiny problems."""
+    yield from itertools.product((False, True), repeat=len(problem.units))

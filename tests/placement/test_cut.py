@@ -1,0 +1,121 @@
+"""The cut against brute force on every small problem."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from onnxq.placement.cut import Crossing, Problem, Unit, cheapest, conversions, every, front, quietest
+
+
+def problem(seed: int) -> Problem:
+    rng = random.Random(seed)
+    count = rng.randint(1, 12)
+    units = tuple(
+        Unit(
+            name=f"u{i}",
+            float_cost=rng.uniform(0, 100) * 1e-6,
+            integer_cost=rng.uniform(0, 100) * 1e-6,
+            noise=rng.choice([0.0, rng.uniform(0, 1), rng.uniform(0, 0.01)]),
+        )
+        for i in range(count)
+    )
+    crossings = []
+    for i in range(rng.randint(0, 2 * count)):
+        readers = tuple(sorted(rng.sample(range(count), rng.randint(0, min(3, count)))))
+        crossings.append(
+            Crossing(
+                tensor=f"t{i}",
+                producer=rng.choice([None, *range(count)]),
+                readers=readers,
+                float_readers=rng.random() < 0.3,
+                quantize=rng.uniform(0, 40) * 1e-6,
+                dequantize=rng.choice([0.0, rng.uniform(0, 40) * 1e-6]),
+            )
+        )
+    return Problem(units=units, crossings=tuple(crossings), fixed=rng.uniform(0, 1e-4))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_assignment_is_cheaper(seed: int) -> None:
+    some = problem(seed)
+    least = min(some.cost(labels) for labels in every(some))
+    assert some.cost(cheapest(some)) == pytest.approx(least, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_with_a_price_on_noise_no_assignment_is_cheaper(seed: int) -> None:
+    some = problem(seed)
+    price = random.Random(seed).uniform(0, 1e-3)
+    least = min(some.cost(labels) + price * some.noise(labels) for labels in every(some))
+    labels = cheapest(some, price)
+    assert some.cost(labels) + price * some.noise(labels) == pytest.approx(least, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_under_a_limit_of_noise_no_assignment_is_cheaper(seed: int) -> None:
+    some = problem(seed)
+    limit = random.Random(seed).uniform(0, 1) * sum(u.noise for u in some.units)
+    least = min(some.cost(labels) for labels in every(some) if some.noise(labels) <= limit)
+    labels = quietest(some, limit)
+    assert some.noise(labels) <= limit * (1 + 1e-6)
+    assert some.cost(labels) == pytest.approx(least, rel=1e-5)
+
+
+def test_no_noise_at_all_leaves_what_makes_none() -> None:
+    units = (
+        Unit(name="a", float_cost=9e-6, integer_cost=1e-6, noise=0.1),
+        Unit(name="b", float_cost=9e-6, integer_cost=1e-6),
+    )
+    assert quietest(Problem(units=units, crossings=()), 0.0) == (False, True)
+
+
+def test_a_negative_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match="below 0"):
+        quietest(problem(0), -1.0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_point_of_the_front_is_the_best_at_its_noise(seed: int) -> None:
+    some = problem(seed)
+    points = front(some, limit=200)
+    assert points[0].seconds == pytest.approx(min(some.cost(labels) for labels in every(some)), rel=1e-6)
+    assert points[-1].noise == 0.0 or not any(u.noise for u in some.units)
+    for before, after in zip(points, points[1:], strict=False):
+        assert before.seconds <= after.seconds
+        assert before.noise >= after.noise
+    for point in points[:-1]:
+        least = min(some.cost(labels) for labels in every(some) if some.noise(labels) <= point.noise)
+        assert point.seconds == pytest.approx(least, rel=1e-6)
+
+
+def test_a_tensor_is_converted_once_for_all_readers() -> None:
+    units = tuple(Unit(name=f"u{i}", float_cost=3e-6, integer_cost=1e-6) for i in range(3))
+    shared = Crossing(tensor="x", producer=None, readers=(0, 1, 2), float_readers=False, quantize=5e-6, dequantize=0.0)
+    assert cheapest(Problem(units=units, crossings=(shared,))) == (True, True, True)
+    dear = Crossing(tensor="x", producer=None, readers=(0, 1, 2), float_readers=False, quantize=7e-6, dequantize=0.0)
+    assert cheapest(Problem(units=units, crossings=(dear,))) == (False, False, False)
+
+
+def test_conversions() -> None:
+    crossing = Crossing(tensor="t", producer=0, readers=(1, 2), float_readers=False, quantize=1.0, dequantize=1.0)
+    assert conversions(crossing, (False, False, False)) == (False, False)
+    assert conversions(crossing, (False, True, False)) == (True, False)
+    assert conversions(crossing, (True, True, True)) == (False, False)
+    assert conversions(crossing, (True, True, False)) == (False, True)
+    assert conversions(crossing, (True, False, False)) == (False, True)
+
+
+def test_costs_of_any_size_survive_the_integers_of_the_flow() -> None:
+    for factor in (1e-9, 1.0, 1e12):
+        units = (
+            Unit(name="a", float_cost=2 * factor, integer_cost=1 * factor),
+            Unit(name="b", float_cost=1 * factor, integer_cost=2 * factor),
+        )
+        assert cheapest(Problem(units=units, crossings=())) == (True, False)
+
+
+def test_equal_costs_stay_float() -> None:
+    assert cheapest(Problem(units=(Unit(name="a", float_cost=1.0, integer_cost=1.0),), crossings=())) == (False,)
+    assert cheapest(Problem(units=(), crossings=())) == ()
