@@ -34,7 +34,7 @@ from onnxq.stats.bodies import Inside, inside
 from onnxq.stats.collector import Collector
 from onnxq.stats.observers import SUBSET, Histogram, MinMax
 from onnxq.stats.probe import checked_run, element_types, observe_shapes
-from onnxq.stats.reductions import Known, Reductions
+from onnxq.stats.reductions import Known, Reductions, scattered
 from onnxq.stats.statistics import Shape, Statistics
 from onnxq.stats.taps import aliases, names_of, produced, with_outputs
 
@@ -77,9 +77,10 @@ def collect(
     choice of the elements of each array (`Histogram`).
 
     A tensor that only reorders another (Reshape, Transpose ...) gets the statistics of that one. Constants and
-    tensors that are not floating point are left out. float16 and float64 values are observed as float32. Of tensors
-    inside If, Loop and Scan bodies, least and greatest value are found, no distribution. Tensors that never held an
-    element are listed in `unreached`.
+    tensors that are not floating point are left out. float16 and float64 values are observed as float32. Tensors inside
+    If, Loop and Scan bodies may be made many times per sample: their distributions are of a choice of all that they
+    held, at most `onnxq.stats.bodies.ROOM` elements per sample (`onnxq.stats.bodies`), which is what observers that
+    want whole arrays get, too. Tensors that never held an element are listed in `unreached`.
 
     Args:
         model: normalised model; not changed.
@@ -174,7 +175,8 @@ class _Engine:
         self._reduced = [t for t in self._made if t not in masks]
         floats = {n for n, (dtype, _) in self._known.items() if dtype is not None and dtype.kind == "f"}
         self._bodies = [n for n in bodies if n in floats]
-        self._inside: Inside = inside(model, self._bodies, floats)
+        pick = subset if collector.distributions else 0
+        self._inside: Inside = inside(model, self._bodies, floats, pick)
         known = {n: (self._dtypes.get(n, dtype), shape) for n, (dtype, shape) in self._known.items()}
         known.update((n, (d, None)) for n, d in self._dtypes.items() if n not in known)
         self._arrays = not collector.histograms_only  # some observer wants them whole
@@ -199,9 +201,9 @@ class _Engine:
             base, more = self._inside.model, self._reductions
             tapped = with_outputs(base, self._lean_outputs, more.nodes, more.inputs)
             self._lean = self._open(tapped, prepacking=weight_bytes(self._model) < PREPACK_BELOW)
-        found = self._run(
-            self._lean, sample, {**inputs, **self._reductions.feed(inputs, sample.index)}, self._lean_outputs
-        )
+        place = scattered(sample.index)
+        fed = {**inputs, **self._reductions.feed(inputs, sample.index), **self._inside.feed(place)}
+        found = self._run(self._lean, sample, fed, self._lean_outputs)
         numbers = self._reductions.read(inputs, found, sample.index)
         if numbers.suspect or self._arrays:
             state = self._state
@@ -211,7 +213,7 @@ class _Engine:
         else:
             collector.reduced(self._reductions.taps, numbers, number)
             collector.observe(sample, {t: found[t] for t in self._masked}, number)
-        collector.inner(sample, self._inside.read(found), self._allowed)
+        collector.inner(sample, self._inside.read(found, place), self._allowed, number)
 
     def result(self) -> Statistics:
         """When all samples ran."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onnxq.data.sample import Sample
 from onnxq.errors import CalibrationError
+from onnxq.stats.bodies import Seen
 from onnxq.stats.observers import Histogram, MinMax, Observer, make_observer, observer_class
 from onnxq.stats.reductions import Found
 from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
@@ -86,25 +87,28 @@ class Collector:
                 if values.size:
                     self._distribute(name, np.asarray(values, dtype=np.float32), number)
 
-    def inner(
-        self, sample: Sample, found: Mapping[str, tuple[np.float32, np.float32, bool, int]], allowed: Collection[str]
-    ) -> None:
-        """Observe tensors in bodies: least, greatest, whether there was NaN, elements.
+    def inner(self, sample: Sample, found: Mapping[str, Seen], allowed: Collection[str], number: int | None) -> None:
+        """Observe tensors in bodies.
+
+        Args:
+            number: as for `observe`.
 
         Raises:
             CalibrationError: NaN, or an infinity in a tensor that is not among `allowed`.
         """
-        for name, (low, high, nan, count) in found.items():
-            infinite = bool(np.isinf(low) or np.isinf(high))  # of both signs, they have a sum that is NaN, too
+        for name, seen in found.items():
+            infinite = bool(
+                np.isinf(seen.low) or np.isinf(seen.high)
+            )  # of both signs, they have a sum that is NaN, too
             if infinite and name in allowed:
                 continue
-            if np.isnan(low) or np.isnan(high) or (nan and not infinite):
+            if np.isnan(seen.low) or np.isnan(seen.high) or (seen.nan and not infinite):
                 raise _not_finite(name, "NaN", sample)
             if infinite:
                 raise _not_finite(name, "an infinite value", sample)
-            minmax = self._seen.setdefault(name, {MinMax.name: MinMax()})[MinMax.name]
-            assert isinstance(minmax, MinMax)
-            minmax.add(low, high, count)
+            self._minmax(name).add(seen.low, seen.high, seen.count)
+            if number is not None and seen.elements is not None:
+                self._distribute(name, seen.elements, number)
 
     def result(
         self, model_hash: str, root: Mapping[str, str], taps: Collection[str], bodies: Collection[str]

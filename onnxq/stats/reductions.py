@@ -160,7 +160,7 @@ class Reductions:
         if not self.inputs:
             return {}
         _, steps = self._layout(inputs)
-        return {self._starts: _scattered(position) % steps, self._steps: steps}
+        return {self._starts: scattered(position) % steps, self._steps: steps}
 
     def _layout(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Elements of what is sliced, and the steps, by tap [taps]; most often those of the sample before."""
@@ -179,7 +179,7 @@ class Reductions:
         out = {name: found[name] for name in self._whole}
         if self._strided:
             sizes, steps = self._layout(inputs)
-            counts = -(-(sizes - _scattered(position) % steps) // steps)
+            counts = -(-(sizes - scattered(position) % steps) // steps)
             ends = np.cumsum(counts[[self._index[name] for name in self._strided]])
             out.update(zip(self._strided, np.split(found[self._elements][0], ends[:-1]), strict=True))
         return out
@@ -317,7 +317,7 @@ class Reductions:
         return None
 
 
-def _scattered(position: int) -> int:
+def scattered(position: int) -> int:
     """A number that looks drawn by lot, of 31 bits: splitmix64 (Steele, Lea, Flood 2014)."""
     value = (position + 1) * 0x9E3779B97F4A7C15 & _BITS
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _BITS

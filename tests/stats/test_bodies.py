@@ -1,4 +1,4 @@
-"""Tensors inside If, Loop and Scan: their least and greatest values come out, whatever is nested in what."""
+"""Tensors inside If, Loop and Scan: extremes and distributions come out, whatever is nested in what."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from onnxq.errors import CalibrationError
 from onnxq.ir.text import parse, text
+from onnxq.stats.bodies import STEP, kept, step
 from onnxq.stats.collect import collect
+from onnxq.stats.observers import Histogram
+from onnxq.stats.reductions import scattered
 from onnxq.stats.statistics import Statistics, merge_all
 from tests.stats.test_collect import HEAD, Data
 
@@ -40,7 +45,7 @@ def test_both_branches_of_if(observers: tuple[str, ...]) -> None:
     samples = [{"x": X, "c": np.array(True)}, {"x": 3 * X, "c": np.array(False)}]
     found = seen(BRANCH, samples, ["y", "u", "v"], observers)
     assert ranges(found) == {"u": (0, 1, 2), "v": (-3, 6, 2), "y": (-3, 6, 4)}
-    assert list(found.tensors["u"].observers) == ["minmax"]
+    assert list(found.tensors["u"].observers) == list(observers)
     assert found.unreached == ()
 
 
@@ -121,6 +126,89 @@ def test_infinities_in_a_body_are_left_out_where_they_are_allowed() -> None:
         parse(HEAD + LOOP), ["s2", "q"], Data(lambda i: samples[i], 1), threads=1, allow_infinite={"s2", "q"}
     )
     assert found.unreached == ("q", "s2")
+
+
+def chosen(stream: NDArray[np.float32], room: int, index: int) -> Histogram:
+    """What is counted of a stream: every s-th element of it."""
+    every = step(stream.size, room)
+    histogram = Histogram(room)
+    histogram.update(stream[scattered(index) % every :: every])
+    return histogram
+
+
+def steps(x: NDArray[np.float32], number: int) -> NDArray[np.float32]:
+    """All values of `s2` in LOOP, run after run."""
+    return np.concatenate([x * (k + 2) for k in range(number)] or [x[:0]]).astype(np.float32)
+
+
+SCAN = """g (float[2] x, float[N,2] w) => (float[2] y, float[N,2] z) {
+  y, z = Scan <num_scan_inputs=1, body = b (float[2] s, float[2] e) => (float[2] s2, float[2] q) {
+    s2 = Add(s, x) q = Add(s2, e) }> (x, w)
+}"""
+
+
+@pytest.mark.parametrize("room", [3, 16, 64, 8192])
+@pytest.mark.parametrize("source", [LOOP, SCAN])
+def test_of_many_iterations_every_sth_element_of_the_stream_is_counted(source: str, room: int) -> None:
+    numbers = [0 if source == LOOP else 2, 1, 7, 40, 400]  # ONNX Runtime cannot scan nothing
+    samples: list[Inputs] = [
+        {"x": X + i, "n": np.array(n)} if source == LOOP else {"x": X + i, "w": np.zeros((n, 2), np.float32)}
+        for i, n in enumerate(numbers)
+    ]
+    found = collect(parse(HEAD + source), ["s2"], Data(lambda i: samples[i], 5), threads=1, subset=room)
+    expected = Histogram(room)
+    for i, n in enumerate(numbers):
+        expected = expected.merge(chosen(steps(X + i, n), room, i))
+    assert found.tensors["s2"].histogram == expected
+    assert found.tensors["s2"].count == 2 * sum(numbers)
+
+
+@given(count=st.integers(1, 10**6), room=st.integers(1, 9000), place=st.integers(0, 2**31))
+def test_kept_counts_the_places_of_the_choice(count: int, room: int, place: int) -> None:
+    every = step(count, room)
+    assert kept(count, room, place) == len(range(place % every, count, every))
+    assert (room // STEP - 1 if every > 1 else count) <= kept(count, room, place) <= room
+
+
+def test_distributions_of_nested_bodies() -> None:
+    samples: list[Inputs] = [{"x": X, "n": np.array(4)}, {"x": 2 * X, "n": np.array(1)}, {"x": X, "n": np.array(0)}]
+    names = ["u", "u0", "v", "r2"]
+    found = collect(parse(HEAD + NESTED), names, Data(lambda i: samples[i], 3), threads=1, subset=8)
+    doubled = [np.array([1, 4], np.float32) * 2 ** (k + 1) for k in range(2)]
+    twice = np.array([16, 256], np.float32)
+    inner = np.concatenate([*doubled, *(twice * 2 ** (k + 1) for k in range(3))])
+    assert found.tensors["r2"].histogram == chosen(inner, 8, 0)
+    assert found.tensors["u"].histogram == chosen(np.array([4, 16, 128, 2048], np.float32), 8, 0)
+    # s is x, then -x: both before i exceeds 1
+    assert found.tensors["v"].histogram == chosen(np.array([-1, 2, 1, -2], np.float32), 8, 0).merge(
+        chosen(np.array([-2, 4], np.float32), 8, 1)
+    )
+
+
+@pytest.mark.parametrize("source", [BRANCH, LOOP])
+def test_all_observers_see_bodies_and_parts_merge_to_the_whole(source: str) -> None:
+    samples: list[Inputs] = [
+        {"x": X + i, "c": np.array(i % 3 > 0)} if source == BRANCH else {"x": X + i, "n": np.array(i)}
+        for i in range(12)
+    ]
+    data, model = Data(lambda i: samples[i], 12), parse(HEAD + source)
+    names = ["u", "v"] if source == BRANCH else ["s", "s2", "q"]
+    observers = ("minmax", "histogram", "heldout")
+    whole = collect(model, names, data, observers, threads=1)
+    parts = [collect(model, names, data, observers, threads=1, start=a, stop=a + 3) for a in (6, 0, 9, 3)]
+    assert merge_all(parts) == whole
+    for name in names:
+        held, total = whole.tensors[name].observers["heldout"], whole.tensors[name].histogram
+        assert isinstance(held, Histogram) and 0 < held.total < total.total == whole.tensors[name].count
+
+
+def test_an_empty_tensor_in_a_body_is_unreached() -> None:
+    source = BRANCH.replace("float[2]", "float[N]")
+    samples: list[Inputs] = [{"x": X[:0], "c": np.array(True)}]
+    found = seen(source, samples, ["u", "v"], ("minmax", "histogram"))
+    assert (dict(found.tensors), found.unreached) == ({}, ("u", "v"))
+    mixed = seen(source, [*samples, {"x": X, "c": np.array(True)}], ["u", "v"], ("minmax", "histogram"))
+    assert ranges(mixed) == {"u": (0, 1, 2)} and mixed.unreached == ("v",)
 
 
 def test_integers_in_bodies_are_left_out() -> None:
