@@ -15,6 +15,7 @@ from onnxq.config.cache import resources
 from onnxq.config.job import Job, Source
 from onnxq.data.sample import Dataset, InputSpec
 from onnxq.data.state import open_stateful
+from onnxq.details import with_details
 from onnxq.errors import OutputError, UsageError, VerdictError
 from onnxq.ir.files import check_writable
 from onnxq.ir.load import external_files
@@ -48,10 +49,11 @@ SLOWER = 0.98
 """Below this speed-up the result says that it is slower than the float model, and why."""
 
 
-def quantize(job: Job, *, progress: Progress | None = None) -> Result:
+def quantize(job: Job, *, detail: bool = False, progress: Progress | None = None) -> Result:
     """The main job: load, normalise, calibrate, plan, insert, save, validate.
 
     The file appears under its name when everything is done; until then it lies in a temporary folder beside it.
+    With `detail`, the result says layer by layer what was lost, and what it was made of.
 
     Raises:
         OnnxqError: one sentence for whatever the user can mend; nothing is written then.
@@ -92,11 +94,18 @@ def quantize(job: Job, *, progress: Progress | None = None) -> Result:
         file = Path(name) / output.name
         with made.timing.stage("save"):
             _save(made.model, file, output)
-        result = _checked(job, file, made, calib, evaluation, metric, progress)
+        result = replace(_checked(job, file, made, calib, evaluation, metric, progress), candidate=output)
+        if detail:
+            data = evaluation if evaluation is not None else calib
+            samples = first_inputs(data) if data is not None else []
+            result = with_details(
+                result, job, samples, file=file, calib=calib, evaluation=evaluation, pipeline=options.pipeline,
+                statistics=made.statistics,
+            )  # fmt: skip
         # weights first: a model without its weights is the worse of the two to find after a crash
         for part in sorted(Path(name).iterdir(), key=lambda p: p == file):
             part.replace(output.parent / part.name)
-    return Result(**{**vars(result), "candidate": output})
+    return result
 
 
 def make_options(job: Job, target: Target) -> tuple[Options, PipelineCalibration]:
@@ -220,8 +229,10 @@ def _checked(
     )
 
 
-def validate(reference: Path, candidate: Path, job: Job, *, progress: Progress | None = None) -> Result:
-    """Two forms of one model side by side: accuracy, speed, size, coverage.
+def validate(
+    reference: Path, candidate: Path, job: Job, *, detail: bool = False, progress: Progress | None = None
+) -> Result:
+    """Two forms of one model side by side: accuracy, speed, size, coverage; with `detail` as `quantize`.
 
     Raises:
         OnnxqError: one sentence for whatever the user can mend.
@@ -233,7 +244,7 @@ def validate(reference: Path, candidate: Path, job: Job, *, progress: Progress |
     accuracy = job_accuracy(job, reference, candidate, data, metric, progress)
     latency = job_latency(job, reference, candidate, samples, progress) if job.validate.speed else ()
     found = coverage(candidate, sample=samples[0])
-    return Result(
+    result = Result(
         command="validate",
         reference=reference,
         candidate=candidate,
@@ -244,6 +255,7 @@ def validate(reference: Path, candidate: Path, job: Job, *, progress: Progress |
         notes=_slow(latency, found),
         environment=environment(),
     )
+    return with_details(result, job, samples, evaluation=data) if detail else result
 
 
 def inspect(path: Path, *, progress: Progress | None = None) -> Result:  # noqa: ARG001 (same form as the others)

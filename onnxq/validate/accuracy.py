@@ -21,6 +21,9 @@ from onnxq.validate.metrics.fidelity import decibels
 from onnxq.validate.outputs import OutputAccuracy, OutputSums, as_array
 from onnxq.validate.statistics import Interval, mcnemar, paired_bootstrap
 
+SEED = 0
+"""Of the bootstrap."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetricResult:
@@ -93,7 +96,7 @@ def compare(
     limit: int | None = None,
     literal_samples: int = 4,
     resamples: int = 2000,
-    seed: int = 0,
+    seed: int = SEED,
     progress: Progress | None = None,
 ) -> Accuracy:
     """Run both models as they are deployed (ORT at level ALL) over the samples, one at a time.

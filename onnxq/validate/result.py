@@ -17,6 +17,8 @@ from onnxq.validate.accuracy import Accuracy
 from onnxq.validate.coverage import Coverage
 from onnxq.validate.gate import GateVerdict, Sizes
 from onnxq.validate.latency import Latency
+from onnxq.validate.layers import Layers
+from onnxq.validate.provenance import Provenance
 from onnxq.validate.summary import ModelSummary
 
 SCHEMA = "onnxq.result/1"
@@ -51,6 +53,47 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParetoPoint:
+    """One of several models that were made of one float model: how fast, and how exact.
+
+    Attributes:
+        label: what tells it from the others.
+        chosen: this is the candidate of the result.
+        speedup: float latency / its latency; None: not measured.
+        seconds: for one run; None: not measured.
+        drop: of the metric, positive is worse; None: there is no metric.
+        sqnr_db: of its outputs, dB; None: not measured.
+    """
+
+    label: str
+    chosen: bool = False
+    speedup: float | None = None
+    seconds: float | None = None
+    drop: float | None = None
+    sqnr_db: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """What was decided about one unit of operators, by what it costs in each form.
+
+    Attributes:
+        unit: its operators, as the user knows them.
+        form: that was chosen.
+        float_ms, int8_ms: cost in each form, milliseconds per run; None: not measured.
+        saving_ms: that the choice saves over the other form, conversions included.
+        why: one sentence.
+    """
+
+    unit: str
+    form: str
+    float_ms: float | None = None
+    int8_ms: float | None = None
+    saving_ms: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One run of `quantize`, `validate`, `inspect` or `gate`; what a command does not do is None or empty.
 
@@ -61,9 +104,13 @@ class Result:
         target, method, calibration: names, and a phrase about the samples.
         sizes, accuracy, latency, coverage, verdict: what was measured; one Latency per number of threads.
         model: of `inspect`.
+        layers: float against quantized, tensor by tensor, where a report is to show it.
+        pareto: models that were tried, where several were.
+        placement: what was decided unit by unit, where costs decided.
         notes: sentences for the user.
         passes: name, rewrites, and refusals counted by reason, in the order they ran.
         seconds: stage -> seconds, in the order they ran.
+        run: what the figures were made of: files by hash, the pipeline, seeds, the command line.
     """
 
     command: str
@@ -78,10 +125,14 @@ class Result:
     coverage: Coverage | None = None
     verdict: GateVerdict | None = None
     model: ModelSummary | None = None
+    layers: Layers | None = None
+    pareto: tuple[ParetoPoint, ...] = ()
+    placement: tuple[Placed, ...] = ()
     notes: tuple[str, ...] = ()
     passes: tuple[tuple[str, int, Mapping[str, int]], ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     environment: Environment | None = None
+    run: Provenance | None = None
 
 
 def file_bytes(path: Path) -> int:

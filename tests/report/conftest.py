@@ -12,8 +12,10 @@ from onnxq.validate.accuracy import Accuracy, FusionCheck, MetricResult
 from onnxq.validate.coverage import Coverage, OpCoverage
 from onnxq.validate.gate import Check, GateVerdict, Sizes
 from onnxq.validate.latency import Latency
+from onnxq.validate.layers import LayerAccuracy, Layers, TensorHistogram
 from onnxq.validate.outputs import OutputAccuracy
-from onnxq.validate.result import Environment, Result
+from onnxq.validate.provenance import Hashed, Provenance
+from onnxq.validate.result import Environment, ParetoPoint, Placed, Result
 from onnxq.validate.statistics import Interval
 from onnxq.validate.summary import ModelSummary, TensorSummary
 
@@ -35,6 +37,27 @@ COVERAGE = Coverage(
     kernels={"QLinearConv": 1, "QuantizeLinear": 2},
     notes=("a note on coverage",),
 )
+
+
+LAYERS = Layers(
+    samples=4,
+    tensors=(
+        LayerAccuracy(
+            tensor="act", node="stem", op="Conv", type="uint8", low=-1.0, high=1.55, least=-1.1, greatest=4.0,
+            clipped=0.25, sqnr_db=12.5, own_sqnr_db=13.0, elements=1000,
+        ),
+        LayerAccuracy(
+            tensor="flat", node="flatten", op="Flatten", type="uint8", low=0.0, high=2.55, least=0.0, greatest=2.0,
+            clipped=0.0, sqnr_db=30.0, own_sqnr_db=math.inf, elements=10,
+        ),
+    ),
+    histograms=(
+        TensorHistogram(
+            tensor="act", low=-1.0, high=1.55, edges=(-1.5, 0.0, 1.5, 4.0), counts=(10, 1000, 3), source="calibration"
+        ),
+    ),
+    seconds=0.5,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -91,6 +114,24 @@ def full() -> Result:
             ),
         ),
         model=model,
+        layers=LAYERS,
+        pareto=(
+            ParetoPoint(label="all int8", chosen=True, speedup=2.5, seconds=0.001, drop=0.01, sqnr_db=30.0),
+            ParetoPoint(label="all float", speedup=1.0, seconds=0.0025, drop=0.0, sqnr_db=math.inf),
+        ),
+        placement=(
+            Placed(unit="stem", form="int8", float_ms=1.0, int8_ms=0.25, saving_ms=0.75, why="it is faster"),
+            Placed(unit="head", form="float", float_ms=0.5, int8_ms=None, why="no integer kernel"),
+        ),
+        run=Provenance(
+            command=("quantize", "model.onnx", "--calib", "my calib"),
+            pipeline="passes:\n  - insert-qdq\n",
+            inputs=(
+                Hashed(role="float model", path="model.onnx", files=1, bytes=892_000, sha256="ab" * 32),
+                Hashed(role="calibration samples", path="file.py:make", note="a function made them"),
+            ),
+            seeds={"bootstrap": 0},
+        ),
         notes=("a [bold]note[/bold] of the run",),
         passes=(("fold-batchnorm", 3, {}), ("hoist", 0, {"two consumers": 2})),
         seconds={"calibrate": 1.25, "save": 0.25},

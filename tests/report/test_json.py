@@ -34,7 +34,15 @@ verdict.checks[].passed verdict.checks[].measured verdict.checks[].limit verdict
 model.path model.bytes model.external[] model.opset model.ir_version model.domains.com.microsoft model.producer
 model.inputs[].name model.inputs[].dtype model.inputs[].shape[] model.outputs[].name model.outputs[].dtype
 model.outputs[].shape model.parameters model.weight_bytes model.nodes.Conv model.nodes.Relu model.quantized
-model.notes[] notes[] passes[].name passes[].rewrites passes[].refusals seconds.calibrate seconds.save environment.cpu
+model.notes[] layers.samples layers.tensors[].tensor layers.tensors[].node layers.tensors[].op layers.tensors[].type
+layers.tensors[].low layers.tensors[].high layers.tensors[].least layers.tensors[].greatest layers.tensors[].clipped
+layers.tensors[].sqnr_db layers.tensors[].own_sqnr_db layers.tensors[].elements layers.histograms[].tensor
+layers.histograms[].low layers.histograms[].high layers.histograms[].edges[] layers.histograms[].counts[]
+layers.histograms[].source layers.seconds layers.notes pareto[].label pareto[].chosen pareto[].speedup
+pareto[].seconds pareto[].drop pareto[].sqnr_db placement[].unit placement[].form placement[].float_ms
+placement[].int8_ms placement[].saving_ms placement[].why run.command[] run.pipeline run.inputs[].role
+run.inputs[].path run.inputs[].files run.inputs[].bytes run.inputs[].sha256 run.inputs[].note run.seeds.bootstrap
+notes[] passes[].name passes[].rewrites passes[].refusals seconds.calibrate seconds.save environment.cpu
 environment.features[] environment.cores environment.platform environment.python environment.packages.onnx
 """
 
