@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from onnxq.ir import load, walk
 from onnxq.ir.model import Model
+from onnxq.ir.names import unique_nodes, unique_tensors
 from onnxq.validate.kernels import words
 
 Kind = Literal["float", "quant", "other"]
@@ -103,38 +103,14 @@ def read(path: Path) -> Network:
 
 def view(model: Model) -> Network:
     """The view of a loaded model; unnamed and clashing nodes and tensors of `model` get names."""
-    _unique_nodes(model.graph)
-    _unique_tensors(model.graph)
+    unique_nodes(model.graph)
+    unique_tensors(model.graph)
     return Network(model)
 
 
 def array(tensor: gs.Tensor) -> NDArray[Any] | None:
     """The values of a constant."""
     return walk.constant_array(tensor)
-
-
-def _unique_nodes(graph: gs.Graph) -> None:
-    nodes = [n for _, inner in walk.graphs(graph) for n in inner.nodes]
-    count = Counter(n.name for n in nodes)
-    taken = set(count)
-    for node in nodes:
-        if not node.name or count[node.name] > 1:
-            count[node.name] -= 1
-            node.name = walk.unique_name(taken, f"{node.op}({node.outputs[0].name})" if node.outputs else node.op)
-
-
-def _unique_tensors(graph: gs.Graph) -> None:
-    """Bodies side by side may use one name for two tensors."""
-    taken: set[str] = set()
-    for path, inner in walk.graphs(graph):
-        local: dict[int, gs.Tensor] = {id(t): t for t in inner.inputs}
-        local.update((id(t), t) for n in inner.nodes for t in n.outputs)
-        for tensor in local.values():
-            if not tensor.name:
-                continue
-            if path and tensor.name in taken:
-                tensor.name = walk.unique_name(taken, tensor.name)
-            taken.add(tensor.name)
 
 
 def _kinds(graph: gs.Graph, kinds: dict[str, Kind]) -> None:
