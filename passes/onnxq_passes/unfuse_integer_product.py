@@ -12,9 +12,10 @@ from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq_passes._edit import FLOAT, Editor, input_at, standard
 from onnxq_passes._fuse import MICROSOFT
 from onnxq_passes._match import made_by, other, reader
+from onnxq_passes._qdq import Parameters, is_q, parameters
 from onnxq_passes._unfuse import NOT_WRITTEN, CannotUnfuseError, Unfusing, integer_type
-from onnxq_passes._unfuse_factor import same, weight_of, weight_scale
-from onnxq_passes._unfuse_products import add_bias, column_axis
+from onnxq_passes._unfuse_factor import bias_of, same, weight_of, weight_scale
+from onnxq_passes._unfuse_products import add_bias, column_axis, sums
 
 _DYNAMIC = "its data is quantized dynamically: there is no Q that could move"
 
@@ -25,11 +26,13 @@ class UnfuseIntegerProduct(Pass):
 
     1. MatMulInteger -> Cast -> Mul, and ConvInteger likewise. The factor is scale of the data times scale of the
        weight, multiplied in the graph or before.
-    2. The data comes from QuantizeLinear or DynamicQuantizeLinear, with the zero point that the product takes.
-    3. Dynamically quantized data has no Q that could move, so its products stay. With `dynamic` those of matrices are
+    2. A constant that is added to the sums is an int32 bias: it gets a DequantizeLinear with the scale of the data
+       times that of the weight.
+    3. The data comes from QuantizeLinear or DynamicQuantizeLinear, with the zero point that the product takes.
+    4. Dynamically quantized data has no Q that could move, so its products stay. With `dynamic` those of matrices are
        taken apart, too, and DynamicQuantizeMatMul (com.microsoft): DynamicQuantizeLinear -> DequantizeLinear -> MatMul.
        ONNX Runtime makes an integer op of that again, unless an Add of a bias turns it into a float Gemm first.
-    4. ConvInteger of dynamically quantized data stays: ONNX Runtime would make a float Conv of it.
+    5. ConvInteger of dynamically quantized data stays: ONNX Runtime would make a float Conv of it.
 
     Float sums replace integer sums: equal up to the rounding of float32.
 
@@ -64,14 +67,17 @@ def _product(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
     editor = work.editor
     maker = editor.producer(node.inputs[0])
     if maker is None or maker.op not in ("QuantizeLinear", "DynamicQuantizeLinear") or not standard(maker):
-        raise CannotUnfuseError("nothing tells the scale of its data")  # case 2
+        raise CannotUnfuseError("nothing tells the scale of its data")  # case 3
     dynamic = maker.op == "DynamicQuantizeLinear"
     if dynamic and (node.op == "ConvInteger" or not dynamically):
-        raise CannotUnfuseError(_DYNAMIC)  # cases 3 and 4
+        raise CannotUnfuseError(_DYNAMIC)  # cases 4 and 5
+    if not dynamic and int(np.prod(maker.inputs[1].shape or ())) != 1:
+        raise CannotUnfuseError("its data has a scale per channel")
     data_scale, data_zero = (maker.outputs[1], maker.outputs[2]) if dynamic else (maker.inputs[1], input_at(maker, 2))
     if not same(input_at(node, 2), data_zero):
         raise CannotUnfuseError("its zero point is not that of its data")
-    cast = reader(editor, node.outputs[0], "Cast")
+    add = reader(editor, node.outputs[0], "Add")
+    cast = reader(editor, (add or node).outputs[0], "Cast")
     last = None if cast is None else reader(editor, cast.outputs[0], "Mul")
     if cast is None or last is None or cast.attrs.get("to") != FLOAT:
         raise CannotUnfuseError("its sums are not cast to float and scaled alone")
@@ -79,6 +85,7 @@ def _product(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
     scale = weight_scale(work, factor, data_scale)
     axis = 0 if node.op == "ConvInteger" else column_axis(node, scale, node.inputs[1])
     weight = weight_of(work, node, scale, axis)
+    bias = None if add is None else _bias(work, node, other(add, node.outputs[0]), maker, weight)
     data = [node.inputs[0], data_scale] + ([data_zero] if data_zero is not None else [])
     real = work.editor.variable(f"{node.inputs[0].name}_dequantized", node.inputs[0])
     real.dtype = np.dtype(np.float32)
@@ -86,17 +93,32 @@ def _product(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
     editor.insert(dq, before=node)
     result = last.outputs[0]
     product = made_by(editor, factor, "Mul")
-    editor.remove(cast)
-    editor.remove(last)
+    for gone in (add, cast, last):
+        if gone is not None:
+            editor.remove(gone)
     editor.set_output(node, 0, result)
     if product is not None and editor.private(product.outputs[0], ()):
         editor.remove(product)
-    work.become(
-        node,
-        node.op.removesuffix("Integer"),
-        [real, work.dequantized(node, node.inputs[1], weight)],
-        dict(node.attrs),
-    )
+    inputs = [real, work.dequantized(node, node.inputs[1], weight)]
+    if bias is not None:
+        added = work.dequantized(node, *bias)
+        if node.op == "ConvInteger":
+            inputs.append(added)
+        else:
+            add_bias(work, node, added)
+    work.become(node, node.op.removesuffix("Integer"), inputs, dict(node.attrs))
+
+
+def _bias(
+    work: Unfusing, node: gs.Node, added: gs.Tensor, maker: gs.Node, weight: Parameters
+) -> tuple[gs.Constant, Parameters]:
+    """The int32 bias in the form that Conv and Add want, and what it stands for (case 2)."""
+    data = parameters(maker) if is_q(maker) else None
+    if data is None:
+        raise CannotUnfuseError("its bias is in steps that are computed at run time")
+    values = bias_of(node, added, weight.scale.size)
+    said = sums(work, data, weight)
+    return work.constant(f"{added.name}_bias", values), said
 
 
 def _dynamic(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:

@@ -5,6 +5,7 @@ here). Outputs are compared with those of the original file in ONNX Runtime with
 from __future__ import annotations
 
 import collections
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from onnxq.errors import ModelError
 from onnxq.ir.load import load
+from onnxq.pipeline.calibration import CalibrationSection
 from onnxq.plan.check import check
 from onnxq.runtime.session import Level, Session
 from onnxq.targets.target import load_target
@@ -209,3 +211,32 @@ def test_there_and_back(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert made.gap == 0
     for op in ("QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool"):
         assert ops(made.file)[op] == ops(path)[op], op
+
+
+STANDARD = "{target: cpu, passes: [{include: cpu}, fuse-conv-integer, fuse-matmul-integer]}"
+
+
+def test_integer_products_with_an_int32_bias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MatMulInteger -> Add of int32 -> Cast -> Mul, which fuse-matmul-integer writes: every one of them comes back, and
+    in ONNX Runtime they are the integer ops that the Q/DQ file gave before."""
+    monkeypatch.chdir(tmp_path)
+    Path("standard.yaml").write_text(STANDARD)
+    calibration = CalibrationSection(method="minmax", limit=4, threads=1)
+    request = Request(
+        pipeline="cpu",
+        model=MODELS / VIT,
+        calib=str(MODELS / "fashion-mnist" / "calib.npz"),
+        calibration=calibration,
+    )
+    qdq, path = tmp_path / "qdq.onnx", tmp_path / "standard.onnx"
+    run(request, qdq, Show(), lambda _: None)
+    run(dataclasses.replace(request, pipeline="standard.yaml"), path, Show(), lambda _: None)
+    graph = onnx.load(path).graph
+    readers = {name: n.op_type for n in graph.node for name in n.input}
+    biased = [n for n in graph.node if n.op_type == "MatMulInteger" and readers[n.output[0]] == "Add"]
+    assert len(biased) == ops(path)["MatMulInteger"] == 16
+    made = bring_in(path, tmp_path, verify=True)
+    assert made.rewrites["unfuse-integer-product"] == 16
+    assert not {"MatMulInteger", "Cast"} & set(ops(made.file))
+    assert made.gap < 1e-2
+    assert made.heavy[1] == len(coverage(qdq).heavy_float)

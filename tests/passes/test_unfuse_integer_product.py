@@ -4,13 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fusing import Qdq
+from fusing import DATA, Qdq
 from rewriting import keep, model, rewrite
 from unfusing import unfuse
 
 from onnxq.ir import text
 from onnxq.testing import check_pass, default_context
+from onnxq_passes.fuse_conv_integer import FuseConvInteger
 from onnxq_passes.fuse_dynamic_quantize_matmul import FuseDynamicQuantizeMatmul
+from onnxq_passes.fuse_matmul_integer import FuseMatmulInteger
 from onnxq_passes.unfuse_integer_product import UnfuseIntegerProduct
 
 PASS = UnfuseIntegerProduct()
@@ -58,7 +60,110 @@ def test_case_1_numbers(op: str, channels: bool) -> None:
     assert made.spread > 50
 
 
-def test_case_3_dynamic_products() -> None:
+def biased(op: str, channels: bool, bias: Any, *, numbers: Any = 0.0213571 * 0.00317) -> Qdq:
+    """ConvInteger or MatMulInteger, Add of an int32 constant, Cast, Mul, as our own fusion writes them."""
+    random = np.random.default_rng(2)
+    g = Qdq()
+    conv = op == "Conv"
+    shape, weight = ((2, 5, 7, 7), (8, 5, 3, 3)) if conv else ((2, 6, 40), (40, 8))
+    g.data(*shape)
+    g.nodes.pop()  # the DQ
+    inputs = [g.nodes[0].output[0], g.constant(random.integers(-127, 128, weight), "int8"), g.nodes[0].input[2]]
+    sums = g.op("Add", g.op(f"{op}Integer", *inputs), g.constant(bias, "int32"))
+    if channels:
+        numbers = np.linspace(1, 2, 8).reshape((1, 8, 1, 1) if conv else 8) * numbers
+    g.raw(g.op("Mul", g.op("Cast", sums, to=1), g.constant(numbers)))
+    return g
+
+
+COLUMNS = np.arange(8) * 2500 - 9000
+
+
+@pytest.mark.parametrize("channels", [True, False])
+@pytest.mark.parametrize(
+    ("op", "bias", "counts"),
+    [
+        ("MatMul", COLUMNS, {"MatMul": 1, "Add": 1}),
+        ("MatMul", COLUMNS.reshape(1, 8), {"MatMul": 1, "Add": 1}),
+        ("MatMul", 7000, {"MatMul": 1, "Add": 1}),
+        ("MatMul", [7000], {"MatMul": 1, "Add": 1}),
+        ("Conv", COLUMNS.reshape(1, 8, 1, 1), {"Conv": 1}),
+        ("Conv", COLUMNS.reshape(8, 1, 1), {"Conv": 1}),
+        ("Conv", 7000, {"Conv": 1}),
+    ],
+)
+def test_case_2_an_int32_bias(op: str, bias: Any, counts: dict[str, int], channels: bool) -> None:
+    made = unfuse(biased(op, channels, bias), PASS)
+    assert made.rewrites == 1
+    assert made.ops == {"QuantizeLinear": 1, "DequantizeLinear": 3, **counts}
+    assert made.gap < 2e-4
+    assert made.spread > 50
+
+
+@pytest.mark.parametrize(
+    ("op", "bias", "reason"),
+    [
+        ("MatMul", np.arange(12).reshape(2, 6, 1), "not one number per channel"),
+        ("MatMul", np.arange(8).reshape(1, 1, 1, 8), "not one number per channel"),
+        ("MatMul", [[[[5]]]], "not one number per channel"),
+        ("Conv", np.arange(5), "not one number per channel"),
+        ("Conv", np.arange(2).reshape(2, 1, 1, 1), "not one number per channel"),
+    ],
+)
+def test_case_2_what_is_no_bias_stays(op: str, bias: Any, reason: str) -> None:
+    made = unfuse(biased(op, False, bias), PASS)
+    assert made.rewrites == 0
+    assert len(made.reasons) == 1 and reason in made.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sums", "reason"),
+    [
+        (", int32[2] e", "p, e", "added to its sums is computed at run time"),
+        ("", "p, p", "not cast to float and scaled"),
+    ],
+)
+def test_case_2_sums_with_other_numbers_stay(inputs: str, sums: str, reason: str) -> None:
+    head = f"(float[2,3] x{inputs}) => (float[2,2] y) <{K}> "
+    body = f"[p] p = MatMulInteger(a, w, z) [i] i = Add({sums}) [c] f = Cast<to = 1>(i) [m] y = Mul(f, both) }}"
+    keep(PASS, head + Q + body, reason)
+
+
+def test_case_2_a_bias_of_dynamic_data_stays() -> None:
+    graph = (
+        "(float[2,3] x) => (float[2,2] y) <int8[3,2] w = {1, -2, 30, 4, 5, 60}, float sw = {0.25}, int32[2] b = {7, 9}> "
+        "{ [q] a, s, z = DynamicQuantizeLinear(x) [p] p = MatMulInteger(a, w, z) [i] i = Add(p, b) "
+        "[c] f = Cast<to = 1>(i) [k] k = Mul(s, sw) [m] y = Mul(f, k) }"
+    )
+    keep(DYNAMIC, graph, "in steps that are computed at run time")
+
+
+def test_case_2_both_ways() -> None:
+    """What fuse-matmul-integer and fuse-conv-integer make of an int32 bias comes back as it was."""
+    for op, fuse in (("MatMul", FuseMatmulInteger()), ("Conv", FuseConvInteger())):
+        g = Qdq()
+        conv = op == "Conv"
+        x = g.data(*((2, 5, 7, 7) if conv else (2, 6, 40)))
+        w = g.weight(*((8, 5, 3, 3) if conv else (40, 8)), scale=0.0037, axis=0)
+        scale = g.constant(np.float32(DATA) * np.float32(0.0037))
+        b = g.op("DequantizeLinear", g.constant(COLUMNS, "int32"), scale)
+        g.raw(g.op(op, x, w, b) if conv else g.op("Add", g.op(op, x, w), b))
+        fused = g.fuse(fuse)
+        assert fused.ops[f"{op}Integer"] == fused.ops["Add"] == 1
+        made = unfuse(g, PASS, fused=[fuse])
+        assert made.ops == {"QuantizeLinear": 1, "DequantizeLinear": 3, op: 1, **({} if conv else {"Add": 1})}
+        assert made.gap < 2e-4
+
+
+def test_data_with_a_scale_per_channel_stays() -> None:
+    graph = (
+        f"(float[2,3] x) => (float[2,2] y) <{K}, float[2] sr = {{0.02, 0.03}}, uint8[2] zr = {{120, 120}}, float[2,1] k = {{0.005, 0.0075}}> "
+        "{ [q] a = QuantizeLinear<axis = 0>(x, sr, zr) [p] p = MatMulInteger(a, w, z) [c] f = Cast<to = 1>(p) [m] y = Mul(f, k) }"
+    )
+    keep(PASS, graph, "its data has a scale per channel")
+
+
+def test_case_4_dynamic_products() -> None:
     g = Qdq()
     g.data(4, 40)
     source = g.inputs[0].name
@@ -79,7 +184,7 @@ def test_case_3_dynamic_products() -> None:
     assert "dynamically" in unfuse(g, PASS, fused=[FuseDynamicQuantizeMatmul()]).reasons[0]
 
 
-def test_case_4_a_dynamic_conv_stays() -> None:
+def test_case_5_a_dynamic_conv_stays() -> None:
     graph = (
         "(float[1,1,3,3] x) => (float[1,1,2,2] y) <int8[1,1,2,2] w = {1, -2, 30, 4}, float sw = {0.25}> "
         "{ [q] a, s, z = DynamicQuantizeLinear(x) [p] p = ConvInteger(a, w, z) [c] f = Cast<to = 1>(p) [k] b = Mul(s, sw) [m] y = Mul(f, b) }"
@@ -94,15 +199,16 @@ def test_case_4_a_dynamic_conv_stays() -> None:
         ("[p] p = MatMulInteger(a, w)" + BEHIND, "not that of its data"),
         ("[p] p = MatMulInteger(a, w, z) [c] f = Cast<to = 1>(p) [m] y = Add(f, both) }", "not cast to float and scaled"),
         ("[p] p = MatMulInteger(a, w, z) [c] f = Cast<to = 1>(p) [m] y = Mul(f, rows) }", "not one per channel"),
+        ("[p] p = MatMulInteger(a, w, z) [c] f = Cast<to = 1>(p) [m] y = Mul(f, deep) }", "not one per channel"),
         ("[p] p = MatMulInteger(a, w, z) [c] f = Cast<to = 1>(p) [m] y = Mul(f, e) }", "is not the scale of its data"),
     ],
 )  # fmt: skip
 def test_what_stays(body: str, reason: str) -> None:
-    head = f"(float[2,3] x, float e) => (float[2,2] y) <{K}, uint8 zero = {{7}}, float[2,1] rows = {{0.1, 0.2}}> "
+    head = f"(float[2,3] x, float e) => (float[2,2] y) <{K}, uint8 zero = {{7}}, float[2,1] rows = {{0.1, 0.2}}, float[1,1,2] deep = {{0.1, 0.2}}> "
     keep(PASS, head + Q + body, reason)
 
 
-def test_case_2_integers_that_nobody_explains() -> None:
+def test_case_3_integers_that_nobody_explains() -> None:
     graph = f"(uint8[2,3] a) => (float[2,2] y) <{K}> {{ [p] p = MatMulInteger(a, w, z)" + BEHIND
     keep(PASS, graph, "nothing tells the scale")
 

@@ -209,6 +209,10 @@ def integers(g: Maker, x: str, y: str, form: int, how: int) -> str:
         w = g.constant(random.integers(-127, 128, (8, 8) if g.tokens else (4, 4, 3, 3)), "int8")
         more = {} if g.tokens else {"pads": [1] * 4}
         i = g.op("MatMulInteger" if g.tokens else "ConvInteger", a, w, zero, g.constant(0, "int8"), **more)
+        if form & 16:
+            biases = np.arange(8) * 777 - 1500
+            across = biases[:6] if form & 32 else biases[:4].reshape(4, 1, 1)  # along the width it is no bias
+            i = g.op("Add", i, g.constant(biases if g.tokens else across, "int32"))
         if near:
             g.raw(g.op("Mul", g.op("Cast", i, to=1), g.constant(0.0001)))
         return end(g, g.op("Mul", g.op("Cast", i, to=1), g.constant(np.float32(0.0413) * np.float32(0.001))), x, 0)
