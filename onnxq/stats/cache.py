@@ -2,6 +2,7 @@
 
     <folder>/entries/<key>.npz        statistics
     <folder>/partial/<key>/           checkpoints of a run that goes on or was killed, see `onnxq.stats.checkpoint`
+    <folder>/<kind>/<key>.json        results of other measurements, as texts
     <folder>/requests/<key>.json      a command line, the files it depends on with their hashes, and its entry
 
 The key of an entry is a hash of the normalised graph with all values, the tensors, the observers, the bytes of the
@@ -182,6 +183,31 @@ class Cache:
             statistics.save(self.entry(key))
             self._trim()
         except (OSError, OnnxqError) as error:
+            warnings.warn(f"the cache {self.folder} cannot be written ({error})", CacheWarning, stacklevel=2)
+
+    def text(self, kind: str, key: str) -> str | None:
+        """A text that `put_text` stored, or None."""
+        path = self.folder / kind / f"{key}.json"
+        try:
+            found = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            warnings.warn(f"a damaged cache entry was thrown away ({path}: {error})", CacheWarning, stacklevel=2)
+            path.unlink(missing_ok=True)
+            return None
+        with contextlib.suppress(OSError):  # as for `get`
+            os.utime(path)
+        return found
+
+    def put_text(self, kind: str, key: str, text: str) -> None:
+        """Store a text of some kind. A folder that cannot be written is no error: a `CacheWarning` says so."""
+        path = self.folder / kind / f"{key}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, text)
+            self._trim()
+        except OSError as error:
             warnings.warn(f"the cache {self.folder} cannot be written ({error})", CacheWarning, stacklevel=2)
 
     def entry(self, key: str) -> Path:

@@ -21,7 +21,7 @@ from onnxq.stats.cache import Cache, changed_since, default_folder, digest, file
 from onnxq.stats.checkpoint import SECONDS, Piece, Pieces
 from onnxq.stats.collect import collect
 from onnxq.stats.observers import SUBSET, Histogram, MinMax
-from onnxq.stats.parallel import Pool, Task, pickled, run_all, shared_file, slots_of, split, threads_each
+from onnxq.stats.parallel import Pool, Task, pickled, run_all, run_task, shared_file, slots_of, split, threads_each
 from onnxq.stats.statistics import Shape, Statistics
 
 OVERHEAD = 10.0
@@ -253,7 +253,7 @@ def _spread(
             )
             for start, stop in split(pieces.gaps(), slots)
         ]
-        run_all(pool, tasks, pieces, step, slots=slots)
+        run_all(pool, tasks, pieces.add, step, run_task, slots=slots)
 
 
 class _Onward:

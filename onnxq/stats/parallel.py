@@ -16,11 +16,11 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from onnxq.data.sample import Dataset
 from onnxq.errors import CalibrationError, UsageError
@@ -28,7 +28,7 @@ from onnxq.ir.load import load
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable, save
 from onnxq.runtime.session import physical_threads
-from onnxq.stats.checkpoint import Piece, Pieces
+from onnxq.stats.checkpoint import Piece
 from onnxq.stats.collect import collect
 from onnxq.stats.statistics import Shape, Statistics
 
@@ -191,25 +191,45 @@ def split(gaps: Sequence[tuple[int, int]], slots: int) -> list[tuple[int, int]]:
     return [(at, min(at + size, stop)) for start, stop in gaps for at in range(start, stop, size)]
 
 
+class Span(Protocol):
+    """What any task says of itself: its positions in the data."""
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def stop(self) -> int: ...
+
+
+T = TypeVar("T", bound=Span)
+R = TypeVar("R")
+
+
 def run_all(
-    executor: Executor, tasks: Sequence[Task], pieces: Pieces, step: Callable[[int], None], *, slots: int
+    executor: Executor,
+    tasks: Sequence[T],
+    add: Callable[[int, int, R], None],
+    step: Callable[[int], None],
+    run: Callable[[T], R],
+    *,
+    slots: int,
 ) -> None:
-    """Run tasks and add what they find to `pieces` as they end.
+    """`run` all tasks on the workers and `add(start, stop, found)` as they end.
 
     Raises:
         CalibrationError: a worker process died, or what a task raised. What ended before is kept.
     """
     waiting = list(reversed(tasks))
-    running: dict[Any, Task] = {}
+    running: dict[Future[R], T] = {}
     try:
         # a few at a time: one that fails should not wait for all others
         while waiting or running:
             while waiting and len(running) < 2 * slots:
                 task = waiting.pop()
-                running[executor.submit(run_task, task)] = task
+                running[executor.submit(run, task)] = task
             done = next(as_completed(running))
             task = running.pop(done)
-            pieces.add(task.start, task.stop, done.result())
+            add(task.start, task.stop, done.result())
             step(task.stop - task.start)
     except BrokenExecutor as error:
         raise CalibrationError(
