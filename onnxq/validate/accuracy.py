@@ -12,43 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.fit import wanted_text
-from onnxq.data.sample import Dataset, Sample
+from onnxq.data.sample import Dataset
 from onnxq.errors import DataError, MetricError, ModelError
 from onnxq.progress import Progress, Silent
 from onnxq.runtime.session import SIDE_BY_SIDE, Level, Session
 from onnxq.validate.metrics.base import Metric, is_label_free
 from onnxq.validate.metrics.fidelity import decibels
 from onnxq.validate.outputs import OutputAccuracy, OutputSums, as_array
-from onnxq.validate.statistics import Interval, mcnemar, paired_bootstrap
+from onnxq.validate.records import MetricResult, Records
 
 SEED = 0
 """Of the bootstrap."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class MetricResult:
-    """The labelled score of both models on the same samples.
-
-    Attributes:
-        name: as the user wrote it.
-        reference, candidate: scores, unit of the metric.
-        drop: how much worse the candidate is (positive: worse), unit of the metric.
-        interval: 95 % interval of the drop, paired bootstrap over samples.
-        mcnemar_p: for right/wrong metrics: p that both are equally often right.
-        only_reference, only_candidate: samples that only one of the two gets right (right/wrong metrics).
-    """
-
-    name: str
-    higher_is_better: bool
-    samples: int
-    reference: float
-    candidate: float
-    drop: float
-    interval: Interval
-    resamples: int
-    mcnemar_p: float | None = None
-    only_reference: int | None = None
-    only_candidate: int | None = None
+__all__ = ["Accuracy", "Comparison", "FusionCheck", "MetricResult", "OutputAccuracy", "compare", "run_both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,30 +95,87 @@ def compare(
         MetricError: the metric fails on a sample, or labels are missing.
     """
     name = metric_name or (type(metric).__name__ if metric is not None else "")
-    if metric is not None and not is_label_free(metric) and not data.labelled:
-        raise MetricError(
-            f'metric "{name}" needs labels, but there are none in {data.description}: '
-            "add labels or leave the metric out"
-        )
+    metrics = {} if metric is None else {name: metric}
     first, second = (Session(m, threads=threads, config=SIDE_BY_SIDE) for m in (reference, candidate))
-    _check_interfaces(first, second)
     literal = Session(candidate, threads=threads, level=Level.OFF, config=SIDE_BY_SIDE) if literal_samples else None
+    found = run_both(
+        first, second, data, metrics, limit=limit, literal=literal, literal_samples=literal_samples, progress=progress
+    )
+    return found.accuracy(*(r.result(resamples=resamples, seed=seed) for r in found.records.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `run_both` gathered: `records` by the name of the metric; `notes` are sentences for the user."""
+
+    samples: int
+    data: str
+    outputs: tuple[OutputAccuracy, ...]
+    records: Mapping[str, Records]
+    fusion: FusionCheck | None
+    notes: tuple[str, ...]
+
+    def accuracy(self, metric: MetricResult | None = None) -> Accuracy:
+        """For a report."""
+        return Accuracy(
+            samples=self.samples,
+            data=self.data,
+            outputs=self.outputs,
+            metric=metric,
+            fusion=self.fusion,
+            notes=self.notes,
+        )
+
+
+def run_both(
+    first: Session,
+    second: Session,
+    data: Dataset,
+    metrics: Mapping[str, Metric],
+    *,
+    limit: int | None = None,
+    literal: Session | None = None,
+    literal_samples: int = 4,
+    what: str = "validating",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Two sessions over the samples, one at a time; every metric notes both.
+
+    Args:
+        first: of the float model.
+        second: of the candidate; same inputs and outputs by name.
+        data: samples; need labels if a metric does.
+        metrics: by name.
+        limit: use only the first so many samples.
+        literal: the candidate with optimizations off, run on the first `literal_samples` samples.
+        what: the task's name in the progress.
+
+    Raises:
+        ModelError: a model does not run, or an input or output is missing in the candidate.
+        DataError: there is no sample.
+        MetricError: a metric fails on a sample, or labels are missing.
+    """
+    for name, metric in metrics.items():
+        if not is_label_free(metric) and not data.labelled:
+            raise MetricError(
+                f'metric "{name}" needs labels, but there are none in {data.description}: '
+                "add labels or leave the metric out"
+            )
+    check_interfaces(first, second)
     sums = {o: OutputSums() for o in first.outputs}
-    rows: tuple[list[list[float]], list[list[float]]] = ([], [])
+    records = {name: Records(name, metric) for name, metric in metrics.items()}
     fused = _Fusion()
     count = 0
     total = len(data) if limit is None else min(limit, len(data))
-    with (progress or Silent()).task("validating", total) as step:
+    with (progress or Silent()).task(what, total) as step:
         for sample in itertools.islice(iter(data), limit):
             x = first.run(sample.inputs)
             y = second.run(sample.inputs, first.outputs)
             batch = _batch(sample.inputs)
             for output, one in sums.items():
                 one.add(x[output], y[output], sample.name, batch)
-            if metric is not None:
-                label = x if is_label_free(metric) else sample.label
-                rows[0].append(_record(metric, name, x, label, sample))
-                rows[1].append(_record(metric, name, y, label, sample))
+            for kept in records.values():
+                kept.add(x, y, sample)
             if literal is not None:
                 fused.add(x, literal.run(sample.inputs, first.outputs), y)
             count += 1
@@ -153,11 +186,11 @@ def compare(
         raise DataError(f"{data.description} holds no sample to validate with: name another folder")
     outputs = tuple(one.result(output) for output, one in sums.items())
     check = fused.result()
-    return Accuracy(
+    return Comparison(
         samples=count,
         data=data.description,
         outputs=outputs,
-        metric=_score(metric, name, rows, resamples, seed) if metric is not None else None,
+        records=records,
         fusion=check,
         notes=(*_notes(outputs), *_fusion_notes(check), *data.skipped),
     )
@@ -213,57 +246,12 @@ class _Fusion:
         )
 
 
-def _score(
-    metric: Metric, name: str, rows: tuple[list[list[float]], list[list[float]]], resamples: int, seed: int
-) -> MetricResult:
-    widths = {len(r) for side in rows for r in side}
-    if len(widths) != 1:
-        raise MetricError(
-            f'metric "{name}" gave rows of different lengths ({sorted(widths)}): record must give one fixed length'
-        )
-    one, two = np.array(rows[0], dtype=np.float64), np.array(rows[1], dtype=np.float64)
-    try:
-        reference, candidate = float(metric.score(one)), float(metric.score(two))
-        better = metric.higher_is_better
-        interval = paired_bootstrap(metric, one, two, resamples=resamples, seed=seed)
-    except Exception as error:  # the metric may be anybody's code
-        raise MetricError(
-            f'metric "{name}" cannot score its {len(one)} records: {str(error) or type(error).__name__}'
-        ) from error
-    drop = 0.0 if reference == candidate else reference - candidate
-    right_wrong = (
-        one.shape[1] == 1
-        and not is_label_free(metric)
-        and bool(np.isin(one, (0, 1)).all() and np.isin(two, (0, 1)).all())
-    )
-    a, b = one[:, 0].astype(bool), two[:, 0].astype(bool)
-    return MetricResult(
-        name=name,
-        higher_is_better=better,
-        samples=len(one),
-        reference=reference,
-        candidate=candidate,
-        drop=drop if better else 0.0 - drop,
-        interval=interval
-        if better
-        else Interval(low=0.0 - interval.high, high=0.0 - interval.low, level=interval.level),
-        resamples=resamples,
-        mcnemar_p=mcnemar(a, b) if right_wrong else None,
-        only_reference=int((a & ~b).sum()) if right_wrong else None,
-        only_candidate=int((b & ~a).sum()) if right_wrong else None,
-    )
+def check_interfaces(reference: Session, candidate: Session) -> None:
+    """Same inputs and outputs, by name, type and rank.
 
-
-def _record(metric: Metric, name: str, outputs: Mapping[str, Any], label: Any, sample: Sample) -> list[float]:
-    try:
-        return [float(v) for v in metric.record(outputs, label)]
-    except Exception as error:  # the metric may be anybody's code
-        raise MetricError(
-            f'metric "{name}" fails on sample {sample.name}: {str(error) or type(error).__name__}'
-        ) from error
-
-
-def _check_interfaces(reference: Session, candidate: Session) -> None:
+    Raises:
+        ModelError: the two are no forms of one model.
+    """
     for kind, wanted, found in (
         ("output", reference.outputs, candidate.outputs),
         ("input", [i.name for i in candidate.inputs], [i.name for i in reference.inputs]),

@@ -2,62 +2,151 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.validate import proportions
+from onnxq.validate.intervals import Interval, samples_by_width
 from onnxq.validate.metrics.base import Metric
+from onnxq.validate.proportions import mcnemar, mcnemar_mid
 
+__all__ = ["Interval", "difference_interval", "mcnemar", "mcnemar_mid", "paired_bootstrap", "samples_to_decide"]
+
+Rows = NDArray[np.float64]
+
+FEW = 5
+"""Up to so many differing samples the bootstrap has seen too little, and the interval is widened by a bound."""
 _CHUNK = 4_000_000  # drawn indices held at once: 32 MB
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A two-sided percentile interval of `level` (0.95)."""
-
-    low: float
-    high: float
-    level: float = 0.95
-
-
-def paired_bootstrap(
+def difference_interval(
     metric: Metric,
-    reference: NDArray[np.float64],
-    candidate: NDArray[np.float64],
+    reference: Rows,
+    candidate: Rows,
     *,
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Interval of score(reference) - score(candidate), from resampled samples (the same draw for both models).
+    """Interval of score(reference) - score(candidate) that a verdict may rest on.
 
-    Percentile bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Where the score is
-    the mean of one column, draws are averaged at once; any other score is computed for each draw.
+    * Rows of one 0 or 1 whose mean is the score: Tango's interval of paired shares.
+    * Else the bootstrap with expanded percentiles. Where at most FEW samples differ between the models, both ends move
+      out by (u - m/n) * span: u is Clopper-Pearson's bound for the share m/n of differing samples, and span the widest
+      that one sample can move the score by (the metric's `bounds`, else the magnitude of the score). So no interval
+      has the width zero, whatever the samples say.
 
     Args:
         reference: rows of the float model, [n, k].
         candidate: rows of the quantized model on the same samples, [n, k].
+        resamples: draws of the bootstrap; fewer if the metric says so (`max_resamples`).
+        level: of the interval.
+        seed: of the draws.
     """
+    n = len(reference)
+    if right_or_wrong(metric, reference, candidate):
+        b, c = proportions.discordant(reference[:, 0] > 0, candidate[:, 0] > 0)
+        return proportions.paired_interval(b, c, n, level=level)
+    resamples = min(resamples, int(getattr(metric, "max_resamples", resamples)))
+    interval = paired_bootstrap(metric, reference, candidate, resamples=resamples, level=level, seed=seed, expand=True)
+    differing = int((~np.all((reference == candidate) | (np.isnan(reference) & np.isnan(candidate)), axis=1)).sum())
+    if differing > FEW or math.isnan(interval.low):
+        return interval
+    bounds = getattr(metric, "bounds", None)
+    span = bounds[1] - bounds[0] if bounds is not None else abs(float(metric.score(reference)))
+    more = (proportions.share_bound(differing, n, level) - differing / n) * span
+    return Interval(low=interval.low - more, high=interval.high + more, level=level, method="bootstrap")
+
+
+def right_or_wrong(metric: Metric, reference: Rows, candidate: Rows) -> bool:
+    """Every row of both is a single 0 or 1, and the score is the mean of them."""
+    both = np.concatenate([reference, candidate])
+    return (
+        both.shape[1] == 1
+        and bool(np.isin(both, (0, 1)).all())
+        and is_mean(metric, reference)
+        and is_mean(metric, both)
+    )
+
+
+def samples_to_decide(metric: Metric, reference: Rows, candidate: Rows, interval: Interval, limit: float) -> int | None:
+    """How many samples like these would take `limit` (on the difference reference - candidate) out of the interval.
+
+    For shares: the least n at which Tango's interval at the same rates no longer holds the limit. Else by the width,
+    which shrinks as 1 / sqrt(n); where no sample differs, by the bound, which shrinks as 1 / n. At the same rates: on
+    new samples the rates move, so that this number decides about every other time, and twice the number mostly.
+    """
+    n = len(reference)
+    if interval.method == "tango":
+        b, c = proportions.discordant(reference[:, 0] > 0, candidate[:, 0] > 0)
+        return proportions.samples_needed(b, c, n, limit, level=interval.level)
+    point = minus(metric.score(reference), metric.score(candidate))
+    if np.array_equal(reference, candidate) and 0 < limit < interval.high:
+        return math.ceil(n * interval.high / limit)
+    return samples_by_width(point, interval, limit, n)
+
+
+def paired_bootstrap(
+    metric: Metric,
+    reference: Rows,
+    candidate: Rows,
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    expand: bool = False,
+) -> Interval:
+    """Interval of score(reference) - score(candidate), from resampled samples (the same draw for both models).
+
+    Percentile bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Where the score is
+    the mean of one column or a function of column sums, draws are scored at once; any other is computed for each draw.
+
+    Args:
+        reference: rows of the float model, [n, k].
+        candidate: rows of the quantized model on the same samples, [n, k].
+        expand: widen the percentiles as Student's t widens the normal interval: Phi(sqrt(n / (n - 1)) t(n - 1)) for the
+            tail (Hesterberg, The American Statistician 69:371, 2015), without which small samples give too narrow
+            intervals.
+    """
+    n = len(reference)
+    draws = _scores(metric, reference, candidate, resamples, seed)
+    draws = draws[~np.isnan(draws)]
+    if not draws.size or (expand and n < 2):
+        return Interval(low=np.nan, high=np.nan, level=level)
+    tail = _expanded((1 - level) / 2, n) if expand else (1 - level) / 2
+    # "inverted_cdf" takes a drawn value, so infinite scores do not turn into NaN by interpolation
+    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
+    return Interval(low=float(low), high=float(high), level=level)
+
+
+def _expanded(tail: float, n: int) -> float:
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(math.sqrt(n / (n - 1)) * t.ppf(tail, n - 1)))
+
+
+def _scores(metric: Metric, reference: Rows, candidate: Rows, resamples: int, seed: int) -> NDArray[np.float64]:
+    """The difference of the scores for each draw."""
     n = len(reference)
     if is_mean(metric, reference) and is_mean(metric, candidate):
         difference = reference[:, 0] - candidate[:, 0]
-        draws = np.concatenate([difference[index].mean(axis=1) for index in _draws(n, resamples, seed)])
-    else:
-        draws = np.array(
-            [
-                _minus(metric.score(reference[row]), metric.score(candidate[row]))
-                for index in _draws(n, resamples, seed)
-                for row in index
-            ]
-        )
-    draws = draws[~np.isnan(draws)]
-    if not draws.size:
-        return Interval(low=np.nan, high=np.nan, level=level)
-    # "inverted_cdf" takes a drawn value, so infinite scores do not turn into NaN by interpolation
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    return Interval(low=float(low), high=float(high), level=level)
+        return np.concatenate([difference[index].mean(axis=1) for index in _draws(n, resamples, seed)])
+    of_sums: Callable[[Rows], NDArray[np.float64]] | None = getattr(metric, "of_sums", None)
+    found: list[NDArray[np.float64]] = []
+    for index in _draws(n, resamples, seed):
+        if of_sums is not None:
+            one, two = (
+                of_sums(np.stack([rows[:, k][index].sum(axis=1) for k in range(rows.shape[1])], axis=1))
+                for rows in (reference, candidate)
+            )
+        else:
+            one, two = (np.array([metric.score(rows[row]) for row in index]) for rows in (reference, candidate))
+        with np.errstate(invalid="ignore"):
+            found.append(np.where(one == two, 0.0, one - two))
+    return np.concatenate(found)
 
 
 def is_mean(metric: Metric, records: NDArray[np.float64]) -> bool:
@@ -69,18 +158,9 @@ def is_mean(metric: Metric, records: NDArray[np.float64]) -> bool:
     return all(np.isclose(metric.score(t), t[:, 0].mean(), rtol=1e-12, atol=1e-15) for t in trials)
 
 
-def mcnemar(reference: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> float:
-    """Exact two-sided McNemar test of paired right/wrong answers: p that both models are equally often right.
-
-    Under the null each sample on which the two disagree is a fair coin: a binomial test on the disagreements
-    (McNemar 1947; exact form as in Fagerland, Lydersen, Laake, BMC Med Res Methodol 13:91, 2013).
-    """
-    from scipy.stats import binomtest
-
-    only_reference = int((reference & ~candidate).sum())
-    only_candidate = int((candidate & ~reference).sum())
-    total = only_reference + only_candidate
-    return float(binomtest(only_reference, total, 0.5).pvalue) if total else 1.0
+def minus(first: float, second: float) -> float:
+    """Difference in which two equal infinities cancel."""
+    return 0.0 if first == second else first - second
 
 
 def _draws(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -89,8 +169,3 @@ def _draws(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
     step = max(1, _CHUNK // max(n, 1))
     for start in range(0, resamples, step):
         yield rng.integers(0, n, size=(min(step, resamples - start), n))
-
-
-def _minus(first: float, second: float) -> float:
-    """Difference in which two equal infinities cancel."""
-    return 0.0 if first == second else first - second

@@ -117,7 +117,7 @@ def test_sequences_are_compared_for_equality() -> None:
 def test_a_metric_that_raises_names_the_sample(build: Any, data: Any) -> None:
     model = offset(build, 0, 0)
     with pytest.raises(
-        MetricError, match='metric "Top1" fails on sample item 1: the label "cat" is not a class number'
+        MetricError, match=r'metric "Top1" fails on sample item 1 \(index 1\): the label "cat" is not a class number'
     ):
         compare(model, model, data([(inputs(3, 4), 1), (inputs(3, 4), "cat")]), Top1())
 

@@ -23,6 +23,11 @@ class Metric(Protocol):
     Rows are what makes intervals possible: the bootstrap draws rows, the same ones for both models, and calls `score`.
     A metric that compares with the float model instead of with labels says `label_free: ClassVar[bool] = True`; its
     `record` then gets the outputs of the float model in place of the label.
+
+    Three more things a metric may have, all optional. `bounds: ClassVar[tuple[float, float]]`: least and greatest
+    score, which make intervals of few samples honest and narrow. `of_sums(sums [..., k]) -> [...]`: the score from
+    column sums, for metrics that are functions of these; the bootstrap is then fast. `max_resamples: ClassVar[int]`:
+    draws of the bootstrap at most, for a slow `score`.
     """
 
     higher_is_better: ClassVar[bool]
@@ -53,12 +58,13 @@ class MeanOf:
         return float(records[:, 0].mean())
 
 
-def load_metric(name: str, base: Path) -> Metric:
+def load_metric(name: str, base: Path, settings: Mapping[str, Any] | None = None) -> Metric:
     """The metric behind an entry point (`top1`), a class or a function (`metric.py:Exact`, `package.module:exact`).
 
     Args:
         name: what the user wrote; files are looked up below `base`.
         base: folder of the job file, or the working directory.
+        settings: fields of the metric's class.
 
     Raises:
         UnknownNameError: no metric is registered under this name; proposes the nearest.
@@ -67,9 +73,12 @@ def load_metric(name: str, base: Path) -> Metric:
     found = registry.load_reference(name, base, "metric") if ":" in name else registry.load(registry.METRICS, name)
     if isinstance(found, type):
         try:
-            found = found()
+            found = found(**(settings or {}))
         except TypeError as error:
-            raise UsageError(f'metric "{name}" cannot be made without arguments: {error}') from error
+            how = f"with the settings {', '.join(settings)}" if settings else "without arguments"
+            raise UsageError(f'metric "{name}" cannot be made {how}: {error}') from error
+    elif settings:
+        raise UsageError(f'metric "{name}" is no class, so it has no settings: leave {", ".join(settings)} out')
     if isinstance(found, Metric):
         return found
     if callable(found):

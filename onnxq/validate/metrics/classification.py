@@ -81,6 +81,7 @@ class TopK:
     k: int = 1
     output: str = ""
     higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def record(self, outputs: Outputs, label: Any) -> Sequence[float]:
         """[1.0] if right, [0.0] if not; for a batch its mean."""
@@ -115,6 +116,7 @@ class MacroF1:
 
     output: str = ""
     higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def record(self, outputs: Outputs, label: Any) -> Sequence[float]:
         """[predicted class, labelled class] of one sample."""
@@ -138,6 +140,7 @@ class CountsF1(ABC):
     """Base for detectors and taggers: F1 over counts that are summed over all samples. Subclasses give the counts."""
 
     higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     @abstractmethod
     def counts(self, outputs: Outputs, label: Any) -> tuple[int, int, int]:
@@ -149,6 +152,10 @@ class CountsF1(ABC):
 
     def score(self, records: NDArray[np.float64]) -> float:
         """2 tp / (2 tp + fp + fn), 0 to 1; 1 if there was nothing to find and nothing was found."""
-        hit, false, missed = (float(c) for c in records.sum(axis=0))
-        total = 2 * hit + false + missed
-        return 2 * hit / total if total else 1.0
+        return float(self.of_sums(records.sum(axis=0)))
+
+    def of_sums(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """F1 from column sums [..., 3]."""
+        total = 2 * sums[..., 0] + sums[..., 1] + sums[..., 2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(total == 0, 1.0, 2 * sums[..., 0] / total)

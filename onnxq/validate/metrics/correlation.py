@@ -22,6 +22,7 @@ class Pearson:
 
     output: str = ""
     higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     def record(self, outputs: Outputs, label: Any) -> Sequence[float]:
         """[output, label] of one sample."""
