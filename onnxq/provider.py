@@ -22,21 +22,22 @@ from onnxq.ir.opset import made_up_sample
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.prepare import annotate, run_literally
+from onnxq.placement.place import Placed, Placing, place
 from onnxq.plan.calibrated import CalibratedRanges
-from onnxq.plan.plan import Plan
+from onnxq.plan.plan import Placement, Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.reasons import matches
 from onnxq.plan.surroundings import Surroundings, surroundings
 from onnxq.progress import Progress, Silent
 from onnxq.stats.calibrator import Calibrator
-from onnxq.stats.collect import observe_shapes
 from onnxq.stats.engine import Outcome, Resources, calibrate
+from onnxq.stats.probe import observe
 from onnxq.stats.ranges import GivenRanges, RangeTable
 from onnxq.stats.statistics import Statistics
 from onnxq.stats.taps import mask_tensors
 from onnxq.stats.weights import WeightMethod
 from onnxq.targets.target import Target
-from onnxq.trial import choose
+from onnxq.trial import choose, inserted
 
 WITHOUT_SAMPLES = "mixed"
 """What `auto` takes if there are statistics and no samples to try methods on."""
@@ -84,6 +85,7 @@ class Options:
         feedback: output -> input of models that are fed their state.
         resources: cache and workers.
         given: statistics or ranges that were made before; no sample is run to calibrate.
+        placing: how ops are placed by measured cost; None: in int8 wherever the target's rules allow it.
     """
 
     target: Target
@@ -97,6 +99,7 @@ class Options:
     feedback: Mapping[str, str] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     given: Statistics | RangeTable | None = None
+    placing: Placing | None = None
 
     @property
     def observers(self) -> list[str]:
@@ -136,6 +139,7 @@ class PlanProvider:
         self.statistics: Statistics | RangeTable | None = options.given
         self.around: Mapping[str, Surroundings] = {}
         self.outcome: Outcome | None = None
+        self.placed: Placed | None = None
         self.check = True  # bisect looks for the pass that does not pass this check
         self.method = ""
         self.notes: list[str] = []
@@ -154,6 +158,9 @@ class PlanProvider:
                 self.method, notes = choose(self.model, plans, context, self.data, options.threads)
                 self.notes.extend(notes)
             context.plan = plans[self.method]
+        if options.placing is not None and self.first:
+            with timing.stage("place"):
+                context.plan = self._place(graph, context, context.plan, options.placing)
 
     def gather(self, graph: gs.Graph) -> None:
         """Check what the passes did so far; have statistics or ranges for the graph as it is now.
@@ -164,8 +171,14 @@ class PlanProvider:
         """
         options, timing = self.options, self.timing
         with timing.stage("check passes"):
-            if self.check and self.exact is not None and not is_random(graph):  # two runs differ by themselves
+            checked = self.check and self.exact is not None and not is_random(graph)  # two runs differ by themselves
+            got: Mapping[str, Any] = {}
+            if options.given is None:  # one session, which gives shapes, too
+                seen = observe(self.model, self.first, outputs=checked, threads=options.threads)
+                self.shapes, got = seen.shapes, seen.outputs
+            elif checked:
                 got = run_literally(self.model, self.first[0].inputs)
+            if checked and self.exact is not None:
                 _check_normalised(self.exact, got, self.first[0].name)
         with timing.stage("calibrate"):
             unused = [p for p in unmatched(graph, options.keep_float) if p in self.unused]
@@ -183,10 +196,9 @@ class PlanProvider:
     def _collect(self, graph: gs.Graph) -> Statistics:
         assert self.data is not None
         options = self.options
-        seen = observe_shapes(self.model, self.first)
         self.outcome = calibrate(
             self.model,
-            wanted(graph, options.target, seen, options.keep_float),
+            wanted(graph, options.target, self.shapes, options.keep_float),
             self.data,
             options.observers,
             limit=options.calib_limit,
@@ -194,7 +206,7 @@ class PlanProvider:
             progress=self.progress,
             feedback=options.feedback,
             allow_infinite=mask_tensors(graph),
-            shapes=seen,
+            shapes=self.shapes,
             cache=options.resources.cache,
             executor=options.resources.pool,
             seconds=options.resources.seconds,
@@ -206,7 +218,19 @@ class PlanProvider:
             self.notes.append(f"{self.outcome.resumed} samples had been run before: the run went on from a checkpoint.")
         return self.outcome.statistics
 
-    def plan(self, graph: gs.Graph, method: str, keep_float: Sequence[str]) -> Plan:
+    def _place(self, graph: gs.Graph, context: Context, full: Plan, placing: Placing) -> Plan:
+        self.placed = place(
+            self.model,
+            full,
+            replan=lambda placement: self.plan(graph, self.method, self.options.keep_float, placement),
+            insert=lambda plan: inserted(self.model, context, plan),
+            samples=[s.inputs for s in self.first],
+            placing=placing,
+        )
+        self.notes.extend(self.placed.notes)
+        return self.placed.plan
+
+    def plan(self, graph: gs.Graph, method: str, keep_float: Sequence[str], placement: Placement | None = None) -> Plan:
         """A plan from the statistics that were collected."""
         assert self.statistics is not None
         options = self.options
@@ -216,7 +240,7 @@ class PlanProvider:
         else:
             calibrator = options.calibrators[method]
             ranges = CalibratedRanges(self.statistics, calibrator, options.weight_method, self.around)
-        return make_plan(graph, options.target, ranges, self.shapes, keep_float)
+        return make_plan(graph, options.target, ranges, self.shapes, keep_float, placement)
 
     def _methods(self) -> list[str]:
         given = self.options.given

@@ -69,7 +69,7 @@ def choose(
         for name in left:
             plan = plans[name]
             if plan.key not in seen:
-                got = models.outputs(plan.key, partial(_inserted, model, context, plan), some)
+                got = models.outputs(plan.key, partial(inserted, model, context, plan), some)
                 seen[plan.key] = _nearness(exact, got)
             scores[name].append(seen[plan.key])
         best = max(scores[n][-1] for n in left)
@@ -85,7 +85,8 @@ def choose(
     return chosen, [f"Method {chosen} was chosen by the outputs' {measure} on {what}: {figures}."]
 
 
-def _inserted(model: Model, context: Context, plan: Plan) -> Model:
+def inserted(model: Model, context: Context, plan: Plan) -> Model:
+    """A copy of the model with the Q/DQ of a plan."""
     inserter: type[Pass] = registry.load(registry.PASSES, "insert-qdq")
     trial = model.copy()
     inserter().run(trial.graph, dataclasses.replace(context, plan=plan))

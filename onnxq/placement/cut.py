@@ -212,8 +212,7 @@ def quietest(problem: Problem, limit: float) -> Labels:
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(matrix, -np.inf, np.array(upper)),
     )
-    labels = tuple(bool(x > 0.5) for x in solved.x[:units])
-    return labels
+    return tuple(bool(x > 0.5) for x in solved.x[:units])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -82,7 +83,7 @@ def test_each_point_of_the_front_is_the_best_at_its_noise(seed: int) -> None:
     points = front(some, limit=200)
     assert points[0].seconds == pytest.approx(min(some.cost(labels) for labels in every(some)), rel=1e-6)
     assert points[-1].noise == 0.0 or not any(u.noise for u in some.units)
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in itertools.pairwise(points):
         assert before.seconds <= after.seconds
         assert before.noise >= after.noise
     for point in points[:-1]:

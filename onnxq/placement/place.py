@@ -1,0 +1,322 @@
+"""Which ops run in int8, by what they cost on this machine.
+
+The float model and the model with as much int8 as kernels allow are profiled, which gives nearly all costs in context;
+the cheapest assignment is a minimum cut. The placed model is profiled in turn, since in its company some costs are
+others (layout conversions, fusions), and cut again until the assignment stays. In the end all that was made runs
+against the float model, in turns, and the fastest is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.ir.model import Model
+from onnxq.ir.save import runnable
+from onnxq.placement.attribute import Attribution, attribute
+from onnxq.placement.cut import Labels, Problem, cheapest, conversions
+from onnxq.placement.race import Timing, configuration, race
+from onnxq.placement.units import Costs, layout, problem
+from onnxq.plan.plan import Placement, Plan
+from onnxq.runtime.observe import node_runs
+from onnxq.runtime.profile import profile
+from onnxq.runtime.session import Session
+
+Inputs = Mapping[str, NDArray[Any]]
+
+FLOAT, FULL = "float", "all int8"
+PAYS = 1.02
+"""How much faster than float a placed model must be: below, int8 is not worth its error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        rounds: placed models that are profiled at most.
+        profile_seconds: aimed at for one profile.
+        race_seconds: aimed at for the race at the end.
+    """
+
+    rounds: int
+    profile_seconds: float
+    race_seconds: float
+
+
+EFFORTS = {
+    "fast": Effort(rounds=1, profile_seconds=0.3, race_seconds=1.0),
+    "default": Effort(rounds=3, profile_seconds=0.8, race_seconds=3.0),
+    "max": Effort(rounds=6, profile_seconds=3.0, race_seconds=10.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placing:
+    """How ops are placed.
+
+    Attributes:
+        effort: name in `EFFORTS`.
+        threads: intra-op threads that the model will run with.
+    """
+
+    effort: str = "default"
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One form of the model.
+
+    Attributes:
+        name: "float", "all int8" or "placed 1", "placed 2" ...
+        integer_units: how many units run in int8.
+        predicted: seconds of one run by the costs before it was made; NaN where nothing was predicted.
+        timing: measured against the float form.
+    """
+
+    name: str
+    integer_units: int
+    predicted: float
+    timing: Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitChoice:
+    """What became of one unit, for the report; seconds of one run.
+
+    Attributes:
+        nodes: its nodes.
+        ops: their types.
+        integer: it runs in int8.
+        float_seconds, integer_seconds: of its kernels.
+        conversion_seconds: what the conversions beside it cost or would cost if it alone changed sides.
+        why: a sentence.
+    """
+
+    nodes: tuple[str, ...]
+    ops: tuple[str, ...]
+    integer: bool
+    float_seconds: float
+    integer_seconds: float
+    conversion_seconds: float
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """The outcome.
+
+    Attributes:
+        plan: of the chosen form.
+        chosen: name of the form.
+        forms: all that ran against each other, the float form first.
+        units: of the chosen form, graph order.
+        limit: seconds of the model's kernel limit: each unit in its faster form, conversions free.
+        threads: that all was measured with.
+        notes: sentences for the user.
+    """
+
+    plan: Plan
+    chosen: str
+    forms: tuple[Form, ...]
+    units: tuple[UnitChoice, ...]
+    limit: float
+    threads: int
+    notes: tuple[str, ...]
+
+
+def place(
+    model: Model,
+    full: Plan,
+    *,
+    replan: Callable[[Placement], Plan],
+    insert: Callable[[Plan], Model],
+    samples: Sequence[Inputs],
+    placing: Placing,
+) -> Placed:
+    """Choose.
+
+    Args:
+        model: normalised float model.
+        full: the plan with as much int8 as kernels allow.
+        replan: the plan under a placement.
+        insert: the model with the Q/DQ of a plan; `model` stays as it is.
+        samples: inputs to run with, one at least.
+
+    Raises:
+        ModelError: ORT cannot load or run a form.
+    """
+    return _Place(model, full, replan, insert, samples, placing).run()
+
+
+@dataclass(frozen=True)
+class _Made:
+    name: str
+    plan: Plan
+    labels: Labels
+    predicted: float
+    session: Session
+
+
+class _Place:
+    def __init__(
+        self,
+        model: Model,
+        full: Plan,
+        replan: Callable[[Placement], Plan],
+        insert: Callable[[Plan], Model],
+        samples: Sequence[Inputs],
+        placing: Placing,
+    ) -> None:
+        self.model, self.full, self.replan, self.insert = model, full, replan, insert
+        self.samples, self.threads, self.effort = samples, placing.threads, EFFORTS[placing.effort]
+        self.costs = Costs()
+        self.made: list[_Made] = []
+
+    def run(self) -> Placed:
+        floats = self._profile(self.model)
+        self.layout = layout(self.model.graph, self.full, floats, self._elements())
+        self.costs.floats.update(floats.nodes)
+        self._add(FLOAT, self.replan(self._placement((False,) * len(self.layout.members))), math.nan, self.model)
+        everything = (True,) * len(self.layout.members)
+        self._learn(everything, self._add(FULL, self.full, math.nan, labels=everything))
+        for number in range(1, self.effort.rounds + 1):
+            costs = problem(self.layout, self.costs)
+            labels = cheapest(costs)
+            plan = self.replan(self._placement(labels))
+            if plan.key in {m.plan.key for m in self.made}:
+                break
+            self._learn(labels, self._add(f"placed {number}", plan, costs.cost(labels), labels=labels))
+        return self._outcome()
+
+    def _add(
+        self, name: str, plan: Plan, predicted: float, model: Model | None = None, labels: Labels | None = None
+    ) -> Model:
+        made = model if model is not None else self.insert(plan)
+        with runnable(made) as source:
+            session = Session(source, threads=self.threads, config=configuration(self.threads))
+        labels = labels if labels is not None else (False,) * len(self.layout.members)
+        self.made.append(_Made(name, plan, labels, predicted, session))
+        return made
+
+    def _learn(self, labels: Labels, made: Model) -> None:
+        """Costs as they are in this company."""
+        seen = self._profile(made)
+        for names, integer in zip(self.layout.members, labels, strict=True):
+            known = self.costs.integers if integer else self.costs.floats
+            known.update((name, seen.nodes.get(name, 0.0)) for name in names)
+        self.costs.floats.update((n, s) for n, s in seen.nodes.items() if n not in self.layout.unit)
+        self.costs.quantize.update(seen.quantize)
+        self.costs.dequantize.update(seen.dequantize)
+
+    def _profile(self, model: Model) -> Attribution:
+        with runnable(model) as source:
+            session = Session(source, threads=self.threads, config=configuration(self.threads))
+            once = race([session], self.samples, threads=self.threads, budget_seconds=0.0)[0].seconds
+            del session
+            runs = min(max(int(self.effort.profile_seconds / (2 * max(once, 1e-6))), 5), 200)
+            return attribute(profile(source, self.samples, threads=self.threads, runs=runs), model.graph)
+
+    def _elements(self) -> dict[str, int]:
+        """Elements of every tensor of the main graph on the first sample."""
+        found = {name: math.prod(array.shape) for name, array in self.samples[0].items()}
+        with runnable(self.model) as source:
+            runs = node_runs(source, self.samples[0])
+        for node in self.model.graph.nodes:
+            for run in runs.get(node.name, [])[:1]:
+                named = [t.name for t in node.outputs if t.name]
+                found.update((t, math.prod(shape)) for t, shape in zip(named, run.outputs, strict=False))
+        return found
+
+    def _placement(self, labels: Labels) -> Placement:
+        integer: set[str] = set()
+        floats: dict[str, str] = {}
+        for names, label in zip(self.layout.members, labels, strict=True):
+            mine = [n for n in names if self.layout.integer(n)]
+            if label:
+                integer.update(mine)
+            else:
+                why = self._why(names)
+                floats.update((n, why) for n in mine)
+        return Placement(integer=frozenset(integer), floats=floats)
+
+    def _why(self, names: Sequence[str]) -> str:
+        """Why a unit is float, in milliseconds."""
+        fast = sum(self.costs.floats.get(n, 0.0) for n in names) * 1e3
+        slow = sum(self.costs.integers.get(n, 0.0) for n in names) * 1e3
+        if slow >= fast:
+            return f"measured here: {fast:.3f} ms in float, {slow:.3f} ms in int8"
+        return (
+            f"measured here: {fast:.3f} ms in float, {slow:.3f} ms in int8, which the conversions around it would cost"
+        )
+
+    def _outcome(self) -> Placed:
+        timings = race(
+            [m.session for m in self.made],
+            self.samples,
+            threads=self.threads,
+            budget_seconds=self.effort.race_seconds,
+        )
+        forms = [
+            Form(name=m.name, integer_units=sum(m.labels), predicted=m.predicted, timing=t)
+            for m, t in zip(self.made, timings, strict=True)
+        ]
+        best = max(range(1, len(forms)), key=lambda i: (forms[i].timing.ratio, -i))
+        if forms[best].timing.ratio < PAYS:
+            best = 0
+        chosen, costs = self.made[best], problem(self.layout, self.costs)
+        plan = chosen.plan if best else self.replan(self._placement(chosen.labels))  # with what is known now
+        return Placed(
+            plan=plan,
+            chosen=chosen.name,
+            forms=tuple(forms),
+            units=tuple(self._choices(costs, chosen.labels)),
+            limit=costs.fixed + sum(min(u.float_cost, u.integer_cost) for u in costs.units),
+            threads=self.threads,
+            notes=tuple(_notes(forms, forms[best])),
+        )
+
+    def _choices(self, costs: Problem, labels: Labels) -> list[UnitChoice]:
+        nodes = {n.name: n for n in self.model.graph.nodes}
+        beside: list[float] = [0.0] * len(labels)
+        for crossing in costs.crossings:
+            ends = {*crossing.readers, *([] if crossing.producer is None else [crossing.producer])}
+            for index in ends:
+                now = conversions(crossing, labels)
+                flipped = [label != (i == index) for i, label in enumerate(labels)]
+                other = conversions(crossing, flipped)
+                change = crossing.quantize * (other[0] - now[0]) + crossing.dequantize * (other[1] - now[1])
+                beside[index] += -change if labels[index] else change
+        return [
+            UnitChoice(
+                nodes=names,
+                ops=tuple(_type(nodes[n]) for n in names),
+                integer=label,
+                float_seconds=unit.float_cost,
+                integer_seconds=unit.integer_cost,
+                conversion_seconds=cost,
+                why="" if label else self._why(names),
+            )
+            for names, label, unit, cost in zip(self.layout.members, labels, costs.units, beside, strict=True)
+        ]
+
+
+def _type(node: gs.Node) -> str:
+    return str(node.op)
+
+
+def _notes(forms: Sequence[Form], chosen: Form) -> list[str]:
+    said = ", ".join(f"{f.name} {f.timing.seconds * 1e3:.3f} ms" for f in forms)
+    notes = [f"Placement by measured cost chose {chosen.name}: {said}."]
+    if not math.isnan(chosen.predicted) and abs(chosen.predicted / chosen.timing.seconds - 1) > 0.1:
+        notes.append(
+            f"The costs predicted {chosen.predicted * 1e3:.3f} ms for it: over 10 % from what was measured, so read "
+            "the costs of the units with care."
+        )
+    return notes

@@ -1,0 +1,76 @@
+"""Several forms of one model against the clock, in turns, so that a noisy neighbour hits all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.runtime.session import SIDE_BY_SIDE, Session
+
+_LEAST_SECONDS = 1e-3  # one timing is at least this long
+_FEWEST, _MOST = 7, 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Of one form.
+
+    Attributes:
+        seconds: median of one run.
+        ratio: median over turns of the first form's time / this one's; above 1 this one is faster.
+        low, high: quartiles of the same ratios.
+    """
+
+    seconds: float
+    ratio: float
+    low: float
+    high: float
+
+
+def race(
+    sessions: Sequence[Session],
+    samples: Sequence[Mapping[str, NDArray[Any]]],
+    *,
+    threads: int,
+    budget_seconds: float,
+    clock: Callable[[], float] | None = None,
+) -> list[Timing]:
+    """Time every session in turns; the first is what the others are compared with.
+
+    With one thread the clock is the time that this thread computes, which other processes do not lengthen.
+    """
+    clock = clock or (time.thread_time if threads == 1 else time.perf_counter)
+    estimates = []
+    for session in sessions:
+        session.run(samples[0])
+        start = clock()
+        session.run(samples[0])
+        estimates.append(max(clock() - start, 1e-7))
+    inner = max(1, math.ceil(_LEAST_SECONDS / min(estimates)))
+    turns = int(np.clip(budget_seconds / (sum(estimates) * inner), _FEWEST, _MOST))
+    times: NDArray[np.float64] = np.empty((turns, len(sessions)), dtype=np.float64)
+    for turn in range(turns):
+        sample = samples[turn % len(samples)]
+        for which, session in enumerate(sessions):
+            start = clock()
+            for _ in range(inner):
+                session.run(sample)
+            times[turn, which] = (clock() - start) / inner
+    ratios = times[:, :1] / np.maximum(times, 1e-9)
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75], axis=0)
+    medians = np.median(times, axis=0)
+    return [
+        Timing(seconds=float(s), ratio=float(m), low=float(a), high=float(b))
+        for s, m, a, b in zip(medians, middle, low, high, strict=True)
+    ]
+
+
+def configuration(threads: int) -> Mapping[str, str]:
+    """Of sessions that run side by side."""
+    return SIDE_BY_SIDE if threads > 1 else {}

@@ -1,0 +1,176 @@
+"""From a plan and two profiles to the problem that the cut solves.
+
+A unit is what is placed as one: nodes that ORT fuses into one float kernel (Conv, BatchNormalization, activation;
+MatMul, Add), and an activation with the integer op that it vanishes into.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.placement.attribute import Attribution
+from onnxq.placement.cut import Crossing, Problem, Unit
+from onnxq.plan.plan import Plan, Use
+
+
+class Line(NamedTuple):
+    """Seconds of an op by the elements it converts: fixed + per_element * n."""
+
+    fixed: float
+    per_element: float
+
+    def at(self, count: int) -> float:
+        """Seconds for so many elements."""
+        return self.fixed + self.per_element * count
+
+
+QUANTIZE, DEQUANTIZE = Line(1.5e-6, 0.15e-9), Line(1.5e-6, 0.12e-9)
+"""Where nothing was measured: one AVX-512 core, onnxruntime 1.31 (docs/costs.md)."""
+
+
+@dataclass(kw_only=True)
+class Costs:
+    """What is known so far, seconds of one run; later profiles overwrite what they saw in their context.
+
+    Attributes:
+        floats, integers: node -> its kernels when it is placed in float, in int8.
+        quantize, dequantize: tensor -> its conversion.
+    """
+
+    floats: dict[str, float] = field(default_factory=dict)
+    integers: dict[str, float] = field(default_factory=dict)
+    quantize: dict[str, float] = field(default_factory=dict)
+    dequantize: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the nodes of a graph form units.
+
+    Attributes:
+        members: unit -> its nodes, graph order; units in graph order.
+        unit: node -> index of its unit; nodes that are always float have none.
+        elements: tensor -> number of elements in the profiled run.
+        tensors: those that the full plan quantizes, graph order.
+    """
+
+    graph: gs.Graph
+    full: Plan
+    members: tuple[tuple[str, ...], ...]
+    unit: Mapping[str, int]
+    elements: Mapping[str, int]
+    tensors: tuple[str, ...]
+
+    def integer(self, node: str) -> bool:
+        """Does the full plan put it into an integer kernel?"""
+        decision = self.full.decisions.get(node)
+        return decision is not None and decision.integer
+
+
+def layout(graph: gs.Graph, full: Plan, floats: Attribution, elements: Mapping[str, int]) -> Layout:
+    """Find the units.
+
+    Args:
+        graph: normalised float graph.
+        full: the plan with as much int8 as kernels allow.
+        floats: whose time the profile of the float graph is.
+        elements: tensor -> number of elements in that profile.
+    """
+    values = {v.tensor for v in full.values if not v.path}
+    integer = {n.name for n in graph.nodes if (d := full.decisions.get(n.name)) is not None and d.integer}
+    parent = {n.name: n.name for n in graph.nodes}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for node, owner in floats.into.items():
+        if owner in parent and node in parent:
+            parent[root(node)] = root(owner)
+    producer = {t.name: n.name for n in graph.nodes for t in n.outputs}
+    for node in graph.nodes:  # what an integer op hands on without a Q between is the same kernel
+        for tensor in node.inputs:
+            before = producer.get(tensor.name)
+            if before is not None and before in integer and node.name in integer and tensor.name not in values:
+                parent[root(node.name)] = root(before)
+    groups: dict[str, list[str]] = defaultdict(list)
+    for node in graph.nodes:
+        groups[root(node.name)].append(node.name)
+    placed = [names for names in groups.values() if any(n in integer for n in names)]
+    outputs = [t.name for t in [*graph.inputs, *(t for n in graph.nodes for t in n.outputs)]]
+    return Layout(
+        graph=graph,
+        full=full,
+        members=tuple(tuple(names) for names in placed),
+        unit={n: i for i, names in enumerate(placed) for n in names},
+        elements=elements,
+        tensors=tuple(t for t in outputs if t in values),
+    )
+
+
+def problem(layout: Layout, costs: Costs, noise: Mapping[str, float] | None = None) -> Problem:
+    """The costs of every choice.
+
+    Args:
+        noise: node -> relative output noise energy of its int8 form.
+    """
+    noise = noise or {}
+    lines = (_fit(costs.quantize, layout.elements, QUANTIZE), _fit(costs.dequantize, layout.elements, DEQUANTIZE))
+    units = tuple(
+        Unit(
+            name=names[0],
+            float_cost=_sum(costs.floats, names),
+            integer_cost=_sum(costs.integers, names),
+            noise=_sum(noise, names),
+        )
+        for names in layout.members
+    )
+    fixed = sum(seconds for name, seconds in costs.floats.items() if name not in layout.unit)
+    return Problem(units=units, crossings=tuple(_crossings(layout, costs, lines)), fixed=fixed)
+
+
+def _crossings(layout: Layout, costs: Costs, lines: tuple[Line, Line]) -> Iterable[Crossing]:
+    producer = {t.name: n.name for n in layout.graph.nodes for t in n.outputs}
+    readers: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for node in layout.graph.nodes:
+        for slot, tensor in enumerate(node.inputs):
+            readers[tensor.name].append((node.name, slot))
+    results = {t.name for t in layout.graph.outputs}
+    for name in layout.tensors:
+        made = producer.get(name)
+        integer = [n for n, slot in readers[name] if Use((), n, slot) in layout.full.uses]
+        floats = name in results or any(Use((), n, slot) not in layout.full.uses for n, slot in readers[name])
+        count = layout.elements.get(name, 0)
+        yield Crossing(
+            tensor=name,
+            producer=layout.unit[made] if made is not None and layout.integer(made) else None,
+            readers=tuple(sorted({layout.unit[n] for n in integer if n in layout.unit})),
+            float_readers=floats,
+            quantize=costs.quantize.get(name, lines[0].at(count)),
+            dequantize=costs.dequantize.get(name, lines[1].at(count)),
+        )
+
+
+def _sum(costs: Mapping[str, float], names: Iterable[str]) -> float:
+    return sum(costs.get(name, 0.0) for name in names)
+
+
+def _fit(measured: Mapping[str, float], elements: Mapping[str, int], default: Line) -> Line:
+    """A line through what was measured, neither falling nor below 0; the default where three points are missing."""
+    points = [(elements[t], seconds) for t, seconds in measured.items() if elements.get(t)]
+    if len({count for count, _ in points}) < 3:
+        return default
+    counts, seconds = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
+    weights = 1 / np.maximum(seconds, 1e-7)  # relative errors: a large tensor must not set the fixed part
+    design = np.stack([np.ones_like(counts), counts], axis=1) * weights[:, None]
+    from scipy.optimize import nnls
+
+    fixed, per_element = nnls(design, seconds * weights)[0]
+    return Line(float(fixed), float(per_element))
