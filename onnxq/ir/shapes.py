@@ -29,11 +29,14 @@ def infer(model: Model, *, declared: bool = True) -> dict[str, Known]:
     onnx infers from the inputs; where it cannot (custom operators), the types in the file fill the gaps.
 
     Args:
-        declared: False leaves the gaps, and tells nothing of the graph's outputs, whose types the file declares.
+        declared: False leaves the gaps, and of the graph's outputs tells what was inferred, not what the file claims.
     """
     proto: ModelProto | None = None
     parts = structure(model, inline_below=_INLINE)
     _stand_in(parts.proto.graph)
+    if not declared:
+        for info in parts.proto.graph.output:
+            info.ClearField("type")  # inference would hand on what the file claims
     try:
         proto = shape_inference.infer_shapes(parts.proto, check_type=False, strict_mode=False, data_prop=True)
     except Exception as error:  # the C++ side raises several types
@@ -45,8 +48,6 @@ def infer(model: Model, *, declared: bool = True) -> dict[str, Known]:
     if proto is not None:
         _collect(proto.graph, known)
     if not declared:
-        for tensor in model.graph.outputs:
-            known.pop(tensor.name, None)
         return known
     for _, graph in walk.graphs(model.graph):
         for tensor in (*graph.inputs, *graph.outputs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,25 @@ from onnxq.stats.statistics import Shape, merge_shapes
 from onnxq.stats.taps import names_of, produced, with_outputs
 
 
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What the model says of itself with optimizations off.
+
+    Attributes:
+        shapes: of all tensors of the main graph; dimensions that differ between two samples are "?".
+        outputs: of the model, on the first sample; empty if they were not asked for.
+    """
+
+    shapes: dict[str, Shape]
+    outputs: dict[str, Any]
+
+
 def observe_shapes(model: Model, samples: Sequence[Sample], *, threads: int | None = None) -> dict[str, Shape]:
+    """`observe`, the shapes only."""
+    return observe(model, samples, threads=threads).shapes
+
+
+def observe(model: Model, samples: Sequence[Sample], *, outputs: bool = False, threads: int | None = None) -> Observed:
     """Shapes of all tensors of the main graph, seen by running the model on the first two samples.
 
     For models without (or with wrong) shape inference. What is no tensor (sequences, maps, optionals) is left out.
@@ -29,6 +48,7 @@ def observe_shapes(model: Model, samples: Sequence[Sample], *, threads: int | No
     Args:
         model: any model that ORT runs; not changed.
         samples: one or two suffice; further ones are ignored. Dimensions that differ between the two become "?".
+        outputs: fetch what the model itself gives on the first of them, too.
 
     Raises:
         CalibrationError: no sample, or ORT cannot run one.
@@ -50,14 +70,18 @@ def observe_shapes(model: Model, samples: Sequence[Sample], *, threads: int | No
     ]
     session = reference(with_outputs(model, list(probes), nodes), threads)
     shapes: dict[str, Shape] = {}
+    given_out: dict[str, Any] = {}
+    own = names_of(model.graph.outputs) if outputs else []
     for sample in samples[:2]:
-        found = checked_run(session, sample, sample.inputs, list(probes))
+        found = checked_run(session, sample, sample.inputs, [*probes, *own])
+        given_out = given_out or {name: found[name] for name in own}
+        own = []
         for probe, name in probes.items():
             shapes[name] = merge_shapes(shapes.get(name), tuple(int(d) for d in found[probe]))
         for name in given:
             if name in sample.inputs:
                 shapes[name] = merge_shapes(shapes.get(name), sample.inputs[name].shape)
-    return shapes
+    return Observed(shapes=shapes, outputs=given_out)
 
 
 def element_types(
