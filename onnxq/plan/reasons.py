@@ -54,7 +54,7 @@ def static_reason(facts: Facts, target: Target, node: gs.Node, keep_float: Seque
         return f"its operand is {np.dtype(wrong[0].dtype)}, not float32"
     match kernel.kind:
         case "weighted":
-            return _weighted_reason(facts, node)
+            return _weighted_reason(facts, target, node)
         case "movement":
             row = OP_TABLE[node.op]
             if row.moves is None or facts.graph.opset < row.min_opset:
@@ -66,7 +66,41 @@ def static_reason(facts: Facts, target: Target, node: gs.Node, keep_float: Seque
             return ""
 
 
-def _weighted_reason(facts: Facts, node: gs.Node) -> str:
+_NEAR = 16
+"""Nodes that are looked at: what makes a weight of constants is short."""
+
+
+def _of_constants(facts: Facts, tensor: Any) -> gs.Node | None:
+    """The node that makes a tensor, if it and all that it reads are made of constants."""
+    queue, seen = [tensor], 0
+    while queue and seen < _NEAR:
+        one = queue.pop()
+        if not one.name or facts.constant(one) is not None:
+            continue
+        producer = facts.producer.get(one.name)
+        if producer is None or not producer.inputs or any(True for _ in producer.subgraphs()):
+            return None
+        seen += 1
+        queue += producer.inputs
+    return None if queue else facts.producer.get(tensor.name)
+
+
+def _run_time_reason(facts: Facts, target: Target, node: gs.Node, weight: Any) -> str:
+    """Why a weight that is no constant keeps its op in float."""
+    maker = _of_constants(facts, weight)
+    if maker is not None:
+        return (
+            f"its weight is made of constants at run time, by {maker.op}: let fold-constants fold it, if need be with "
+            "a higher limit"
+        )
+    if node.op != "MatMul":
+        return "its weight is computed at run time: only constant weights become integers"
+    reason = "both operands are computed at run time: only products with constant weights are made integer"
+    data, other = target.activation.type, target.weight.type
+    return reason if data == other else f"{reason}, since {data} x {data} is slower than {data} x {other}"
+
+
+def _weighted_reason(facts: Facts, target: Target, node: gs.Node) -> str:
     row = OP_TABLE[node.op]
     assert row.weight is not None
     data = facts.constant(node.inputs[0])
@@ -74,9 +108,7 @@ def _weighted_reason(facts: Facts, node: gs.Node) -> str:
     if data is not None:
         return "its data operand is constant"
     if weight is None:
-        return (
-            "both operands are computed at run time: the 8-bit error of two activations multiplies, so it stays float"
-        )
+        return _run_time_reason(facts, target, node, node.inputs[row.weight])
     if not _finite(weight):
         return "its weight holds NaN or Inf"
     bias = _bias(node)

@@ -77,7 +77,32 @@ CASES = [
         {"constants": W},
     ),
     Case(
-        "both operands are computed at run time: the 8-bit error of two activations multiplies, so it stays float",
+        "both operands are computed at run time: only products with constant weights are made integer, since uint8 x "
+        "uint8 is slower than uint8 x int8",
+        "MatMul",
+        "MatMulIntegerToFloat",
+        graph("V = Relu(W) y = MatMul(x, V)", ins="float[2,8] x, float[8,4] W", outs="float[2,4] y"),
+        graph("y = MatMul(x, W)", ins="float[2,8] x", outs="float[2,4] y", inits="float[8,4] W = {0}"),
+        {},
+        {"constants": {"W": _w(8, 4)}},
+    ),
+    Case(
+        "its weight is made of constants at run time, by Transpose: let fold-constants fold it, if need be with a "
+        "higher limit",
+        "MatMul",
+        "MatMulIntegerToFloat",
+        graph(
+            "U = Abs(W) V = Transpose(U) y = MatMul(x, V)",
+            ins="float[2,8] x",
+            outs="float[2,4] y",
+            inits="float[4,8] W = {0}",
+        ),
+        graph("y = MatMul(x, W)", ins="float[2,8] x", outs="float[2,4] y", inits="float[8,4] W = {0}"),
+        {"constants": {"W": _w(4, 8)}},
+        {"constants": {"W": _w(8, 4)}},
+    ),
+    Case(
+        "its weight is computed at run time: only constant weights become integers",
         "Conv",
         "QLinearConv",
         graph(f"V = Relu(W) y = Conv {PADS} (x, V)", ins="float[1,4,8,8] x, float[4,4,3,3] W"),
@@ -482,7 +507,31 @@ def test_removing_the_cause_makes_it_integer(case: Case) -> None:
     assert not heavy & set(mended.kernels()), "a heavy op was left in float without a word"
 
 
+def test_a_target_of_one_type_does_not_speak_of_speed() -> None:
+    source = graph("V = Relu(W) y = MatMul(x, V)", ins="float[2,8] x, float[8,4] W", outs="float[2,4] y")
+    (decision,) = (d for d in quantize_text(source, target="tensorrt").plan.decisions.values() if d.op == "MatMul")
+    assert decision.reason == (
+        "both operands are computed at run time: only products with constant weights are made integer"
+    )
+
+
+@pytest.mark.parametrize("body", ["V = Mul(W, k)", "V = Relu(W)" + "".join(f" V{i} = Relu(W)" for i in range(3))])
+def test_a_weight_that_reads_an_input_is_not_made_of_constants(body: str) -> None:
+    source = graph(
+        f"{body} y = MatMul(x, V)", ins="float[2,8] x, float[8,4] W", outs="float[2,4] y", inits="float k = {2}"
+    )
+    decisions = quantize_text(source).plan.decisions.values()
+    assert [d.reason.partition(":")[0] for d in decisions if d.op == "MatMul"] == [
+        "both operands are computed at run time"
+    ]
+
+
 ELSEWHERE = {
+    "it stands in a body of If, Loop or Scan, where tensorrt is not known to run int8": (
+        "tests/plan/test_bodies.py",
+        "def test_a_target_may_leave_bodies_float",
+        "def test_both_branches_of_if_are_integer",
+    ),
     "it reads an initializer that a caller may override (--keep-overridable)": (
         "tests/test_quantization.py",
         "def test_keep_overridable_keeps_them_and_their_consumers_float",
