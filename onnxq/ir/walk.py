@@ -68,6 +68,24 @@ def producers(graph: gs.Graph) -> dict[str, Producer]:
     }
 
 
+def passed(node: gs.Node) -> Iterator[tuple[gs.Tensor, gs.Tensor]]:
+    """(source, target) of what an If, Loop or Scan hands to and takes from its bodies, whole or in slices."""
+    if node.op == "If":
+        for branch in ("then_branch", "else_branch"):
+            yield from zip(node.attrs[branch].outputs, node.outputs, strict=False)
+    elif node.op == "Loop":
+        body = node.attrs["body"]
+        yield from zip(node.inputs[2:], body.inputs[2:], strict=False)
+        yield from zip(body.outputs[1:], body.inputs[2:], strict=False)
+        yield from zip(body.outputs[1:], node.outputs, strict=False)
+    elif node.op == "Scan":
+        body = node.attrs["body"]
+        states = len(node.inputs) - int(node.attrs["num_scan_inputs"])
+        yield from zip(node.inputs, body.inputs, strict=False)
+        yield from zip(body.outputs[:states], body.inputs, strict=False)
+        yield from zip(body.outputs, node.outputs, strict=False)
+
+
 def outer_names(graph: gs.Graph) -> set[str]:
     """Names of the variables that a graph (with the graphs inside) takes from around it; constants do not count."""
     return set(_outer(graph))

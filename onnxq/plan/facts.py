@@ -1,11 +1,11 @@
-"""A read-only view of the graph with what the planner asks all the time: who makes a tensor, who uses it, is it
-constant, how large is it.
+"""A read-only view of a graph with what the planner asks all the time: who makes a tensor, who uses it, is it
+constant, how large is it. Each body of If, Loop or Scan has a view of its own.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -23,7 +23,8 @@ Shape = tuple[int | str | None, ...]
 
 @dataclass(frozen=True)
 class Consumer:
-    """One use of a tensor: `node` is None for a graph output, whose index is `slot`."""
+    """One use of a tensor: `node` is None for a graph output, whose index is `slot`. `path` leads from the graph that
+    is looked at to the body that the use is in; () is that graph itself."""
 
     path: GraphPath
     node: gs.Node | None
@@ -34,36 +35,49 @@ class Facts:
     """Built once per plan, linear in the number of nodes.
 
     Args:
-        graph: normalised graph: unique node and tensor names.
+        graph: normalised graph: unique node and tensor names; or a body in it.
         shapes: observed shapes of float tensors, by name (may be partial).
+        path: of the body in the main graph.
+        around: of the graph that the body stands in.
+
+    Attributes:
+        outer: names of all that the graphs around give.
+        masks: see `onnxq.stats.taps.mask_tensors`.
     """
 
-    def __init__(self, graph: gs.Graph, shapes: Mapping[str, Shape]) -> None:
+    def __init__(
+        self, graph: gs.Graph, shapes: Mapping[str, Shape], path: GraphPath = (), around: Facts | None = None
+    ) -> None:
         self.graph = graph
         self.shapes = shapes
-        self.inner: list[tuple[GraphPath, gs.Node]] = []
+        self.path = path
         self.producer: dict[str, gs.Node] = {}
         self.consumers: dict[str, list[Consumer]] = defaultdict(list)
         self.by_name: dict[str, gs.Node] = {}
         self.inputs = {t.name for t in graph.inputs}
-        self.masks = mask_tensors(graph)
-        for path, inner in walk.graphs(graph):
+        self.outer: frozenset[str] = frozenset()
+        if around is not None:
+            self.outer = around.outer.union(around.inputs, around.producer)
+        self.masks: set[str] = mask_tensors(graph) if around is None else around.masks
+        for deeper, inner in walk.graphs(graph):
             for node in inner.nodes:
-                if path:
-                    self.inner.append((path, node))
                 for slot, tensor in enumerate(node.inputs):
                     if tensor.name:
-                        self.consumers[tensor.name].append(Consumer(path, node, slot))
+                        self.consumers[tensor.name].append(Consumer(deeper, node, slot))
             for slot, tensor in enumerate(inner.outputs):
-                self.consumers[tensor.name].append(Consumer(path, None, slot))
+                self.consumers[tensor.name].append(Consumer(deeper, None, slot))
         for node in graph.nodes:
             self.by_name[node.name] = node
             for tensor in node.outputs:
                 self.producer[tensor.name] = node
 
+    def captured(self, name: str) -> bool:
+        """True for a tensor that a body takes from the graphs around it."""
+        return name in self.outer and name not in self.producer and name not in self.inputs
+
     def overridable(self, tensor: Any) -> bool:
         """True for an initializer that a caller may feed: a variable that nobody makes and that is no real input."""
-        made = tensor.name in self.producer or tensor.name in self.inputs
+        made = tensor.name in self.producer or tensor.name in self.inputs or tensor.name in self.outer
         return bool(tensor.name) and not isinstance(tensor, gs.Constant) and not made
 
     def constant(self, tensor: Any) -> NDArray[Any] | None:
@@ -94,16 +108,16 @@ class Facts:
         return True
 
     def graph_node(self, name: str) -> gs.Node:
-        """A node of the main graph by its name."""
+        """A node of this graph by its name."""
         return self.by_name[name]
 
     def sole_consumer(self, tensor: Any) -> gs.Node | None:
-        """The only node that uses a tensor, if it is in the main graph and the tensor is no graph output."""
+        """The only node that uses a tensor, if it is in this graph and the tensor is no output of it."""
         uses = self.consumers.get(tensor.name, [])
         return uses[0].node if len(uses) == 1 and not uses[0].path else None
 
     def only_edge(self, tensor: Any) -> gs.Node | None:
-        """The only node of the main graph that a tensor leads to, as runtimes count: graph outputs are no readers, and
+        """The only node of this graph that a tensor leads to, as runtimes count: graph outputs are no readers, and
         bodies read through the node that owns them.
         """
         found: dict[str, gs.Node] = {}
@@ -121,3 +135,11 @@ class Facts:
     def declared_float(self, node: gs.Node) -> bool:
         """True if the node computes on floats: at least one input and one output may be float32."""
         return any(self.is_float(t) for t in node.outputs) and any(self.is_float(t) for t in node.inputs if t.name)
+
+
+def every(graph: gs.Graph, shapes: Mapping[str, Shape]) -> Iterator[Facts]:
+    """Of the main graph and of each body in it, outermost first."""
+    known: dict[GraphPath, Facts] = {}
+    for path, inner in walk.graphs(graph):
+        known[path] = Facts(inner, shapes, path, known[path[:-1]] if path else None)
+        yield known[path]

@@ -27,7 +27,7 @@ class Use:
 
 @dataclass(frozen=True, order=True)
 class Value:
-    """A tensor where it is produced (a node output, a graph input or a constant)."""
+    """A tensor in a graph that produces it (a node output, a graph input) or, if it is a body, takes it from around."""
 
     path: GraphPath
     tensor: str
@@ -71,6 +71,10 @@ class Plan:
     encoding is equal read that
     Q's DQ. A use whose encoding differs from that of the value gets its own conversion. Constants have no entry in
     `values`: each use quantizes them.
+
+    A body of If, Loop or Scan has values of its own of what it takes from the graphs around it. Then the DQ stands in
+    the body, and reads the integers of the value around if that has an equal encoding, else those of a Q in the body.
+    A use in a body of a tensor that has no value there reads a DQ in the nearest graph around where it has one.
 
     Attributes:
         values: encoding of produced values (activations).

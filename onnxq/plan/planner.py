@@ -19,10 +19,10 @@ from onnxq.ir.walk import clip_bounds
 from onnxq.numerics import TINY, affine
 from onnxq.optable import HEAVY, OP_TABLE, PER_CHANNEL_OPSET, data_slots, weight_granularity
 from onnxq.plan import protect
-from onnxq.plan.facts import Facts, Shape
-from onnxq.plan.plan import Decision, Placement, Plan, Use, Value
+from onnxq.plan.facts import Facts, Shape, every
+from onnxq.plan.plan import Decision, GraphPath, Placement, Plan, Use, Value
 from onnxq.plan.select import Selection, select
-from onnxq.plan.vetoes import Ranges, constant_encoding, vetoes
+from onnxq.plan.vetoes import Given, Ranges, constant_encoding, vetoes
 from onnxq.targets.target import Target
 
 OUTPUT = ""
@@ -30,14 +30,17 @@ OUTPUT = ""
 
 
 def wanted(graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_float: Sequence[str] = ()) -> list[str]:
-    """Activations whose range a plan may ask for, in graph order. A superset of what the final plan uses."""
-    facts = Facts(graph, shapes)
-    values = select(facts, target, keep_float).values
-    order = {t.name: i for i, t in enumerate(graph.inputs)}
-    for node in graph.nodes:
-        for tensor in node.outputs:
-            order.setdefault(tensor.name, len(order))
-    return sorted(values, key=lambda name: order.get(name, -1))
+    """Activations, those in bodies included, whose range a plan may ask for, graph by graph and in graph order. A
+    superset of what the final plan uses."""
+    names: dict[str, None] = {}
+    for facts in every(graph, shapes):
+        values = select(facts, target, keep_float).values
+        order = {t.name: i for i, t in enumerate(facts.graph.inputs)}
+        for node in facts.graph.nodes:
+            for tensor in node.outputs:
+                order.setdefault(tensor.name, len(order))
+        names.update(dict.fromkeys(sorted(values, key=lambda name: (order.get(name, -1), name))))
+    return list(names)
 
 
 def make_plan(
@@ -48,7 +51,7 @@ def make_plan(
     keep_float: Sequence[str] = (),
     placement: Placement | None = None,
 ) -> Plan:
-    """Decide everything. Edits nothing; same inputs, same plan."""
+    """Decide everything, for the main graph and each body in it. Edits nothing; same inputs, same plan."""
     with paused_gc():
         return _decide(graph, target, ranges, shapes, keep_float, placement or Placement())
 
@@ -61,29 +64,63 @@ def _decide(
     keep_float: Sequence[str],
     placement: Placement,
 ) -> Plan:
-    facts = Facts(graph, shapes)
     veto = dict(placement.floats)
-    while True:  # each round vetoes at least one more op
-        chosen = select(facts, target, keep_float, veto, placement.integer)
-        more = vetoes(facts, target, ranges, chosen)
-        if not more:
-            break
-        veto.update(more)
-    return _Planner(facts, target, ranges, chosen, keep_float).plan()
+    done: dict[GraphPath, _Planner] = {}
+    for facts in every(graph, shapes):
+        around = done.get(facts.path[:-1]) if facts.path else None
+        given = around.given() if around is not None else Given()
+        while True:  # each round vetoes at least one more op
+            chosen = select(facts, target, keep_float, veto, placement.integer)
+            more = vetoes(facts, target, ranges, chosen, given)
+            if not more:
+                break
+            veto.update(more)
+        done[facts.path] = _Planner(facts, target, ranges, chosen, keep_float, given)
+        done[facts.path].decide()
+    return _joined(target, list(done.values()))
+
+
+def _joined(target: Target, parts: Sequence[_Planner]) -> Plan:
+    """The plan of all graphs; of a use in a body, what the body says counts more than what the graph around says."""
+    values: dict[Value, Affine] = {}
+    uses: dict[Use, Affine] = {}
+    decisions: dict[str, Decision] = {}
+    widened: dict[str, int] = {}
+    for part in parts:
+        values.update((Value(part.facts.path, tensor), encoding) for tensor, encoding in part.values.items())
+        uses.update(part.uses)
+        decisions.update(part.decisions())
+        widened.update(part.widened)
+    notes = [target.note] if target.note else []
+    if widened:
+        first = ", ".join(list(widened)[:3])
+        notes.append(
+            f"The weight scales of {sum(widened.values())} channels in {len(widened)} ops were widened, because their "
+            f"bias would overflow int32: {first}{' and others' if len(widened) > 3 else ''}."
+        )
+    return Plan(values=values, uses=uses, decisions=decisions, notes=tuple(notes))
 
 
 class _Planner:
+    """Of one graph."""
+
     def __init__(
-        self, facts: Facts, target: Target, ranges: Ranges, chosen: Selection, keep_float: Sequence[str]
+        self,
+        facts: Facts,
+        target: Target,
+        ranges: Ranges,
+        chosen: Selection,
+        keep_float: Sequence[str],
+        given: Given,
     ) -> None:
         self.facts = facts
         self.target = target
         self.ranges = ranges
         self.chosen = chosen
         self.keep_float = keep_float
+        self.around = given
         self.values: dict[str, Affine] = {}
         self.uses: dict[Use, Affine] = {}
-        self.notes: list[str] = [target.note] if target.note else []
         self.weights: dict[tuple[int, Scheme], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
         self.widened: dict[str, int] = {}
         self.bounds = {
@@ -92,29 +129,28 @@ class _Planner:
             if (bounds := self._absorbed_bounds(facts.graph_node(activation))) is not None
         }
 
-    def plan(self) -> Plan:
+    def decide(self) -> None:
         self._encode_values()
         for node in self.facts.graph.nodes:
             if node.name in self.chosen.integer and node.name not in self.chosen.absorbed:
                 self._integer_uses(node)
         for name, slot in self.chosen.residual:
             tensor = self.facts.graph_node(name).inputs[slot]
-            self.uses[Use((), name, slot)] = self.values[tensor.name]
+            self.uses[self._use(name, slot)] = self.values[tensor.name]
         if self.target.outputs:
             self._float_uses()
-        if self.widened:
-            first = ", ".join(list(self.widened)[:3])
-            self.notes.append(
-                f"The weight scales of {sum(self.widened.values())} channels in {len(self.widened)} ops "
-                "were widened, because their bias would "
-                f"overflow int32: {first}{' and others' if len(self.widened) > 3 else ''}."
-            )
-        return Plan(
-            values={Value((), t): e for t, e in self.values.items()},
-            uses=self.uses,
-            decisions=self._decisions(),
-            notes=tuple(self.notes),
-        )
+
+    def given(self) -> Given:
+        """What bodies in this graph find around them."""
+        encodings, held = {**self.around.encodings, **self.values}, set(self.around.held)
+        for tensor in self.values:
+            producer = self.facts.producer.get(tensor)
+            if producer is not None and producer.name in self.chosen.integer and self.target.outputs:
+                held.add(tensor)
+        return Given(encodings=encodings, held=frozenset(held))
+
+    def _use(self, node: str, slot: int, deeper: GraphPath = ()) -> Use:
+        return Use((*self.facts.path, *deeper), node, slot)
 
     # encodings of activations
 
@@ -129,7 +165,8 @@ class _Planner:
         for tensor in sorted(self.chosen.values):
             source = root.get(tensor, tensor)
             if source not in self.values:
-                self.values[source] = self._activation(source)
+                given = self.around.encodings.get(source) if self.facts.captured(source) else None
+                self.values[source] = given or self._activation(source)
             self.values[tensor] = self.values[source]
 
     def _activation(self, tensor: str) -> Affine:
@@ -156,10 +193,10 @@ class _Planner:
                 continue
             constant = self.facts.constant(tensor)
             encoding = self.values[tensor.name] if constant is None else constant_encoding(constant, self.target)
-            self.uses[Use((), node.name, slot)] = encoding
+            self.uses[self._use(node.name, slot)] = encoding
         if row.weight is None:
             return
-        data = self.uses[Use((), node.name, 0)]
+        data = self.uses[self._use(node.name, 0)]
         weight = node.inputs[row.weight]
         values = self.facts.constant(weight)
         assert values is not None
@@ -180,7 +217,7 @@ class _Planner:
         bias_use, bias = self._bias(node)
         if bias is not None:
             encoding = self._widen(node, encoding, data, bias, values)
-        self.uses[Use((), node.name, row.weight)] = encoding
+        self.uses[self._use(node.name, row.weight)] = encoding
         if bias_use is not None and bias is not None and self.target.bias == "int32":
             axis = bias.ndim - 1
             scale = (data.scale * encoding.scale).astype(np.float32)
@@ -197,7 +234,7 @@ class _Planner:
         slot = OP_TABLE[node.op].bias
         if slot is not None:
             if slot < len(node.inputs) and node.inputs[slot].name:
-                return Use((), node.name, slot), self.facts.constant(node.inputs[slot])
+                return self._use(node.name, slot), self.facts.constant(node.inputs[slot])
             return None, None
         if node.op != "MatMul" or node.outputs[0].name in self.values:
             return None, None
@@ -210,7 +247,7 @@ class _Planner:
         channels = () if weight is None or weight.ndim < 2 else weight.shape[-1:]
         if bias is None or bias.shape[-1:] != channels or bias.size != np.prod(channels):
             return None, None
-        return Use((), add.name, other), bias
+        return self._use(add.name, other), bias
 
     def _kept(self, node: gs.Node) -> bool:
         return "pattern" in self.chosen.reasons.get(node.name, "")
@@ -243,12 +280,16 @@ class _Planner:
         """A tensor made by an integer op exists in 8 bits only: every other use reads its dequantized form."""
         for tensor, encoding in self.values.items():
             producer = self.facts.producer.get(tensor)
-            if producer is None or producer.name not in self.chosen.integer:
+            mine = producer is not None and producer.name in self.chosen.integer
+            if not mine and not (self.facts.captured(tensor) and tensor in self.around.held):
                 continue
             for use in self.facts.consumers[tensor]:
-                key = Use(use.path, use.node.name if use.node is not None else OUTPUT, use.slot)
+                if use.path and use.node is None:
+                    continue  # runtimes refuse a body that hands out what stands around it
+                key = self._use(use.node.name if use.node is not None else OUTPUT, use.slot, use.path)
                 if key not in self.uses:
-                    self.uses[key] = self._protected(use.node, use.slot, encoding)
+                    # runtimes push no DQ into a body
+                    self.uses[key] = encoding if use.path else self._protected(use.node, use.slot, encoding)
 
     def _protected(self, node: gs.Node | None, slot: int, encoding: Affine) -> Affine:
         if node is None or node.name in self.chosen.integer:
@@ -267,7 +308,7 @@ class _Planner:
 
     # why
 
-    def _decisions(self) -> dict[str, Decision]:
+    def decisions(self) -> dict[str, Decision]:
         out: dict[str, Decision] = {}
         for node in self.facts.graph.nodes:
             integer = node.name in self.chosen.integer
@@ -275,10 +316,6 @@ class _Planner:
                 continue
             reason = "" if integer else self.chosen.reasons[node.name]
             out[node.name] = Decision(op=node.op, integer=integer, reason=reason, heavy=node.op in HEAVY)
-        for _, node in self.facts.inner:
-            if self.facts.declared_float(node):
-                reason = "it stands in a body of If, Loop or Scan, and bodies are not calibrated"
-                out[node.name] = Decision(op=node.op, integer=False, reason=reason, heavy=node.op in HEAVY)
         return out
 
 

@@ -33,6 +33,8 @@ def static_reason(facts: Facts, target: Target, node: gs.Node, keep_float: Seque
     pattern = matches(node, keep_float)
     if pattern is not None:
         return f'kept float by the pattern "{pattern}"'
+    if facts.path and not target.bodies:
+        return f"it stands in a body of If, Loop or Scan, where {target.name} is not known to run int8"
     if node.op in target.absorb:
         return ""
     kernel = target.kernels.get(node.op)
@@ -167,7 +169,14 @@ def explain(facts: Facts, target: Target, chosen: Selection) -> None:
                 )
         elif lost is not None:
             producer = facts.producer.get(lost.name)
-            source = producer.op if producer is not None else "a graph input"
+            source = producer.op if producer is not None else _origin(facts, lost)
             chosen.reasons[node.name] = f"its input is float: it comes from {source}"
         else:
             chosen.reasons[node.name] = "it reads a constant table: only weights of heavy ops are quantized"
+
+
+def _origin(facts: Facts, tensor: Any) -> str:
+    """Where a tensor that no node of this graph makes comes from."""
+    if facts.captured(tensor.name):
+        return f"the graph around ({tensor.name})"
+    return "an input of the body" if facts.path else "a graph input"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,17 +31,38 @@ class Ranges(Protocol):
         ...
 
 
-def vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> dict[str, str]:
-    """Ops that the ranges speak against."""
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a body finds in the graphs around it.
+
+    Attributes:
+        encodings: of the tensors that have 8 bits there.
+        held: those that have nothing else: whoever reads them reads 8 bits.
+    """
+
+    encodings: Mapping[str, Affine] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
+
+
+def vetoes(
+    facts: Facts, target: Target, ranges: Ranges, chosen: Selection, given: Given | None = None
+) -> dict[str, str]:
+    """Ops that the ranges speak against.
+
+    Args:
+        given: if the graph is a body.
+    """
+    given = given or Given()
     out: dict[str, str] = {}
     for name, slot in chosen.residual:
         shortcut = facts.graph_node(name).inputs[slot].name
         if ranges.range(shortcut, target.activation) is None:
             out[name] = f"no sample reached {shortcut}, so its range is unknown"
+    behind = {producer: activation for activation, producer in chosen.absorbed.items()}
     for node in facts.graph.nodes:
         if node.name not in chosen.integer:
             continue
-        if reason := _unsafe_reader(facts, target, node, chosen):
+        if reason := _unsafe_reader(facts, target, node, chosen, given):
             out[chosen.absorbed.get(node.name, node.name)] = reason
             continue
         if node.name in chosen.absorbed:
@@ -51,7 +74,8 @@ def vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> d
             out[node.name] = f"ONNX Runtime would quantize the model's output {pulled[0]}, too, which is moved into it"
             continue
         spans: list[tuple[float, str]] = []
-        for tensor in [*operands, *node.outputs]:
+        absorbed = facts.graph_node(behind[node.name]).outputs if node.name in behind else ()
+        for tensor in [*operands, *node.outputs, *absorbed]:
             constant = facts.constant(tensor)
             if constant is None and tensor.name in chosen.values:
                 bounds = ranges.range(tensor.name, target.activation)
@@ -80,12 +104,14 @@ def vetoes(facts: Facts, target: Target, ranges: Ranges, chosen: Selection) -> d
     return out
 
 
-def _unsafe_reader(facts: Facts, target: Target, node: gs.Node, chosen: Selection) -> str:
-    """Why a float op must not read this integer op's result in 8 bits; "" if all may."""
+def _unsafe_reader(facts: Facts, target: Target, node: gs.Node, chosen: Selection, given: Given) -> str:
+    """Why a float op must not read this integer op's result in 8 bits, or what it shares with this op in 8 bits; "" if
+    all may."""
     if not target.outputs:
         return ""
     any_encoding = affine(0.0, 1.0, target.activation)
-    for tensor in node.outputs:
+    shared = [t for t in node.inputs if t.name in given.held and facts.captured(t.name)]
+    for tensor in [*node.outputs, *shared]:
         for use in facts.consumers.get(tensor.name, []) if tensor.name in chosen.values else []:
             reader = use.node
             if reader is None or use.path or reader.name in chosen.integer:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.ir import walk
 from onnxq.ir.model import Model
 
 COPIES = frozenset(
@@ -81,18 +82,21 @@ def aliases(graph: gs.Graph) -> dict[str, str]:
 
 
 def mask_tensors(graph: gs.Graph) -> set[str]:
-    """Tensors that hold "minus infinity" because of an attention mask: constants at or below MASKED and what comes of
-    them by MASK_OPS.
+    """Tensors, those of bodies included, that hold "minus infinity" because of an attention mask: constants at or below
+    MASKED and what comes of them by MASK_OPS.
 
     Their range says nothing about the values that matter: the planner leaves them float, the collector may be told to
         allow infinities.
     A bound of Clip or the bias of a Conv does not make a mask: only MASK_OPS are followed.
     """
     masked: set[str] = set()
+    nodes = [node for _, inner in walk.graphs(graph) for node in inner.nodes]
+    passed = [pair for node in nodes for pair in walk.passed(node)]
     # one sweep would do on a sorted graph; an unsorted one costs another sweep per wrong step
     while True:
         before = len(masked)
-        for node in graph.nodes:
+        masked.update(target.name for source, target in passed if _masks(source, masked))
+        for node in nodes:
             if node.op in MASK_OPS and (any(_masks(t, masked) for t in node.inputs) or any(map(_low, _given(node)))):
                 masked.update(names_of(node.outputs))
                 masked.update(names_of([t for t in node.inputs if _masks(t, masked)]))

@@ -61,6 +61,7 @@ class Target:
         protect_float_weights: keep the runtime from quantizing the float weights of an op between DQ and Q by itself.
         reduce_range: weights use 7 bits.
         rules: names of the structural rules (`onnxq.plan.check`) that a file for this target keeps.
+        bodies: it runs int8 inside the bodies of If, Loop and Scan; else what stands there stays float.
         max_opset, max_ir_version: greatest versions that it reads; None: not checked.
         note: sentence about a choice made for this machine.
     """
@@ -80,6 +81,7 @@ class Target:
     looked_through: tuple[str, ...] = ()
     pushed_through: tuple[str, ...] = ()
     protect_float_weights: bool = False
+    bodies: bool = True
     reduce_range: bool = False
     rules: tuple[str, ...] = ()
     max_opset: int | None = None

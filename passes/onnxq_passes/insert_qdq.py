@@ -19,7 +19,7 @@ from onnxq.ir import walk
 from onnxq.ir.spill import room
 from onnxq.numerics import quantize
 from onnxq.pipeline.base import Context, Pass, Report, Stage
-from onnxq.plan.plan import Plan, Use
+from onnxq.plan.plan import GraphPath, Plan, Use, Value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class InsertQdq(Pass):
     2. A constant use gets the quantized constant and a DequantizeLinear; equal (constant, encoding) pairs share both.
     3. A graph output that exists in 8 bits only is written by a DequantizeLinear; its name and type stay.
     4. Equal encodings share one scale and one zero-point initializer, whoever uses them.
+    5. In a body of If, Loop or Scan, all this stands in the body. A value that the body takes from around is
+       dequantized there from the integers around, if there are any of the same encoding, else quantized there.
     """
 
     takes: ClassVar[Stage] = Stage.FLOAT
@@ -45,6 +47,16 @@ class InsertQdq(Pass):
         return _Writer(graph, context.plan).write()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """A use in the graph at `path`: `holder` is the node that reads, or the graph whose output it is."""
+
+    path: GraphPath
+    holder: Any
+    slot: int
+    encoding: Affine
+
+
 @dataclass
 class _Writer:
     graph: gs.Graph
@@ -52,39 +64,42 @@ class _Writer:
     report: Report = field(default_factory=Report)
     taken: set[str] = field(default_factory=set)
     parameters: dict[tuple[object, ...], tuple[gs.Constant, gs.Constant]] = field(default_factory=dict)
+    levels: dict[tuple[object, ...], gs.Constant] = field(default_factory=dict)
     constants: dict[tuple[object, ...], gs.Variable] = field(default_factory=dict)
+    homes: dict[int, GraphPath] = field(default_factory=dict)
     behind: dict[int, list[gs.Node]] = field(default_factory=lambda: defaultdict(list))
-    front: list[gs.Node] = field(default_factory=list)
+    front: dict[GraphPath, list[gs.Node]] = field(default_factory=lambda: defaultdict(list))
 
     def write(self) -> Report:
-        self.taken = walk.tensor_names(self.graph) | {n.name for _, g in walk.graphs(self.graph) for n in g.nodes}
-        by_tensor = self._uses_by_tensor()
-        for tensor, uses in by_tensor:
+        graphs = list(walk.graphs(self.graph))
+        self.taken = walk.tensor_names(self.graph) | {n.name for _, g in graphs for n in g.nodes}
+        self.homes = {id(n): path for path, g in graphs for n in g.nodes}
+        for tensor, uses in self._uses_by_tensor():
             if isinstance(tensor, gs.Constant):
                 self._constant(tensor, uses)
             else:
                 self._activation(tensor, uses)
-        nodes = list(self.front)
-        for node in self.graph.nodes:
-            nodes.append(node)
-            nodes.extend(self.behind.get(id(node), ()))
-        self.graph.nodes = nodes
+        for path, inner in graphs:
+            nodes = list(self.front[path])
+            for node in inner.nodes:
+                nodes.append(node)
+                nodes.extend(self.behind.get(id(node), ()))
+            inner.nodes = nodes
         return self.report
 
-    def _uses_by_tensor(self) -> list[tuple[Any, list[tuple[Any, int, Affine]]]]:
-        """Every tensor with quantized uses, in graph order: (holder of the slot, slot, encoding); the holder is a
-        node or the graph (outputs).
-        """
-        found: dict[int, tuple[Any, list[tuple[Any, int, Affine]]]] = {}
+    def _uses_by_tensor(self) -> list[tuple[Any, list[_Found]]]:
+        """Every tensor with quantized uses, in graph order."""
+        found: dict[int, tuple[Any, list[_Found]]] = {}
         seen = 0
         for path, inner in walk.graphs(self.graph):
-            for holder, name, slots in _holders(inner, main=not path):
+            for holder, name, slots in _holders(inner):
                 for slot, tensor in slots:
                     encoding = self.plan.uses.get(Use(path, name, slot))
                     if encoding is None:
                         continue
                     seen += 1
-                    found.setdefault(id(tensor), (tensor, []))[1].append((holder, slot, encoding))
+                    use = _Found(path=path, holder=holder, slot=slot, encoding=encoding)
+                    found.setdefault(id(tensor), (tensor, []))[1].append(use)
         if seen != len(self.plan.uses):
             raise PassError(
                 f"the plan speaks of {len(self.plan.uses)} uses, the graph has {seen} of them: it was "
@@ -94,44 +109,78 @@ class _Writer:
 
     # case 2
 
-    def _constant(self, tensor: gs.Constant, uses: Iterable[tuple[Any, int, Affine]]) -> None:
-        for holder, slot, encoding in uses:
-            key = (tensor.name, encoding.key)
-            if key not in self.constants:
-                levels = quantize(tensor.values, encoding, room(tensor.values.shape, encoding.type))
-                integers = gs.Constant(self._name(f"{tensor.name}_quantized"), levels)
-                self.constants[key] = self._dequantize(tensor, integers, encoding, self.front, tuple(tensor.shape))
+    def _constant(self, tensor: gs.Constant, uses: Iterable[_Found]) -> None:
+        for use in uses:
+            key = (tensor.name, use.encoding.key)
+            if key not in self.levels:
+                levels = quantize(tensor.values, use.encoding, room(tensor.values.shape, use.encoding.type))
+                self.levels[key] = gs.Constant(self._name(f"{tensor.name}_quantized"), levels)
                 self.report.rewrites += 1
-            walk.set_input(holder, slot, self.constants[key])
+            place = (use.path, *key)
+            if place not in self.constants:
+                self.constants[place] = self._dequantize(
+                    tensor, self.levels[key], use.encoding, self.front[use.path], tuple(tensor.shape)
+                )
+            walk.set_input(use.holder, use.slot, self.constants[place])
 
-    # cases 1 and 3
+    # cases 1, 3 and 5
 
-    def _activation(self, tensor: gs.Variable, uses: list[tuple[Any, int, Affine]]) -> None:
-        place = self.behind[id(tensor.inputs[0])] if tensor.inputs else self.front
-        encoding = uses[0][2]
-        source = tensor
-        outputs = [(slot, e) for holder, slot, e in uses if isinstance(holder, gs.Graph)]
-        if outputs:
-            source = self._rename_inside(tensor)
-        scale, zero = self._parameters(tensor.name, encoding if np.ndim(encoding.scale) == 0 else _scalar(encoding))
+    def _activation(self, tensor: gs.Variable, uses: list[_Found]) -> None:
+        by_home: dict[GraphPath, list[_Found]] = {}
+        for use in uses:
+            home = self._home(tensor, use.path)
+            by_home.setdefault(home, []).append(use)
+            for depth in range(len(home)):
+                if Value(home[:depth], tensor.name) in self.plan.values:
+                    by_home.setdefault(home[:depth], [])
+        source = self._rename_inside(tensor) if any(isinstance(u.holder, gs.Graph) for u in uses) else tensor
+        made: dict[tuple[GraphPath, object], gs.Variable] = {}
+        for home in sorted(by_home, key=len):
+            here = by_home[home]
+            written = tensor.inputs or source.inputs
+            producer = written[0] if written else None
+            inside = producer is not None and self.homes.get(id(producer)) == home
+            place = self.behind[id(producer)] if inside else self.front[home]
+            encoding = self.plan.values.get(Value(home, tensor.name)) or here[0].encoding
+            whole = encoding if np.ndim(encoding.scale) == 0 else _scalar(encoding)
+            around = [home[:depth] for depth in range(len(home) + 1)]
+            integers = next((made[p, whole.key] for p in reversed(around) if (p, whole.key) in made), None)
+            if integers is None:
+                integers = made[home, whole.key] = self._quantize(tensor, source, whole, place)
+            self._read(tensor, integers, here, place)
+        self.report.rewrites += 1
+
+    def _home(self, tensor: gs.Variable, path: GraphPath) -> GraphPath:
+        """The graph where the DQ of a use stands: the nearest one in which the tensor has a value."""
+        while path and Value(path, tensor.name) not in self.plan.values:
+            path = path[:-1]
+        return path
+
+    def _quantize(
+        self, tensor: gs.Variable, source: gs.Variable, encoding: Affine, place: list[gs.Node]
+    ) -> gs.Variable:
+        scale, zero = self._parameters(tensor.name, encoding)
         integers = gs.Variable(
             self._name(f"{tensor.name}_quantized"), dtype=np.dtype(encoding.type), shape=tensor.shape
         )
-        place.append(
-            gs.Node(
-                "QuantizeLinear", self._name(f"{tensor.name}_QuantizeLinear"), {}, [source, scale, zero], [integers]
-            )
-        )
+        name = self._name(f"{tensor.name}_QuantizeLinear")
+        place.append(gs.Node("QuantizeLinear", name, {}, [source, scale, zero], [integers]))
+        return integers
+
+    def _read(self, tensor: gs.Variable, integers: gs.Variable, uses: Iterable[_Found], place: list[gs.Node]) -> None:
+        """One DQ per encoding, and one for a graph output."""
         made: dict[tuple[object, ...], gs.Variable] = {}
-        for holder, slot, wanted in uses:
-            if isinstance(holder, gs.Graph):
+        output: Affine | None = None
+        for use in uses:
+            if isinstance(use.holder, gs.Graph):
+                output = output or use.encoding
                 continue
-            if wanted.key not in made:
-                made[wanted.key] = self._dequantize(tensor, integers, wanted, place, tensor.shape)
-            walk.set_input(holder, slot, made[wanted.key])
-        if outputs:
-            self._dequantize(tensor, integers, outputs[0][1], place, tensor.shape, into=tensor)
-        self.report.rewrites += 1
+            key = use.encoding.key
+            if key not in made:
+                made[key] = self._dequantize(tensor, integers, use.encoding, place, tensor.shape)
+            walk.set_input(use.holder, use.slot, made[key])
+        if output is not None:
+            self._dequantize(tensor, integers, output, place, tensor.shape, into=tensor)
 
     def _rename_inside(self, tensor: gs.Variable) -> gs.Variable:
         """The graph output keeps its name; what computed it writes a new tensor."""
@@ -174,11 +223,10 @@ class _Writer:
         return walk.unique_name(self.taken, wish)
 
 
-def _holders(graph: gs.Graph, *, main: bool) -> Iterable[tuple[Any, str, list[tuple[int, Any]]]]:
+def _holders(graph: gs.Graph) -> Iterable[tuple[Any, str, list[tuple[int, Any]]]]:
     for node in graph.nodes:
         yield node, node.name, list(enumerate(node.inputs))
-    if main:
-        yield graph, "", list(enumerate(graph.outputs))
+    yield graph, "", list(enumerate(graph.outputs))
 
 
 def _attributes(encoding: Affine) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxq.data.sample import Sample
 from onnxq.encoding import Scheme
 from onnxq.ir import save, walk
 from onnxq.ir.text import parse
 from onnxq.pipeline.base import Context
 from onnxq.plan.plan import Plan
-from onnxq.plan.planner import make_plan
+from onnxq.plan.planner import make_plan, wanted
 from onnxq.runtime.session import Level, Session, optimized
+from onnxq.stats.collect import collect
 from onnxq.stats.taps import with_outputs
 from onnxq.stats.weights import weight_range
 from onnxq.targets.target import load_target
@@ -35,12 +37,42 @@ class Result:
     inputs: dict[str, NDArray[Any]]
 
     def kernels(self) -> collections.Counter[str]:
-        """Op types in ORT's own optimized graph."""
-        graph = onnx.load_from_string(optimized(self.file)).graph
-        return collections.Counter(n.op_type for n in graph.node)
+        """Op types in ORT's own optimized graph and the bodies in it."""
+        return collections.Counter(_ops(onnx.load_from_string(optimized(self.file)).graph))
 
     def run(self, level: Level = Level.OFF, *, original: bool = False) -> dict[str, NDArray[Any]]:
         return Session(self.original if original else self.file, level=level, threads=1).run(self.inputs)
+
+
+def _ops(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _ops(attribute.g)
+
+
+@dataclass
+class One:
+    """A data set of one sample."""
+
+    inputs: Mapping[str, NDArray[Any]]
+    description = "one sample"
+    labelled = False
+    preprocess_summary = ""
+
+    @property
+    def skipped(self) -> list[str]:
+        return []
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Sample]:
+        yield self.sample(0)
+
+    def sample(self, index: int) -> Sample:
+        return Sample(index=index, name="random", inputs=dict(self.inputs))
 
 
 def _filled(source: str) -> str:
@@ -74,9 +106,10 @@ def quantize_text(
 ) -> Result:
     """Parse, measure ranges on one random sample (normal, seed), plan, insert."""
     model = parse(_filled(source))
+    taken: set[str] = set()
     for _, inner in walk.graphs(model.graph):
         for index, node in enumerate(inner.nodes):
-            node.name = node.name or f"{node.op}_{index}"
+            node.name = walk.unique_name(taken, node.name or f"{node.op}_{index}")
     fill(model, constants or {})
     original = save.to_bytes(model)
     rng = np.random.default_rng(seed)
@@ -89,10 +122,14 @@ def quantize_text(
     names = [t.name for n in model.graph.nodes for t in n.outputs if t.name]
     tapped = Session(save.to_bytes(with_outputs(model, names)), level=Level.OFF, threads=1)
     seen = {**tapped.run(feeds), **feeds}
+    inner = wanted(model.graph, chosen, {}, keep_float)
+    bodies = collect(model, [n for n in inner if n not in seen], One(feeds), ("minmax",), threads=1).tensors
 
     class Measured:
         def range(self, tensor: str, scheme: Scheme) -> tuple[float, float] | None:
-            if tensor in unreached or seen[tensor].dtype != np.float32:
+            if tensor in bodies and tensor not in unreached:
+                return bodies[tensor].min, bodies[tensor].max
+            if tensor in unreached or tensor not in seen or seen[tensor].dtype != np.float32:
                 return None
             return float(seen[tensor].min()), float(seen[tensor].max())
 
