@@ -170,7 +170,7 @@ def test_duplicate_and_empty_node_names() -> None:
     )
     samples = [{**s, "f": np.array(True)} for s in whole.normal(4, **X)]
     made = whole.quantized(model, samples)
-    assert _decided(made, "Conv") == [True, True, False]
+    assert _decided(made, "Conv") == [True, True, True]
     out = onnx.load_from_string(_good(model, samples, made))
     inner = [n for node in out.graph.node for a in node.attribute if a.HasField("g") for n in a.g.node]
     names = [n.name for n in [*out.graph.node, *inner]]
