@@ -134,6 +134,7 @@ def make_options(job: Job, target: Target) -> tuple[Options, PipelineCalibration
         threads=calibration.threads,
         feedback=calibration.feedback,
         resources=resources(calibration),
+        placing=job.placement.placing(target.name, job.validate.threads),
     )
     return options, calibration
 

@@ -22,7 +22,8 @@ from onnxq.ir.opset import made_up_sample
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.prepare import annotate, run_literally
-from onnxq.placement.place import Placed, Placing, place
+from onnxq.placement.place import Placed, Placing
+from onnxq.placement.stage import placed_plan
 from onnxq.plan.calibrated import CalibratedRanges
 from onnxq.plan.plan import Placement, Plan
 from onnxq.plan.planner import make_plan, wanted
@@ -219,16 +220,17 @@ class PlanProvider:
         return self.outcome.statistics
 
     def _place(self, graph: gs.Graph, context: Context, full: Plan, placing: Placing) -> Plan:
-        self.placed = place(
+        plan, self.placed, notes = placed_plan(
             self.model,
             full,
             replan=lambda placement: self.plan(graph, self.method, self.options.keep_float, placement),
             insert=lambda plan: inserted(self.model, context, plan),
             samples=[s.inputs for s in self.first],
             placing=placing,
+            cache=self.options.resources.cache,
         )
-        self.notes.extend(self.placed.notes)
-        return self.placed.plan
+        self.notes.extend(notes)
+        return plan
 
     def plan(self, graph: gs.Graph, method: str, keep_float: Sequence[str], placement: Placement | None = None) -> Plan:
         """A plan from the statistics that were collected."""

@@ -149,7 +149,7 @@ def quantize_model(
     leave = Crash(crash, options.pipeline, context, reproduce) if crash is not None and source is not None else None
     with timing.stage("passes"):
         run = run_pipeline(model.graph, options.pipeline, context, hooks, failed=leave)
-    inside = ("check passes", "calibrate", "plan", "choose method")
+    inside = ("check passes", "calibrate", "plan", "choose method", "place")
     timing.seconds["passes"] -= sum(timing.seconds.get(stage, 0.0) for stage in inside)
     if context.plan is None or provider.statistics is None:
         raise ConfigError(f"pipeline {options.pipeline.name} never asks for a plan: add the pass insert-qdq")

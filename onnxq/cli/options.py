@@ -215,6 +215,30 @@ def engine_options(function: F) -> F:
     return function
 
 
+def placement_options(function: F) -> F:
+    """Where int8 is used: a command takes `placement`, `effort`, `costs` and `optimize`."""
+    for option in reversed(
+        (
+            click.option(
+                "--placement",
+                type=click.Choice(["cost", "rules"]),
+                help="int8 where it is faster by measurement, or wherever a kernel exists.  [default: cost]",
+            ),
+            click.option(
+                "--effort",
+                type=click.Choice(["fast", "default", "max"]),
+                help="How much to measure.  [default: default]",
+            ),
+            click.option(
+                "--costs", type=UserPath(), metavar="FILE", help="Costs of the machine where the model will run."
+            ),
+            click.option("--optimize", type=click.Choice(["speed", "size"]), help="What counts.  [default: speed]"),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def pipeline_options(function: F) -> F:
     """What `run`, `explain` and `bisect` take besides their own options; `pipeline_request` reads them."""
     for option in reversed(

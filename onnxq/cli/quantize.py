@@ -23,6 +23,7 @@ from onnxq.cli.main import debug_option
 @click.option("-o", "--output", type=options.UserPath(), metavar="FILE", help="[default: MODEL with .int8.onnx]")
 @click.option("--target", metavar="NAME", help="What the model is to run on.  [default: cpu]")
 @click.option("--method", metavar="NAME", help="Calibration method.  [default: auto]")
+@options.placement_options
 @click.option("--eval", "evaluation", metavar="DATA", help="Samples to validate with, labelled if you have labels.")
 @options.metric_option
 @click.option(
@@ -61,6 +62,10 @@ def command(
     output: Path | None,
     target: str | None,
     method: str | None,
+    placement: str | None,
+    effort: str | None,
+    costs: Path | None,
+    optimize: str | None,
     evaluation: str | None,
     metric: str | None,
     keep_float: tuple[str, ...],
@@ -100,6 +105,10 @@ def command(
         preprocess=options.given(preprocess),
         skip_bad=skip_bad,
         method=method,
+        placement=placement,
+        effort=effort,
+        costs=costs,
+        optimize=optimize,
         calib_limit=calib_samples,
         keep_float=keep_float,
         keep_overridable=keep_overridable,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from onnxq.config.placing import PlacementSection
 from onnxq.data.preprocess import Preprocess
 from onnxq.errors import UsageError
 from onnxq.pipeline.calibration import CalibrationSection, check_settings
@@ -165,7 +166,7 @@ class Job:
         output: where the quantized model goes; None: beside the model.
         target: registered target.
         reduce_range: force 7-bit (True) or 8-bit (False) weights; None: the CPU decides, for targets that say so.
-        data, calibration, validate, gate: sections.
+        data, calibration, placement, validate, gate: sections.
         statistics: instead of calibrating, what `onnxq calibrate` wrote.
         ranges: instead of calibrating, what `onnxq ranges` wrote.
         keep_float: patterns of nodes that stay float.
@@ -181,6 +182,7 @@ class Job:
     reduce_range: bool | None = None
     data: DataSection = DataSection()
     calibration: CalibrationSection = field(default_factory=CalibrationSection)
+    placement: PlacementSection = field(default_factory=PlacementSection)
     statistics: Path | None = None
     ranges: Path | None = None
     keep_float: tuple[str, ...] = ()
@@ -211,6 +213,10 @@ class Job:
         cache: bool | None = None,
         workers: int | None = None,
         cluster: str | None = None,
+        placement: str | None = None,
+        effort: str | None = None,
+        costs: Path | None = None,
+        optimize: str | None = None,
         keep_float: Sequence[str] = (),
         keep_overridable: bool | None = None,
         pipeline: str | None = None,
@@ -260,6 +266,9 @@ class Job:
                     method=method, settings=settings, weights=weights, limit=calib_limit, threads=threads,
                     cache=cache, workers=workers, cluster=cluster,
                 ),
+            ),
+            placement=replace(
+                self.placement, **_given(by=placement, effort=effort, costs=costs, optimize=optimize)
             ),
             validate=replace(
                 self.validate,
@@ -312,5 +321,7 @@ def load_job(path: Path) -> Job:
     assert isinstance(job, Job)
     base = path.parent
     named = {name: getattr(job, name) for name in ("output", "statistics", "ranges")}
-    moved = {name: base / path for name, path in named.items() if path is not None}
+    moved: dict[str, Any] = {name: base / path for name, path in named.items() if path is not None}
+    if job.placement.costs is not None:
+        moved["placement"] = replace(job.placement, costs=base / job.placement.costs)
     return replace(job, base=base, model=base / job.model, **moved)

@@ -113,7 +113,7 @@ class Placed:
     """The outcome.
 
     Attributes:
-        plan: of the chosen form.
+        placement: of the chosen form.
         chosen: name of the form.
         forms: all that ran against each other, the float form first.
         units: of the chosen form, graph order.
@@ -122,7 +122,7 @@ class Placed:
         notes: sentences for the user.
     """
 
-    plan: Plan
+    placement: Placement
     chosen: str
     forms: tuple[Form, ...]
     units: tuple[UnitChoice, ...]
@@ -271,9 +271,8 @@ class _Place:
         if forms[best].timing.ratio < PAYS:
             best = 0
         chosen, costs = self.made[best], problem(self.layout, self.costs)
-        plan = chosen.plan if best else self.replan(self._placement(chosen.labels))  # with what is known now
         return Placed(
-            plan=plan,
+            placement=self._placement(chosen.labels),
             chosen=chosen.name,
             forms=tuple(forms),
             units=tuple(self._choices(costs, chosen.labels)),

@@ -1,0 +1,52 @@
+"""Placement as a stage of quantization: with what was measured before, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxq.ir.hash import model_hash
+from onnxq.ir.model import Model
+from onnxq.ir.save import weight_bytes
+from onnxq.placement.place import Placed, Placing, place
+from onnxq.placement.record import from_text, to_text
+from onnxq.plan.plan import Placement, Plan
+from onnxq.stats.cache import Cache, digest
+from onnxq.targets.hardware import detect
+
+LARGEST = 512 << 20
+"""Bytes of weights above which int8 is placed by rules: several forms of the model are in memory at once."""
+
+
+def placed_plan(
+    model: Model,
+    full: Plan,
+    *,
+    replan: Callable[[Placement], Plan],
+    insert: Callable[[Plan], Model],
+    samples: Sequence[Mapping[str, NDArray[Any]]],
+    placing: Placing,
+    cache: Cache | None,
+) -> tuple[Plan, Placed | None, list[str]]:
+    """The plan with int8 where it pays, what was measured for it, and sentences for the user.
+
+    Args:
+        cache: keeps what was measured; the same model, plan, machine and effort are placed alike then.
+
+    For the others and what is raised see `place`.
+    """
+    if weight_bytes(model) > LARGEST:
+        return full, None, ["The model is too large to measure several forms of it: int8 stands where rules put it."]
+    placed, notes, key = None, [], ""
+    if cache is not None:
+        key = cache.key(model_hash(model), digest(full.to_json()), vars(placing), detect().name)
+        placed = from_text(cache.text("placements", key) or "")
+    if placed is not None:
+        notes.append("Where int8 pays was measured before on this machine; --no-cache measures again.")
+    else:
+        placed = place(model, full, replan=replan, insert=insert, samples=samples, placing=placing)
+        if cache is not None:
+            cache.put_text("placements", key, to_text(placed))
+    return replan(placed.placement), placed, [*notes, *placed.notes]
