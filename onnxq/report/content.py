@@ -257,7 +257,7 @@ def _model(model: ModelSummary) -> Iterator[Section]:
         ("opset", f"{model.opset}{domains} (IR {model.ir_version})"),
         ("producer", model.producer or "unknown"),
         ("kind", "quantized" if model.quantized else "float"),
-        ("multiply-accumulates", count(macs) if (macs := model.coverage.macs) else "unknown"),
+        ("multiply-accumulates", count(model.coverage.macs) if model.coverage and model.coverage.macs else "unknown"),
         ("parameters", f"{count(model.parameters)} in {size(model.weight_bytes)}"),
         *((f"input {i.name}", _tensor(i)) for i in model.inputs),
         *((f"output {o.name}", _tensor(o)) for o in model.outputs),
@@ -309,7 +309,7 @@ def _pattern(reason: str) -> str:
 def _notes(result: Result) -> list[str]:
     notes = list(result.notes)
     if result.model is not None:
-        notes.extend((*result.model.notes, *result.model.coverage.notes))
+        notes.extend((*result.model.notes, *(result.model.coverage.notes if result.model.coverage else ())))
     if result.accuracy is not None:
         notes.extend(result.accuracy.notes)
     if result.coverage is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -149,6 +150,30 @@ def coverage(
     if (lost := _integer_count(followed) - _integer_count(kernels)) > 0:
         notes.append(f"ONNX Runtime's layout optimization left out {lost} of the integer kernels")
     return Coverage(ops=ops, kernels=dict(sorted(kernels.items(), key=lambda i: (-i[1], i[0]))), notes=tuple(notes))
+
+
+def coverage_or_note(
+    path: Path, *, sample: Mapping[str, NDArray[Any]] | None = None
+) -> tuple[Coverage | None, tuple[str, ...]]:
+    """The coverage of a file; or None and a note where ORT loads it, but not what its optimizer makes of it.
+
+    PyTorch writes such files: scales of shape [1] in front of an Add, which ORT's fusion takes and its kernel refuses.
+
+    Raises:
+        ModelError: as `coverage`.
+    """
+    try:
+        return coverage(path, sample=sample), ()
+    except ModelError as error:
+        try:
+            Session(path, level=Level.OFF, threads=1, prepacking=False)
+        except ModelError:
+            raise error from None
+        quantized = bool(load.is_quantized(load.load(path).graph))
+        cure = f"; `onnxq run import {path} -o imported.onnx` writes it in a form that loads" if quantized else ""
+        reason = re.sub(r".*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+        note = "What runs in integer kernels is not known: ONNX Runtime's optimizer makes a model of this file that it"
+        return None, (f"{note} does not load ({reason}){cure}",)
 
 
 def _ops(

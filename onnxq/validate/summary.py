@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.ir import load, walk
-from onnxq.validate.coverage import Coverage, coverage
+from onnxq.validate.coverage import Coverage, coverage_or_note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class ModelSummary:
         weight_bytes: bytes of all constants.
         nodes: operator type -> how many, bodies of If and Loop included, most frequent first.
         quantized: it holds quantized operators.
-        coverage: what ORT makes of it.
-        notes: what was changed while reading.
+        coverage: what ORT makes of it; None: it loads the file without optimizations only.
+        notes: what was changed while reading, and why there is no coverage.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class ModelSummary:
     weight_bytes: int
     nodes: Mapping[str, int]
     quantized: bool
-    coverage: Coverage
+    coverage: Coverage | None
     notes: tuple[str, ...] = ()
 
 
@@ -72,6 +72,7 @@ def summarize(path: Path, *, sample: Mapping[str, NDArray[Any]] | None = None) -
     model = load.load(path, keep_overridable=True)
     external = load.external_files(path)
     arrays = _constants(model.graph)
+    found, notes = coverage_or_note(path, sample=sample)
     nodes = Counter(n.op for _, inner in walk.graphs(model.graph) for n in inner.nodes)
     return ModelSummary(
         path=path,
@@ -87,8 +88,8 @@ def summarize(path: Path, *, sample: Mapping[str, NDArray[Any]] | None = None) -
         weight_bytes=sum(a.nbytes for a in arrays),
         nodes=dict(sorted(nodes.items(), key=lambda i: (-i[1], i[0]))),
         quantized=bool(load.is_quantized(model.graph)),
-        coverage=coverage(path, sample=sample),
-        notes=tuple(model.notes),
+        coverage=found,
+        notes=(*model.notes, *notes),
     )
 
 

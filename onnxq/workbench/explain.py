@@ -23,12 +23,11 @@ from onnxq.ir.save import save
 from onnxq.pipeline.base import Context, Pass, Refusal, Stage
 from onnxq.pipeline.hooks import counted
 from onnxq.pipeline.manager import run_pipeline
-from onnxq.plan.facts import Facts
-from onnxq.plan.select import select
+from onnxq.plan.planner import selections
 from onnxq.progress import Progress
 from onnxq.quantization import write_decisions
 from onnxq.targets.target import load_target
-from onnxq.validate.coverage import coverage
+from onnxq.validate.coverage import coverage_or_note
 from onnxq.validate.network import read
 from onnxq.workbench.setup import Request, read_pipeline, set_up
 
@@ -130,7 +129,6 @@ def _structure(request: Request) -> Explanation:
             break
     work = set_up(request, steps=before)
     run_pipeline(work.model.graph, work.pipeline, work.context)
-    chosen = select(Facts(work.model.graph, {}), target, pipeline.keep_float)
     ops = [
         OpLine(
             name=node.name,
@@ -138,15 +136,16 @@ def _structure(request: Request) -> Explanation:
             integer=node.name in chosen.integer,
             reason="" if node.name in chosen.integer else chosen.reasons.get(node.name, ""),
         )
-        for node in work.model.graph.nodes
+        for facts, chosen in selections(work.model.graph, target, {}, pipeline.keep_float)
+        for node in facts.graph.nodes
     ]
     note = "The structure alone was looked at: with --calib DATA the ranges have a say, too, and Q and DQ are listed."
     return Explanation(ops=tuple(ops), notes=(note,))
 
 
 def _quantized(path: Path, target: str) -> Explanation:
-    covered = coverage(path)
-    ops = [OpLine(name=o.name, op=o.op, integer=o.integer, reason=o.reason) for o in covered.ops]
+    covered, unknown = coverage_or_note(path)
+    ops = [OpLine(name=o.name, op=o.op, integer=o.integer, reason=o.reason) for o in (covered.ops if covered else ())]
     model = read(path).model
     refused, notes = _refusals(model, target)
     nodes = [n for _, inner in walk.graphs(model.graph) for n in inner.nodes if n.op in CONVERSIONS]
@@ -159,7 +158,7 @@ def _quantized(path: Path, target: str) -> Explanation:
             _conversion(n, _serves(n, uses, integer), [text for name, text in refused if name == n.name]) for n in nodes
         ),
         refusals=tuple((name, text) for name, text in refused if name not in here),
-        notes=(*covered.notes, *notes),
+        notes=(*(covered.notes if covered else unknown), *notes),
     )
 
 

@@ -45,7 +45,7 @@ def test_summary_of_a_float_model(external: Path) -> None:
     assert found.nodes == {"MatMul": 1, "Relu": 1}
     assert [(i.name, i.dtype, i.shape) for i in found.inputs] == [("x", "float32", ("n", 8))]
     assert [(o.name, o.dtype, o.shape) for o in found.outputs] == [("y", "float32", ("n", 4))]
-    assert found.coverage.macs == 32
+    assert found.coverage is not None and found.coverage.macs == 32
 
 
 def test_summary_of_a_quantized_model(net: Any, saved: Any) -> None:
@@ -54,7 +54,7 @@ def test_summary_of_a_quantized_model(net: Any, saved: Any) -> None:
     n.result(n.pair("c", "y"))
     found = summarize(saved(n.model()))
     assert found.quantized
-    assert found.coverage.mac_share == 1.0
+    assert found.coverage is not None and found.coverage.mac_share == 1.0
     assert found.nodes == {"DequantizeLinear": 3, "QuantizeLinear": 2, "Conv": 1}
 
 
