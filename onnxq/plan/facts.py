@@ -42,6 +42,7 @@ class Facts:
 
     Attributes:
         outer: names of all that the graphs around give.
+        held: those of them that exist in 8 bits only; known when the graphs around are decided.
         masks: see `onnxq.stats.taps.mask_tensors`.
     """
 
@@ -56,6 +57,7 @@ class Facts:
         self.by_name: dict[str, gs.Node] = {}
         self.inputs = {t.name for t in graph.inputs}
         self.outer: frozenset[str] = frozenset()
+        self.held: frozenset[str] = frozenset()
         if around is not None:
             self.outer = around.outer.union(around.inputs, around.producer)
         self.masks: set[str] = mask_tensors(graph) if around is None else around.masks

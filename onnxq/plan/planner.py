@@ -6,7 +6,7 @@ y = acc * sx * sw[c] (Jacob et al. 2018, arXiv 1712.05877, equations 7 and 11).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,31 @@ def wanted(graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_fl
     """Activations, those in bodies included, whose range a plan may ask for, graph by graph and in graph order. A
     superset of what the final plan uses."""
     names: dict[str, None] = {}
-    for facts in every(graph, shapes):
-        values = select(facts, target, keep_float).values
+    for facts, chosen in selections(graph, target, shapes, keep_float):
         order = {t.name: i for i, t in enumerate(facts.graph.inputs)}
         for node in facts.graph.nodes:
             for tensor in node.outputs:
                 order.setdefault(tensor.name, len(order))
-        names.update(dict.fromkeys(sorted(values, key=lambda name: (order.get(name, -1), name))))
+        names.update(dict.fromkeys(sorted(chosen.values, key=lambda name: (order.get(name, -1), name))))
     return list(names)
+
+
+def selections(
+    graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_float: Sequence[str] = ()
+) -> Iterator[tuple[Facts, Selection]]:
+    """What the structure alone says of the main graph and of each body in it, outermost first."""
+    held: dict[GraphPath, frozenset[str]] = {}
+    for facts in every(graph, shapes):
+        facts.held = held[facts.path[:-1]] if facts.path else frozenset()
+        chosen = select(facts, target, keep_float)
+        held[facts.path] = facts.held | made_in_8_bits(facts, target, chosen)
+        yield facts, chosen
+
+
+def made_in_8_bits(facts: Facts, target: Target, chosen: Selection) -> frozenset[str]:
+    """The tensors that integer ops of this graph give in 8 bits only."""
+    makers = {name: facts.producer.get(name) for name in chosen.values if target.outputs}
+    return frozenset(name for name, maker in makers.items() if maker is not None and maker.name in chosen.integer)
 
 
 def make_plan(
@@ -69,6 +86,7 @@ def _decide(
     for facts in every(graph, shapes):
         around = done.get(facts.path[:-1]) if facts.path else None
         given = around.given() if around is not None else Given()
+        facts.held = given.held
         while True:  # each round vetoes at least one more op
             chosen = select(facts, target, keep_float, veto, placement.integer)
             more = vetoes(facts, target, ranges, chosen, given)
@@ -142,12 +160,8 @@ class _Planner:
 
     def given(self) -> Given:
         """What bodies in this graph find around them."""
-        encodings, held = {**self.around.encodings, **self.values}, set(self.around.held)
-        for tensor in self.values:
-            producer = self.facts.producer.get(tensor)
-            if producer is not None and producer.name in self.chosen.integer and self.target.outputs:
-                held.add(tensor)
-        return Given(encodings=encodings, held=frozenset(held))
+        held = self.around.held | made_in_8_bits(self.facts, self.target, self.chosen)
+        return Given(encodings={**self.around.encodings, **self.values}, held=held)
 
     def _use(self, node: str, slot: int, deeper: GraphPath = ()) -> Use:
         return Use((*self.facts.path, *deeper), node, slot)
@@ -278,10 +292,9 @@ class _Planner:
 
     def _float_uses(self) -> None:
         """A tensor made by an integer op exists in 8 bits only: every other use reads its dequantized form."""
+        mine = made_in_8_bits(self.facts, self.target, self.chosen)
         for tensor, encoding in self.values.items():
-            producer = self.facts.producer.get(tensor)
-            mine = producer is not None and producer.name in self.chosen.integer
-            if not mine and not (self.facts.captured(tensor) and tensor in self.around.held):
+            if tensor not in mine and not (self.facts.captured(tensor) and tensor in self.around.held):
                 continue
             for use in self.facts.consumers[tensor]:
                 if use.path and use.node is None:

@@ -151,7 +151,11 @@ def explain(facts: Facts, target: Target, chosen: Selection) -> None:
             continue
         operands = [node.inputs[s] for s in data_slots(node) if s < len(node.inputs)]
         lost = next(
-            (t for t in operands if t.name and facts.constant(t) is None and t.name not in chosen.values),
+            (
+                t
+                for t in operands
+                if t.name and facts.constant(t) is None and t.name not in chosen.values and t.name not in facts.held
+            ),
             None,
         )
         if node.op in target.absorb:

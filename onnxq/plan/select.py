@@ -8,7 +8,7 @@ The rules, in the order in which they are applied:
 2. A Relu or Clip behind an integer op, and its only user, is absorbed: the range of the 8-bit output makes it
    redundant.
 3. Forward: a compute or movement op whose data operands are all 8-bit (or constant) becomes integer and gives an
-   8-bit output.
+   8-bit output. What a body takes from around it and exists there in 8 bits only counts as 8-bit.
 4. Backward: a compute or movement op whose result is only used in float goes back to float; so does an op whose
    integer kernel pays only behind
    certain ops (`after`) that do not stand there.
@@ -219,10 +219,10 @@ class _Selector:
         dynamic = [t for t in operands if self.facts.constant(t) is None]
         if not dynamic:
             return False
-        missing = [t for t in dynamic if t.name not in self.out.values]
+        missing = [t for t in dynamic if t.name not in self.out.values and t.name not in self.facts.held]
         if node.name not in self.placed and not self._all_small(missing, dynamic, kernel):
             return False
-        self.out.values.update(t.name for t in missing)
+        self.out.values.update(t.name for t in dynamic)
         return True
 
     def _all_small(self, some: list[Any], operands: list[Any], kernel: Kernel) -> bool:
@@ -286,7 +286,7 @@ class _Selector:
     def _has_integer_source(self, tensor: Any) -> bool:
         """8-bit for a reason other than this use: made by an integer op, or demanded by a weighted op."""
         producer = self.facts.producer.get(tensor.name)
-        if producer is not None and producer.name in self.out.integer:
+        if tensor.name in self.facts.held or (producer is not None and producer.name in self.out.integer):
             return True
         return any(self._is_weighted_data(c) for c in self.facts.consumers.get(tensor.name, []))
 

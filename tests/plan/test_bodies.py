@@ -178,6 +178,30 @@ def test_a_float_reader_beside_an_integer_one_reads_the_body_s_own_dq() -> None:
     near(result)
 
 
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [(f"z = Conv {PADS} (x, V)", True), (f"z0 = Conv {PADS} (x, V) z = Tanh(z0)", False)],
+)
+def test_an_operand_that_has_8_bits_around_the_body_is_one_of_8_bits(before: str, kept: bool) -> None:
+    then = f"r = Relu(x) a = Conv {PADS} (r, W) b = Add(a, z) p = Conv {PADS} (b, V)"
+    result = quantized(
+        f"{before} {branches(then, 'q = Neg(z)')}", ins=INPUTS + ", bool c", inputs={"c": np.array(True)}
+    )
+    (decision,) = (d for d in result.plan.decisions.values() if d.op == "Add")
+    assert decision.integer == kept
+    assert decision.reason == ("" if kept else "its input is float: it comes from the graph around (z)")
+    near(result)
+
+
+def test_an_op_on_what_a_body_is_given_says_so() -> None:
+    body = LOOP.format(f"h = Transpose(s) s2 = Conv {PADS} (x, W)")
+    result = quantized(
+        body, ins=INPUTS + ", int64 n", inits=", bool k = {1}", inputs={"n": np.array(2)}, outs="float[1,4,8,8] y"
+    )
+    reasons = {d.op: d.reason for d in result.plan.decisions.values()}
+    assert reasons["Transpose"] == "its input is float: it comes from an input of the body"
+
+
 def test_a_target_may_leave_bodies_float() -> None:
     result = quantized(
         f"a = Conv {PADS} (x, W) " + branches(f"p = Conv {PADS} (a, V)", "q = Neg(a)"),
