@@ -33,9 +33,11 @@ COMMANDS = (
     "calibrate",
     "ranges",
     "statistics",
+    "costs",
     "inspect",
     "validate",
     "gate",
+    "report",
     "run",
     "show",
     "explain",
@@ -48,9 +50,10 @@ COMMANDS = (
 
 @dataclass
 class State:
-    """What the handler of exceptions must know of the options. `debug` asks for tracebacks."""
+    """What the handler of exceptions and the reports must know: `debug` asks for tracebacks, `arguments` were typed."""
 
     debug: bool = False
+    arguments: tuple[str, ...] = ()
 
 
 class InterruptError(Exception):
@@ -176,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    state = State(debug=os.environ.get("ONNXQ_DEBUG", "") not in ("", "0"))
+    typed = tuple(arguments) if arguments is not None else tuple(sys.argv[1:])
+    state = State(debug=os.environ.get("ONNXQ_DEBUG", "") not in ("", "0"), arguments=typed)
     formerly, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         code = commands.main(

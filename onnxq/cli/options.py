@@ -149,7 +149,7 @@ threads_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 report_option = click.option(
-    "--report", type=UserPath(), metavar="FILE", help="Write the report as JSON to this file, too."
+    "--report", type=UserPath(), metavar="FILE", help="Also write the report: a page if FILE ends in .html, else JSON."
 )
 skip_bad_option = click.option(
     "--skip-bad", is_flag=True, default=None, help="Leave damaged files out, and say which, instead of stopping."
@@ -179,14 +179,16 @@ def comparison_options(function: F) -> F:
     return function
 
 
-def comparison_job(model: Path, values: Mapping[str, Any], **more: Any) -> Job:
-    """The values of `comparison_options` as a job for `model`; what is left over are preprocessing settings.
+def comparison_job(model: Path, values: Mapping[str, Any], start: Job | None = None, **more: Any) -> Job:
+    """The values of `comparison_options` as a job for `model`, put over `start` if the job file is read already; what
+    is left over are preprocessing settings.
 
     Raises:
         ConfigError: the job file does not follow the schema.
     """
     rest = dict(values)
-    return start_job(rest.pop("config"), model).with_overrides(
+    job = start or start_job(rest.pop("config", None), model)
+    return job.with_overrides(
         model=model,
         eval=rest.pop("data"),
         metric=rest.pop("metric"),

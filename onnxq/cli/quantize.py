@@ -121,6 +121,6 @@ def command(
         cluster=cluster,
         strict=strict,
     )
-    return printed.emit(
-        driver.quantize(job, progress=printed.begin(report, job.model, job.output)), as_json=as_json, report=report
-    )
+    progress = printed.begin(report, job.model, job.output)
+    result = driver.quantize(job, detail=as_json or report is not None, progress=progress)
+    return printed.emit(result, as_json=as_json, report=report)

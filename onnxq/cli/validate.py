@@ -25,5 +25,6 @@ def command(*, fp32: Path, int8: Path, as_json: bool, report: Path | None, **val
     from onnxq.cli import output
 
     job = options.comparison_job(fp32, values)
-    result = driver.validate(fp32, int8, job, progress=output.begin(report, fp32, int8))
+    progress = output.begin(report, fp32, int8)
+    result = driver.validate(fp32, int8, job, detail=as_json or report is not None, progress=progress)
     return output.emit(result, as_json=as_json, report=report)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from onnxq.report import gate
+from onnxq.report.section import Section
 from onnxq.validate.accuracy import Accuracy, MetricResult
 from onnxq.validate.coverage import Coverage, OpCoverage
 from onnxq.validate.gate import Sizes
@@ -19,17 +20,6 @@ OPS_SHOWN = 3
 _SOURCE = ": it comes from "
 """What stands in a reason before the float op that an operand comes from."""
 HEAVY_SHOWN = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A titled table. `columns` may be empty (no heads), `numbers` are set right, `mood` is good, bad or plain."""
-
-    title: str
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...]
-    numbers: frozenset[int] = frozenset()
-    mood: str = "plain"
 
 
 def sections(result: Result) -> Iterator[Section]:
@@ -59,12 +49,7 @@ def sections(result: Result) -> Iterator[Section]:
         yield Section(title="Notes", rows=tuple((n,) for n in notes))
     yield from _environment(result)
     if result.verdict is not None:
-        verdict = result.verdict
-        yield Section(
-            title="Gate: pass" if verdict.passed else "Gate: FAIL",
-            rows=tuple(("ok" if c.passed else "FAIL", c.sentence) for c in verdict.checks),
-            mood="good" if verdict.passed else "bad",
-        )
+        yield from gate.sections(result.verdict)
 
 
 def count(value: float) -> str:

@@ -8,10 +8,14 @@ import sys
 import textwrap
 from typing import TextIO
 
-from onnxq.report.content import Section, sections
+from onnxq.report.content import sections
+from onnxq.report.section import Section
 from onnxq.validate.result import Result
 
-_STYLE = {"good": "bold green", "bad": "bold red", "plain": "bold"}
+_STYLE = {"good": "bold green", "bad": "bold red", "open": "bold yellow", "plain": "bold"}
+_CELLS = {
+    "FAIL": "bold red", "open": "bold yellow", "warn": "yellow", "ok": "green", "int8": "green", "float": "yellow"
+}  # fmt: skip
 _LEAST_WIDTH = 40
 
 
@@ -78,4 +82,4 @@ def _lines(section: Section, width: int) -> list[str]:
 
 
 def _cell_style(cell: str) -> str:
-    return {"FAIL": "bold red", "ok": "green", "int8": "green", "float": "yellow"}.get(cell, "")
+    return _CELLS.get(cell, "")

@@ -1,0 +1,176 @@
+"""Parts of the HTML report on the inside of the model: layer by layer, models that were tried, placement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onnxq.report import plots
+from onnxq.report.content import count, decibels
+from onnxq.report.elements import Marked, Number, figure, number, paragraphs, table
+from onnxq.report.measured import Document, db_cell, figure_cell
+
+POINTS = 1500
+"""Tensors in the plot of layers: the worst of more."""
+
+HIGH = 60.0
+"""dB that stand at the top of that plot: more is as good as equal, and would flatten the rest."""
+
+
+def layers(doc: Document) -> str:
+    """SQNR at each quantized tensor, and histograms of the worst."""
+    found = doc.get("layers")
+    if not found:
+        return ""
+    tensors = found["tensors"]
+    if not tensors:
+        return paragraphs(found.get("notes") or ["There is no quantized tensor to compare."])
+    html = paragraphs(
+        [
+            f"Float model against quantized model at {len(tensors)} quantized tensors, on {found['samples']} samples, "
+            f"optimizations off; it took {found['seconds']:.1f} s. 'Up to here' holds the errors of all layers before; "
+            "what a tensor 'adds' is its own rounding and clipping alone, and says where a range is wrong."
+        ]
+    )
+    html += _depth(tensors)
+    rows = [
+        (
+            Number(i, str(i)),
+            Marked(t["tensor"], "name"),
+            t["op"],
+            t["type"],
+            db_cell(t["sqnr_db"]),
+            db_cell(t["own_sqnr_db"]),
+            figure_cell(t["clipped"], ".3%"),
+            Number(number(t["low"]), f"{number(t['low']):.3g} to {number(t['high']):.3g}"),
+            Number(number(t["least"]), f"{number(t['least']):.3g} to {number(t['greatest']):.3g}"),
+        )
+        for i, t in enumerate(tensors)
+    ]
+    heads = ("#", "tensor", "made by", "type", "up to here", "adds", "clipped", "range", "values seen")
+    html += table("layers-table", heads, rows, caption="SQNR layer by layer")
+    if found.get("histograms"):
+        html += "<h3>Worst tensors</h3>" + paragraphs(
+            [
+                "Those that add most error, in the float model; elements on a logarithmic axis. The band is the range "
+                "that 8 bits cover: values beyond are clipped, and a band much wider than the values wastes steps."
+            ]
+        )
+        html += f'<div class="plots">{"".join(_histogram(i, h) for i, h in enumerate(found["histograms"]))}</div>'
+    return html
+
+
+def _depth(tensors: Sequence[Mapping[str, Any]]) -> str:
+    worst = sorted(range(len(tensors)), key=lambda i: number(tensors[i]["sqnr_db"]))[:POINTS]
+    rows = []
+    for series, key in (("up to here", "sqnr_db"), ("adds", "own_sqnr_db")):
+        for i in sorted(worst):
+            if math.isfinite(db := number(tensors[i][key])):
+                label = f"{tensors[i]['tensor']} ({tensors[i]['op']}): {series} {db:.1f} dB"
+                rows.append({"position": i, "db": min(db, HIGH), "series": series, "label": label})
+    if not rows:
+        return paragraphs(["All tensors are equal."])
+    least = tensors[worst[0]]
+    alone = min(tensors, key=lambda t: number(t["own_sqnr_db"]))
+    told = (
+        f"SQNR over the depth of the network, {HIGH:g} dB and more at the top. Lowest up to there: "
+        f"{decibels(number(least['sqnr_db']))} at "
+        f"{least['tensor']}. The tensor that adds most: {alone['tensor']} ({decibels(number(alone['own_sqnr_db']))})."
+    )
+    return figure(plots.draw("layers", plots.layers(rows)), told)
+
+
+def _histogram(index: int, one: Mapping[str, Any]) -> str:
+    edges, counts = one["edges"], one["counts"]
+    low, high = number(one["low"]), number(one["high"])
+    bars = [
+        {"from": a, "to": b, "count": n, "label": f"{n} elements from {a:.4g} to {b:.4g}"}
+        for a, b, n in zip(edges, edges[1:], counts, strict=False)
+        if n
+    ]
+    total = sum(counts)
+    outside = sum(
+        n for a, b, n in zip(edges, edges[1:], counts, strict=False) if (a + b) / 2 < low or (a + b) / 2 > high
+    )
+    where = "all calibration samples" if one["source"] == "calibration" else "the samples compared here"
+    svg = plots.draw(f"histogram{index}", plots.histogram(bars, low, high))
+    told = (
+        f"{one['tensor']}: range {low:.4g} to {high:.4g}, values {edges[0]:.4g} to {edges[-1]:.4g} at most, "
+        f"about {100 * outside / max(total, 1):.2g} % of {count(total)} elements beyond the range ({where})."
+    )
+    return figure(svg, f"Histogram of {told}", told)
+
+
+def pareto(doc: Document) -> str:
+    """The models that were tried: how fast against how exact."""
+    points = doc.get("pareto") or []
+    if not points:
+        return ""
+    fast = "speedup" if all(p.get("speedup") is not None for p in points) else "seconds"
+    exact = "drop" if all(p.get("drop") is not None for p in points) else "sqnr_db"
+    titles = {
+        "speedup": "speed-up over float, times (right: faster)",
+        "seconds": "seconds for one run (left: faster)",
+        "drop": "drop of the score (down: better)",
+        "sqnr_db": "SQNR of the outputs, dB (up: better)",
+    }
+    spots = [
+        {"x": number(p.get(fast)), "y": number(p.get(exact)), "kind": "chosen" if p.get("chosen") else "other", "p": p}
+        for p in points
+    ]
+    finite = [s for s in spots if math.isfinite(s["x"]) and math.isfinite(s["y"])]
+    right, up = (1 if fast == "speedup" else -1), (-1 if exact == "drop" else 1)
+    rows = [
+        {
+            **{k: s[k] for k in ("x", "y", "kind")},
+            "front": not any(_beats(o, s, right, up) for o in finite),
+            "label": f"{s['p']['label']}: {s['x']:.4g}, {s['y']:.4g}",
+        }
+        for s in finite
+    ]
+    chosen = ", ".join(str(p["label"]) for p in points if p.get("chosen")) or "none of them"
+    html = ""
+    if rows:
+        told = f"{len(points)} models, speed against accuracy; chosen: {chosen}. The line joins those that none beats."
+        html = figure(plots.draw("pareto", plots.pareto(rows, titles[fast], titles[exact])), told)
+    cells = [
+        (
+            Marked("chosen", "good") if p.get("chosen") else "",
+            str(p["label"]),
+            figure_cell(p.get("speedup"), ".3g"),
+            Number(s := number(p.get("seconds")), "-" if math.isnan(s) else f"{s * 1e3:.3g} ms"),
+            figure_cell(p.get("drop")),
+            db_cell(p.get("sqnr_db")),
+        )
+        for p in points
+    ]
+    return html + table(
+        "pareto-table", ("chosen", "model", "speed-up", "one run", "drop", "SQNR"), cells, caption="models tried"
+    )
+
+
+def _beats(one: Mapping[str, Any], other: Mapping[str, Any], right: int, up: int) -> bool:
+    """At least as good on both, and better on one."""
+    gains = (right * (one["x"] - other["x"]), up * (one["y"] - other["y"]))
+    return bool(min(gains) >= 0 and max(gains) > 0)
+
+
+def placement(doc: Document) -> str:
+    """What costs decided, unit by unit."""
+    found = doc.get("placement") or []
+    if not found:
+        return ""
+    rows = [
+        (
+            Marked(p["form"], p["form"] if p["form"] in ("int8", "float") else "name"),
+            Marked(p["unit"], "name"),
+            figure_cell(p.get("float_ms")),
+            figure_cell(p.get("int8_ms")),
+            figure_cell(p.get("saving_ms")),
+            str(p.get("why", "")),
+        )
+        for p in found
+    ]
+    heads = ("chosen", "unit", "float, ms", "int8, ms", "saves, ms", "why")
+    return table("placement-table", heads, rows, caption="what was decided about each unit, by its cost in each form")
