@@ -35,7 +35,7 @@ def forbid_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Session, "__init__", refuse)
 
 
-QUICK = ("--threads", 1, "--no-validate")
+QUICK = ("--threads", 1, "--no-validate", "--placement", "rules")
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile"])

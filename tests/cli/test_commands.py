@@ -19,7 +19,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     tiny.save_classifier(Path("model.onnx"))
     tiny.save_samples(Path("calib.npz"))
-    Path("quick.yaml").write_text("model: model.onnx\nvalidate: {runs: 3, warmup: 0}\n")
+    Path("quick.yaml").write_text("model: model.onnx\nplacement: {by: rules}\nvalidate: {runs: 3, warmup: 0}\n")
     return tmp_path
 
 

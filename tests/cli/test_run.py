@@ -32,7 +32,7 @@ def test_run_makes_what_quantize_makes(onnxq: Any) -> None:
     ran = onnxq("run", "cpu", "model.onnx", *CALIB, "-o", "a.onnx")
     assert ran.code == 0, ran.err
     assert ran.out.splitlines()[-1].startswith("a.onnx: 16 passes, ")
-    assert onnxq("quantize", "model.onnx", *CALIB, "-o", "b.onnx", "--no-validate").code == 0
+    assert onnxq("quantize", "model.onnx", *CALIB, "-o", "b.onnx", "--no-validate", "--placement", "rules").code == 0
     assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
 
 
@@ -165,7 +165,7 @@ def fragile(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("command", ["run", "quantize"])
 def test_a_failing_pass_leaves_what_it_failed_on(command: str, onnxq: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("p.yaml").write_text("passes: [deduplicate-names, fold-constants, fragile, insert-qdq]\n")
-    Path("job.yaml").write_text("model: model.onnx\npipeline: p.yaml\nkeep_float: [gemm]\n")
+    Path("job.yaml").write_text("model: model.onnx\npipeline: p.yaml\nkeep_float: [gemm]\nplacement: {by: rules}\n")
     made = {
         "run": ("run", "p.yaml", "model.onnx", *CALIB, "-o", "out.onnx", "--keep-float", "gemm"),
         "quantize": ("quantize", *CALIB, "-o", "out.onnx", "--config", "job.yaml", "--no-validate"),

@@ -142,7 +142,7 @@ gate: {max_drop: x%, min_speedup: -1}
         load_job(path)
     assert str(caught.value).split("\n") == [
         f'{path}:2:1: the file has no key "base": known are calibration, data, gate, keep_float, keep_overridable, '
-        f"model, output, pipeline, ranges, reduce_range, statistics, strict, target, validate",
+        f"model, output, pipeline, placement, ranges, reduce_range, statistics, strict, target, validate",
         f"{path}:4:10: data.calib takes a mapping with keys out of path, preprocess, limit or nothing, "
         f'not the text "calib/": write {{path: calib/}}',
         f"{path}:5:16: data.eval: path must name a folder, a file or a function, and is empty",
