@@ -65,7 +65,6 @@ class Outlet:
 class Work:
     """The edits and the report of one pass, and the questions that all fusions ask."""
 
-    graph: gs.Graph
     editor: Editor
     report: Report = field(default_factory=Report)
     _constants: dict[tuple[object, ...], gs.Constant] = field(default_factory=dict)
@@ -272,7 +271,7 @@ class Fusion(Pass):
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
-        work = Work(graph, Editor(graph))
+        work = Work(Editor(graph))
         for node in work.editor.live(ops=self.ops):
             if not self.near(work, node):
                 continue

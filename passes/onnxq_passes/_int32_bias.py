@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from onnxq.encoding import LEVELS
 from onnxq.numerics import dequantize, quantize
+from onnxq_passes._edit import input_at
 from onnxq_passes._fuse import CannotFuseError, Operand, Work
 from onnxq_passes._qdq import is_dq
-
-TOLERANCE = 1e-5
-"""Greatest relative gap between the scale of a bias and sx * sw: a few roundings of float32."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,17 @@ class Bias:
     """An int32 bias (None: the op has none), and the weight, whose scale may have been widened for it."""
 
     tensor: gs.Tensor | None
-    weight: Operand
     weight_integers: gs.Tensor
     scale: gs.Tensor
+
+
+def in_steps(scale: NDArray[Any], steps: NDArray[Any]) -> bool:
+    """Is this the scale of a bias, sx * sw? Up to 1e-5 of it, a few roundings of float32 (the `rtol` of numpy).
+
+    Raises:
+        ValueError: they have different numbers of channels.
+    """
+    return bool(np.isclose(scale, steps, atol=0).all())
 
 
 def integer_bias(work: Work, node: gs.Node, slot: int, data: Operand, weight: Operand) -> Bias:
@@ -38,20 +44,20 @@ def integer_bias(work: Work, node: gs.Node, slot: int, data: Operand, weight: Op
     Raises:
         CannotFuseError: it is computed in the graph, or quantized with another scale or a zero point.
     """
-    plain = Bias(None, weight, weight.integers, work.scale(weight))
-    if slot >= len(node.inputs) or not node.inputs[slot].name:
+    plain = Bias(None, weight.integers, work.scale(weight))
+    tensor = input_at(node, slot)
+    if tensor is None:
         return plain
-    tensor = node.inputs[slot]
-    steps = data.said.scale.astype(np.float64) * weight.said.scale.astype(np.float64)
+    steps = _steps(data, weight)
     if is_dq(work.editor.producer(tensor)):
         given = work.operand(tensor, ("int32",))
         if given.said.zero_point.any():
             raise CannotFuseError(f"the bias {given.integers.name} has a zero point")
         try:
-            gaps = np.abs(given.said.scale.astype(np.float64) - steps) / steps
+            fits = in_steps(given.said.scale, steps)
         except ValueError:
             raise CannotFuseError(f"the bias {given.integers.name} has other channels than the weight") from None
-        if gaps.max(initial=0.0) > TOLERANCE:
+        if not fits:
             raise CannotFuseError(
                 f"the scale of the bias {given.integers.name} is not that of the data times that of the weight"
             )
@@ -63,11 +69,15 @@ def integer_bias(work: Work, node: gs.Node, slot: int, data: Operand, weight: Op
         raise CannotFuseError(f"its bias {tensor.name} is no vector of finite float32")
     limit = _limit(weight, values.size)
     if (np.abs(values) > steps * limit).any():
-        weight, integers, scale = _widen(work, node, data, weight, values, limit)
-        plain = Bias(None, weight, integers, scale)
-        steps = data.said.scale.astype(np.float64) * weight.said.scale.astype(np.float64)
-    levels = np.rint(values.astype(np.float64) / steps).astype(np.int32)
+        weight, plain = _widen(work, node, data, weight, values, limit)
+        steps = _steps(data, weight)
+    levels = np.rint(values / steps).astype(np.int32)
     return replace(plain, tensor=work.constant(f"{tensor.name}_int32", levels))
+
+
+def _steps(data: Operand, weight: Operand) -> NDArray[np.float64]:
+    """sx * sw, exactly."""
+    return np.asarray(data.said.scale.astype(np.float64) * weight.said.scale)
 
 
 def _limit(weight: Operand, channels: int) -> int:
@@ -78,19 +88,19 @@ def _limit(weight: Operand, channels: int) -> int:
 
 def _widen(
     work: Work, node: gs.Node, data: Operand, weight: Operand, values: NDArray[Any], limit: int
-) -> tuple[Operand, gs.Tensor, gs.Tensor]:
+) -> tuple[Operand, Bias]:
     """The weight with scales so wide that the bias fits; its integers are rounded again."""
     if not isinstance(weight.integers, gs.Constant):
         raise CannotFuseError("its bias leaves int32, and the weight is no constant whose scale could be widened")
     least = np.abs(values).astype(np.float64) / (float(data.said.scale) * limit)
     if weight.per_tensor:
         least = np.asarray(least.max())
-    wide = np.maximum(weight.said.scale.astype(np.float64), least).astype(np.float32)
-    wide = np.asarray(np.where(wide < least, np.nextafter(wide, np.float32(np.inf)), wide), np.float32)
+    wide = np.maximum(weight.said.scale, least).astype(np.float32)
+    wide = np.where(wide < least, np.nextafter(wide, np.float32(np.inf)), wide)
     said = replace(weight.said, scale=wide)
     real = dequantize(np.asarray(weight.integers.values), weight.said.encoding())
     count = int((wide > weight.said.scale).sum())
     work.report.notes.append(f"{node.name}: {count} weight scales were widened, the bias would overflow int32.")
     integers = work.constant(f"{weight.integers.name}_widened", quantize(real, said.encoding()))
     scale = work.constant(f"{weight.integers.name}_scale_widened", wide)
-    return replace(weight, said=said, integers=integers), integers, scale
+    return replace(weight, said=said), Bias(None, integers, scale)

@@ -39,7 +39,7 @@ def check_int8(data: Operand, *, native_int8: bool) -> None:
         raise CannotFuseError("int8 data is slower than float on x86: run signed-to-unsigned first, or set native_int8")
 
 
-def check_sums(data: Operand, weight: Operand, terms: Sequence[int] | None, bias: NDArray[Any] | None = None) -> None:
+def check_sums(data: Operand, weight: Operand, terms: Sequence[int], bias: NDArray[Any] | None = None) -> None:
     """Float sums never wrap, those of int32 do: refuse where numbers of these encodings could make them.
 
     Args:
@@ -55,12 +55,11 @@ def check_sums(data: Operand, weight: Operand, terms: Sequence[int] | None, bias
         zeros = weight.said.zero_point.astype(np.int32)
         if weight.said.axis is not None:
             zeros = np.expand_dims(zeros, [a for a in range(values.ndim) if a != weight.said.axis % values.ndim])
-        each = np.abs(values - zeros).sum(axis=None if terms is None else tuple(terms), dtype=np.int64)
+        each = np.abs(values - zeros).sum(axis=tuple(terms), dtype=np.int64)
         most = int(each.max(initial=0)) * factor
     else:
-        shape = weight.integers.shape
-        known = None if shape is None or terms is None else [shape[a] for a in terms]
-        if known is None or not all(isinstance(d, (int, np.integer)) for d in known):
+        known = [weight.integers.shape[a] for a in terms]
+        if not all(isinstance(d, (int, np.integer)) for d in known):
             raise CannotFuseError("the number of terms of its sums is not known")
         most = int(np.prod([int(d) for d in known], dtype=np.int64)) * factor * _reach(weight)
     if most + (0 if bias is None else int(np.abs(bias.astype(np.int64)).max(initial=0))) > _MOST:

@@ -8,16 +8,14 @@ from typing import cast
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.encoding import LEVELS, Affine, IntType, PerTensor
+from onnxq.encoding import LEVELS, IntType
 from onnxq.numerics import dequantize, quantize
 from onnxq.optable import OP_TABLE, Op, data_slots, moved_axis
-from onnxq_passes._edit import Editor, input_at, is_constant, standard
-from onnxq_passes._qdq import Parameters, attributes, is_dq, parameters
+from onnxq_passes._edit import Editor, input_at, standard
+from onnxq_passes._qdq import Parameters, attributes, dequantizer
 
 FORMS = ("pair", "bare")
 """pair: the op stays float between DQ and Q, as ONNX Runtime and TensorRT want it; bare: it moves integers."""
-WIDE = 21
-"""Least opset whose QuantizeLinear makes 16-bit integers."""
 
 
 def mover(node: gs.Node) -> Op | None:
@@ -54,7 +52,6 @@ def carried(node: gs.Node, said: Parameters, *, back: bool = False) -> Parameter
 
 def obstacle(editor: Editor, node: gs.Node, row: Op, said: Parameters, form: str) -> str:
     """Why this op cannot work on integers of these parameters; "" if it can."""
-    opset = editor.main.opset
     assert row.moves is not None
     reason = row.moves(node)
     if reason:
@@ -62,30 +59,22 @@ def obstacle(editor: Editor, node: gs.Node, row: Op, said: Parameters, form: str
     if form == "bare":
         if said.dtype not in ("uint8", "int8"):
             return f"the integer form of {node.op} was not checked for {said.dtype}"
-        if opset < row.min_opset:
-            return f"{node.op} takes 8-bit integers from opset {row.min_opset} on, the model has {opset}"
+        if editor.main.opset < row.min_opset:
+            return f"{node.op} takes 8-bit integers from opset {row.min_opset} on, the model has {editor.main.opset}"
         if row.fill is not None and said.axis is not None:
             return f"{node.op} fills with one number, the scales are per channel"
         return ""
-    if not said.round_trips:
-        return "Q(DQ(q)) is not q for every q of these parameters"
-    if said.dtype not in ("uint8", "int8") and opset < WIDE:
-        return f"QuantizeLinear makes {said.dtype} from opset {WIDE} on, the model has {opset}"
-    return ""
+    return "" if said.round_trips else "Q(DQ(q)) is not q for every q of these parameters"
 
 
-def on_grid(tensor: gs.Tensor, said: Parameters) -> bool:
-    """True for a float constant whose every bit survives Q and DQ."""
-    if not isinstance(tensor, gs.Constant) or said.axis is not None:
+def on_grid(tensor: gs.Constant, said: Parameters) -> bool:
+    """True for a float32 constant whose every bit survives Q and DQ; with scales per channel nobody knows."""
+    if said.axis is not None:
         return False
-    values = np.asarray(tensor.values)
-    if values.dtype != np.float32:
+    values, encoding = np.asarray(tensor.values), said.encoding()
+    if not np.isfinite(values).all():
         return False
-    encoding = said.encoding()
-    return (
-        bool(np.isfinite(values).all())
-        and dequantize(quantize(values, encoding), encoding).tobytes() == values.tobytes()
-    )
+    return dequantize(quantize(values, encoding), encoding).tobytes() == values.tobytes()
 
 
 def scale_inputs(editor: Editor, like: gs.Node, said: Parameters) -> list[gs.Tensor]:
@@ -94,11 +83,9 @@ def scale_inputs(editor: Editor, like: gs.Node, said: Parameters) -> list[gs.Ten
     return [like.inputs[1], zero if zero is not None else editor.constant(f"{like.name}_zero_point", said.zero_point)]
 
 
-def q_node(
-    editor: Editor, source: gs.Tensor, said: Parameters, numbers: Sequence[gs.Tensor], into: gs.Tensor | None = None
-) -> gs.Node:
+def q_node(editor: Editor, source: gs.Tensor, said: Parameters, numbers: Sequence[gs.Tensor]) -> gs.Node:
     """A QuantizeLinear, not yet placed."""
-    into = into if into is not None else editor.variable(f"{source.name}_quantized", source)
+    into = editor.variable(f"{source.name}_quantized", source)
     into.dtype = np.dtype(said.dtype)
     name = f"{source.name}_QuantizeLinear"
     return editor.node("QuantizeLinear", [source, *numbers], [into], name=name, attrs=attributes(said))
@@ -122,44 +109,54 @@ def integers(editor: Editor, tensor: gs.Constant, said: Parameters) -> gs.Consta
 
 def fill_integer(editor: Editor, node: gs.Node, row: Op, said: Parameters) -> None:
     """The number that the op writes where no data goes becomes its integer; `fill_obstacle` was asked before."""
-    if row.fill is None or node.attrs.get("mode", "constant") != "constant":
+    if row.fill is None:
+        return
+    if node.attrs.get("mode", "constant") != "constant":
+        forget_fill(editor, node, row.fill)
         return
     given = input_at(node, row.fill)
-    values = np.asarray(given.values) if isinstance(given, gs.Constant) else np.zeros((), np.float32)
+    values = np.asarray(given.values) if isinstance(given, gs.Constant) else np.zeros(())
     one = editor.constant(f"{node.name}_fill", quantize(values, said.encoding()))
     padding = [gs.Variable.empty()] * (row.fill - len(node.inputs))
     editor.set_inputs(node, [*node.inputs[: row.fill], *padding, one, *node.inputs[row.fill + 1 :]])
 
 
-def fill_obstacle(node: gs.Node, row: Op, said: Parameters, *, grid: bool) -> str:
-    """Why the number that the op writes where no data goes cannot be an integer; "" if it can."""
+def forget_fill(editor: Editor, node: gs.Node, slot: int) -> None:
+    """A Pad that copies has no use for the number, but takes it in the type of its data only."""
+    if input_at(node, slot) is not None:
+        editor.set_input(node, slot, gs.Variable.empty())
+
+
+def fill_obstacle(node: gs.Node, row: Op, grid: Parameters | None = None) -> str:
+    """Why the number that the op writes where no data goes cannot be an integer; "" if it can.
+
+    Args:
+        grid: the number must be one of those that these parameters stand for; None: a Q behind the op rounds it.
+    """
     if row.fill is None or node.attrs.get("mode", "constant") != "constant":
         return ""
     given = input_at(node, row.fill)
     if given is None:
         return ""
-    if not is_constant(given):
+    if not isinstance(given, gs.Constant):
         return "the number that it fills with is computed"
-    return (
-        "" if not grid or on_grid(given, said) else "the number that it fills with is not on the grid of the integers"
-    )
+    if grid is not None and not on_grid(given, grid):
+        return "the number that it fills with is not on the grid of the integers"
+    return ""
 
 
 def dequantized_equal(editor: Editor, tensor: gs.Tensor, said: Parameters) -> gs.Node | None:
     """The DQ with exactly these parameters that makes a tensor, else None."""
-    maker = editor.producer(tensor)
-    return maker if maker is not None and is_dq(maker) and parameters(maker) == said else None
+    found = dequantizer(editor, tensor)
+    return found[0] if found is not None and found[1] == said else None
 
 
 def same_grid(one: Parameters, other: Parameters) -> bool:
     """Both stand for the same real numbers, level by level in order (uint8 and int8 with shifted zero points)."""
-    if one.axis is not None or other.axis is not None or one.dtype == "int32" or other.dtype == "int32":
-        return False
-    grids = []
-    for said in (one, other):
-        low, high = LEVELS[cast(IntType, said.dtype)]
-        levels = np.arange(low, high + 1).astype(said.dtype)
-        kind = cast(IntType, said.dtype)
-        encoding = Affine(type=kind, granularity=PerTensor(), scale=said.scale, zero_point=said.zero_point)
-        grids.append(dequantize(levels, encoding).tobytes())
-    return grids[0] == grids[1]
+    return one.axis is None and other.axis is None and _grid(one) == _grid(other)
+
+
+def _grid(said: Parameters) -> tuple[float, int, int]:
+    """Scale, number of the level that stands for 0, number of the last level."""
+    low, high = LEVELS[cast(IntType, said.dtype)]
+    return float(said.scale), int(said.zero_point) - low, high - low

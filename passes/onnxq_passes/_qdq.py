@@ -64,20 +64,15 @@ class Parameters:
         """
         if self.dtype == "int32":
             return False
-        pairs = zip(self.scale.reshape(-1).tolist(), self.zero_point.reshape(-1).tolist(), strict=True)
+        pairs = zip(self.scale.ravel(), self.zero_point.ravel(), strict=True)
         return all(_round_trips(cast(IntType, self.dtype), scale, zero) for scale, zero in set(pairs))
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _round_trips(kind: IntType, scale: float, zero: int) -> bool:
+def _round_trips(kind: IntType, scale: np.float32, zero: np.integer[Any]) -> bool:
     low, high = LEVELS[kind]
-    levels = np.arange(low, high + 1).astype(kind)
-    one = Affine(
-        type=kind,
-        granularity=PerTensor(),
-        scale=np.asarray(scale, np.float32),
-        zero_point=np.asarray(zero).astype(kind),
-    )
+    levels = np.arange(low, high + 1)
+    one = Affine(type=kind, granularity=PerTensor(), scale=np.asarray(scale), zero_point=np.asarray(zero))
     with np.errstate(over="ignore"):
         return np.array_equal(quantize(dequantize(levels, one), one), levels)
 
@@ -104,7 +99,7 @@ def parameters(node: gs.Node) -> Parameters | None:
     """
     if not (is_q(node) or is_dq(node)) or len(node.inputs) < 2:
         return None
-    if node.attrs.get("precision", 0) not in (0, FLOAT):
+    if node.attrs.get("precision", FLOAT) not in (0, FLOAT):
         return None
     asked = int(node.attrs.get("output_dtype", 0))
     zero = input_at(node, 2)
@@ -115,7 +110,7 @@ def parameters(node: gs.Node) -> Parameters | None:
         return None
     kind: str | None
     if isinstance(zero, gs.Constant):
-        kind = np.dtype(zero.dtype).name if not isinstance(zero.dtype, int) else _TYPES.get(zero.dtype)
+        kind = _name(zero.dtype)
     elif is_q(node):
         kind = _TYPES.get(asked or 2)
     else:
@@ -124,7 +119,7 @@ def parameters(node: gs.Node) -> Parameters | None:
         return None
     zeros = np.asarray(zero.values) if isinstance(zero, gs.Constant) else np.zeros(scale.shape, kind)
     block = int(node.attrs.get("block_size", 0))
-    single = scale.ndim <= 1 and scale.size == 1 and not block
+    single = scale.size == 1 and not block
     if single:
         scale, zeros = scale.reshape(()), zeros.reshape(())
     if zeros.shape != scale.shape:
@@ -135,15 +130,15 @@ def parameters(node: gs.Node) -> Parameters | None:
 
 def _type_of(tensor: gs.Tensor) -> str | None:
     """The integer type of a quantized tensor, from the file or from the Q that made it."""
-    if tensor.dtype is not None and not isinstance(tensor.dtype, int):
-        return str(np.dtype(tensor.dtype).name)
-    if isinstance(tensor.dtype, int):
-        return _TYPES.get(tensor.dtype)
-    maker = tensor.inputs[0] if tensor.inputs else None
-    if maker is None or not is_q(maker):
-        return None
-    said = parameters(maker)
+    if tensor.dtype is not None:
+        return _name(tensor.dtype)
+    said = parameters(tensor.inputs[0]) if tensor.inputs else None
     return None if said is None else said.dtype
+
+
+def _name(dtype: Any) -> str | None:
+    """The name of a type; None for a number, as graphsurgeon gives it where numpy has no such type."""
+    return None if isinstance(dtype, int) else np.dtype(dtype).name
 
 
 def attributes(said: Parameters) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from onnxq.encoding import LEVELS
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq_passes._edit import Editor, input_at, scalar
 from onnxq_passes._fuse import MICROSOFT
-from onnxq_passes._moves import WIDE
 from onnxq_passes._qdq import attributes, is_dq, is_q, parameters
+
+WIDE = 21
+"""Least opset whose QuantizeLinear makes 16-bit integers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,9 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.numerics import dequantize
+from onnxq_passes._edit import input_at
 from onnxq_passes._fuse import CannotFuseError, Fusion, Operand, Work
-from onnxq_passes._int32_bias import TOLERANCE
+from onnxq_passes._int32_bias import in_steps
 from onnxq_passes._integer_product import check_float_result, check_int8, check_sums, steps, write
 from onnxq_passes._qdq import is_dq
 
@@ -76,14 +77,14 @@ class FuseConvInteger(Fusion):
 
 def _one(weight: Operand) -> NDArray[Any]:
     """The zero point that all channels have."""
-    return np.asarray(weight.said.zero_point.reshape(-1)[0])
+    return np.asarray(weight.said.zero_point.min())
 
 
 def _bias(work: Work, node: gs.Node, step: NDArray[np.float32]) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
     """The bias as int32 in steps of the sums, or as float32 (case 2)."""
-    if len(node.inputs) < 3 or not node.inputs[2].name:
+    tensor = input_at(node, 2)
+    if tensor is None:
         return None, None
-    tensor = node.inputs[2]
     if isinstance(tensor, gs.Constant):
         return None, np.asarray(tensor.values)
     if not is_dq(work.editor.producer(tensor)):
@@ -91,9 +92,8 @@ def _bias(work: Work, node: gs.Node, step: NDArray[np.float32]) -> tuple[NDArray
     given = work.operand(tensor, ("int32", "int8", "uint8"))
     if not isinstance(given.integers, gs.Constant):
         raise CannotFuseError(f"its bias {given.integers.name} is computed in the graph")
-    values, wide = np.asarray(given.integers.values), step.astype(np.float64)
-    scale = given.said.scale.astype(np.float64)
-    same = scale.shape in ((), wide.shape) and (np.abs(scale - wide) <= TOLERANCE * wide).all()
+    values, scale = np.asarray(given.integers.values), given.said.scale
+    same = scale.shape in ((), step.shape) and in_steps(scale, step)
     if given.type == "int32" and same and not given.said.zero_point.any():
         return values, None
     return None, dequantize(values, given.said.encoding())

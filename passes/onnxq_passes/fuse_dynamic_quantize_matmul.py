@@ -53,8 +53,7 @@ class FuseDynamicQuantizeMatmul(Fusion):
         if not isinstance(scale, gs.Constant) or np.asarray(scale.values).dtype != np.float32:
             raise CannotFuseError("the scale of its weight is no constant")
         shape = tuple(weight.shape or ())
-        columns = shape[-1:] if len(shape) == 2 else ()
-        if tuple(scale.shape) not in ((), (1,), columns):
+        if tuple(scale.shape) not in ((), (1,), shape[1:] if len(shape) == 2 else ()):
             raise CannotFuseError("its weight has scales that are not one per column of a matrix")
         if zero is not None and tuple(zero.shape) != tuple(scale.shape):
             raise CannotFuseError("the scale and the zero point of its weight have different shapes")
@@ -63,7 +62,7 @@ class FuseDynamicQuantizeMatmul(Fusion):
         add = _reader(work, end, "Add")
         if add is not None:
             bias = add.inputs[1 if add.inputs[0] is end else 0]
-            if isinstance(bias, gs.Constant) and len(bias.shape) == 1 and tuple(bias.shape) == shape[-1:]:
+            if isinstance(bias, gs.Constant) and len(shape) > 1 and tuple(bias.shape) == shape[-1:]:
                 inputs.append(bias)
                 end = add.outputs[0]
                 gone.append(add)

@@ -41,10 +41,11 @@ class FuseIntegerMovement(Fusion):
         """Fuse one op."""
         types = (*BYTES, "uint16", "int16") if node.op in _WIDE else BYTES
         row = OP_TABLE[node.op]
-        reason = row.moves(node) if row.moves is not None else ""
+        assert row.moves is not None  # by `ops`
+        reason = row.moves(node)
         if reason:
             raise CannotFuseError(reason)
-        if work.graph.opset < row.min_opset:
+        if work.editor.main.opset < row.min_opset:
             raise CannotFuseError(f"{node.op} takes 8-bit integers from opset {row.min_opset} on")
         slots = data_slots(node)
         results = range(len(node.outputs)) if row.results is None else row.results
@@ -62,22 +63,23 @@ class FuseIntegerMovement(Fusion):
             raise CannotFuseError(carried)
         if any(s.said != first.said for s in sources.values()) or any(e.said != carried for e in ends):
             raise CannotFuseError("its inputs and outputs have different encodings")
-        if row.fill is not None and not first.per_tensor:
-            raise CannotFuseError(f"{node.op} fills with one number, the scales are per channel")
         if not first.said.round_trips:
             raise CannotFuseError("its scale is at the end of float32, where Q(DQ(q)) is not q")
         inputs: dict[int, Any] = {slot: one.integers for slot, one in sources.items()}
-        if row.fill is not None and node.attrs.get("mode", "constant") == "constant":
+        if row.fill is not None:
             self._fill(work, node, row.fill, first)
         work.feed(node, inputs, outlets)
 
     def _fill(self, work: Work, node: gs.Node, slot: int, first: Operand) -> None:
         """Write the quantized fill value (case 3)."""
+        if node.attrs.get("mode", "constant") != "constant":
+            _moves.forget_fill(work.editor, node, slot)
+            return
         given = input_at(node, slot)
         value = 0.0 if given is None else scalar(given)
         if value is None or np.isnan(value):
             raise CannotFuseError("its fill value is no constant")
-        level = np.asarray(quantize(np.asarray(value, np.float32), first.said.encoding()))
+        level = quantize(np.asarray(value), first.said.encoding())
         name = given.name if given is not None else f"{node.name}_fill"
         fill = work.constant(f"{name}_quantized", level)
         work.editor.set_inputs(node, [*node.inputs[:slot], fill, *node.inputs[slot + 1 :]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,8 +11,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq_passes._edit import standard
-from onnxq_passes._fuse import CannotFuseError, Fusion, Operand, Work, check_columns
-from onnxq_passes._int32_bias import TOLERANCE
+from onnxq_passes._fuse import CannotFuseError, Fusion, Work, check_columns
+from onnxq_passes._int32_bias import in_steps
 from onnxq_passes._integer_product import check_float_result, check_int8, check_sums, steps, write
 
 
@@ -48,36 +49,36 @@ class FuseMatmulInteger(Fusion):
         check_float_result(work, node, "QLinearMatMul")
         check_int8(data, native_int8=self.native_int8)
         step, shape = steps(data, weight), weight.integers.shape
-        terms = None if shape is None else (max(len(shape) - 2, 0),)
+        if shape is None:
+            raise CannotFuseError("the number of terms of its sums is not known")
+        terms = (max(len(shape) - 2, 0),)
         check_sums(data, weight, terms)
         inputs = [data.integers, weight.integers, work.zero(data), work.zero(weight)]
-        add, bias = _bias(work, node, weight, step)
-        if add is not None and bias is not None:
-            check_sums(data, weight, terms, bias)
-            result = add.outputs[0]
-            write(work, node, "MatMulInteger", inputs, step, result, integer_bias=bias, removed=[add])
-        else:
+        found = _bias(work, node, shape, step)
+        if found is None:
             write(work, node, "MatMulInteger", inputs, step, node.outputs[0])
+            return
+        add, bias = found
+        check_sums(data, weight, terms, bias)
+        write(work, node, "MatMulInteger", inputs, step, add.outputs[0], integer_bias=bias, removed=[add])
 
 
 def _bias(
-    work: Work, node: gs.Node, weight: Operand, step: NDArray[np.float32]
-) -> tuple[gs.Node | None, NDArray[Any] | None]:
-    """The Add behind and its vector, if that is in steps of the sums (case 2)."""
-    use, shape = work.editor.only_use(node.outputs[0]), weight.integers.shape
-    if use is None or use[0].op != "Add" or not standard(use[0]) or shape is None or len(shape) < 2:
-        return None, None
+    work: Work, node: gs.Node, shape: Sequence[int | str], step: NDArray[np.float32]
+) -> tuple[gs.Node, NDArray[Any]] | None:
+    """The Add behind and its vector, if that is in steps of the sums (case 2); `shape`: of the weight."""
+    use = work.editor.only_use(node.outputs[0])
+    if use is None or use[0].op != "Add" or not standard(use[0]) or len(shape) < 2:
+        return None
     if work.editor.body(use[0]) is not work.editor.body(node):
-        return None, None
+        return None
     try:
         given = work.operand(use[0].inputs[1 - use[1]], ("int32",))
     except CannotFuseError:
-        return None, None
+        return None
     if not isinstance(given.integers, gs.Constant) or given.said.zero_point.any():
-        return None, None
-    values, wide = np.asarray(given.integers.values), step.astype(np.float64)
-    if values.shape != (shape[-1],) or given.said.scale.shape not in ((), wide.shape):
-        return None, None
-    if (np.abs(given.said.scale.astype(np.float64) - wide) > TOLERANCE * wide).any():
-        return None, None
+        return None
+    values, scale = np.asarray(given.integers.values), given.said.scale
+    if values.shape != (shape[-1],) or scale.shape not in ((), step.shape) or not in_steps(scale, step):
+        return None
     return use[0], values

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from onnxq.numerics import dequantize
 from onnxq_passes._edit import standard
 from onnxq_passes._fuse import CannotFuseError, Fusion, Operand, Work, check_columns, check_signs
-from onnxq_passes._qdq import is_dq, is_q
+from onnxq_passes._qdq import is_q
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,40 +46,40 @@ class FuseMatmulIntegerToFloat(Fusion):
             raise CannotFuseError("its result is quantized: QLinearMatMul is its form")  # case 3
         inputs = [data.integers, weight.integers, work.scale(data), work.scale(weight), work.zero(data)]
         inputs.append(work.zero(weight))
-        add, bias = _bias(work, node, data, weight)
-        if add is None or bias is None:
+        found = _bias(work, node, data, weight)
+        if found is None:
             work.exchange(node, "MatMulIntegerToFloat", inputs, result)
             return
-        inputs.append(bias)
-        work.exchange(node, "MatMulIntegerToFloat", inputs, add.outputs[0], removed=[add])
+        add, bias = found
+        work.exchange(node, "MatMulIntegerToFloat", [*inputs, bias], add.outputs[0], removed=[add])
 
 
-def _bias(work: Work, node: gs.Node, data: Operand, weight: Operand) -> tuple[gs.Node | None, gs.Tensor | None]:
+def _bias(work: Work, node: gs.Node, data: Operand, weight: Operand) -> tuple[gs.Node, gs.Tensor] | None:
     """The Add behind and its vector with one number per column (case 2)."""
-    use = work.editor.only_use(node.outputs[0])
-    if use is None or use[0].op != "Add" or not standard(use[0]):
-        return None, None
+    use, shape = work.editor.only_use(node.outputs[0]), weight.integers.shape
+    if use is None or use[0].op != "Add" or not standard(use[0]) or shape is None or len(shape) < 2:
+        return None
     if work.editor.body(use[0]) is not work.editor.body(node):
-        return None, None
+        return None
     tensor = use[0].inputs[1 - use[1]]
-    shape = weight.integers.shape
-    columns = shape[-1] if shape else None
-    most = max(len(data.integers.shape or ()), len(shape or ()), 1)  # an Add of higher rank would add dimensions
-    made = work.editor.producer(tensor)
-    values: NDArray[Any] | None = None
     if isinstance(tensor, gs.Constant):
         values = np.asarray(tensor.values)
-    elif is_dq(made):
+    else:
         try:
             given = work.operand(tensor, ("int32",))
         except CannotFuseError:
-            return None, None
-        if isinstance(given.integers, gs.Constant):
-            values = dequantize(np.asarray(given.integers.values), given.said.encoding())
-    if values is None or values.dtype != np.float32 or values.ndim > most:
-        return None, None
-    if values.size != columns or values.shape[-1:] != (columns,):
-        return None, None
+            return None
+        if not isinstance(given.integers, gs.Constant):
+            return None
+        values = dequantize(np.asarray(given.integers.values), given.said.encoding())
+    if values.size != shape[-1] or values.shape[-1:] != (shape[-1],) or values.ndim > _rank(data, shape):
+        return None
     if isinstance(tensor, gs.Constant) and values.ndim == 1:
         return use[0], tensor
-    return use[0], work.constant(f"{tensor.name}_bias", values.reshape(-1))
+    return use[0], work.constant(f"{tensor.name}_bias", values.ravel())
+
+
+def _rank(data: Operand, weight: Sequence[int | str]) -> int:
+    """Least rank of the product with a weight of rank 2 or more: an Add of a higher one adds dimensions."""
+    shape = data.integers.shape
+    return 1 if shape is None else max(len(shape), len(weight)) - (len(shape) == 1)

@@ -31,6 +31,6 @@ class FuseQlinearElementwise(Fusion):
             raise CannotFuseError(f"its operands and its result are {', '.join(s.type for s in [*sources, to])}")
         attrs: dict[str, Any] = {k: node.attrs[k] for k in ("alpha", "axis") if k in node.attrs}
         if node.op == "Softmax":
-            attrs["opset"] = work.graph.opset
+            attrs["opset"] = work.editor.main.opset
         inputs = [t for s in sources for t in work.triple(s)]
         work.exchange(node, f"QLinear{node.op}", [*inputs, work.scale(to), work.zero(to)], outlet, attrs=attrs)

@@ -92,7 +92,7 @@ class HoistQuantize(Pass):
     ) -> gs.Tensor:
         equal = _moves.dequantized_equal(editor, source, said)
         if equal is not None and said.round_trips:
-            return equal.inputs[0] if self.form == "bare" else source
+            return equal.inputs[0]  # form `bare`: see `work`
         if isinstance(source, gs.Constant):
             small: gs.Tensor = _moves.integers(editor, source, said)
         else:
@@ -129,7 +129,7 @@ class HoistQuantize(Pass):
             return "two outputs of the graph hold the integers"
         reason = _moves.obstacle(editor, node, row, said, self.form)
         if not reason and self.form == "bare":
-            reason = _moves.fill_obstacle(node, row, said, grid=False)
+            reason = _moves.fill_obstacle(node, row)
         if reason:
             return reason
         front = _moves.carried(node, said, back=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq_passes._edit import Editor
@@ -32,7 +33,7 @@ class SignedToUnsigned(Pass):
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
-        work = Work(graph, Editor(graph))
+        work = Work(Editor(graph))
         for node in work.editor.live(ops=["QuantizeLinear"]):
             try:
                 _shift(work, node)
@@ -64,9 +65,8 @@ def _shift(work: Work, node: gs.Node) -> None:
     if uses and all(user.op in _MATRICES and slot == 1 for user, slot in uses):
         return  # case 3
     for one in [given, *behind]:
-        zero = np.asarray(one.said.zero_point.astype(np.int16) + 128).astype(np.uint8)
-        target = one.source
-        editor.set_inputs(target, [*target.inputs[:2], work.constant(f"{tensor.name}_zero_point_uint8", zero)])
+        zero = work.constant(f"{tensor.name}_zero_point_uint8", _shifted(one.said.zero_point))
+        editor.set_inputs(one.source, [*one.source.inputs[:2], zero])
     node.attrs.pop("output_dtype", None)
     tensor.dtype = np.dtype(np.uint8)
     work.report.rewrites += 1
@@ -80,9 +80,13 @@ def _shift_constant(work: Work, node: gs.Node) -> None:
     uses = list(editor.uses(node.outputs[0]))
     if not uses or editor.is_output(node.outputs[0]) or any(user.op in _MATRICES for user, _ in uses):
         return  # case 3
-    levels = np.asarray(np.asarray(tensor.values).astype(np.int16) + 128, np.uint8)
-    zero = np.asarray(said.zero_point.astype(np.int16) + 128, np.uint8)
     name = f"{tensor.name}_uint8"
-    scale = node.inputs[1]
-    editor.set_inputs(node, [work.constant(name, levels), scale, work.constant(f"{name}_zero_point", zero)])
+    levels = work.constant(name, _shifted(np.asarray(tensor.values)))
+    zero = work.constant(f"{name}_zero_point", _shifted(said.zero_point))
+    editor.set_inputs(node, [levels, node.inputs[1], zero])
     work.report.rewrites += 1
+
+
+def _shifted(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Each int8 number plus 128: the same bits, the top one turned over."""
+    return np.asarray(integers.view(np.uint8) ^ 128)

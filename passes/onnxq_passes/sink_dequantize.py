@@ -12,7 +12,7 @@ from onnxq.errors import ConfigError
 from onnxq.optable import Op
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq_passes import _moves
-from onnxq_passes._edit import Editor, is_constant
+from onnxq_passes._edit import Editor
 from onnxq_passes._qdq import Parameters, dequantizer, is_q, parameters
 
 
@@ -125,14 +125,14 @@ class SinkDequantize(Pass):
             return outputs
         for slot in _moves.sources(node):
             tensor = node.inputs[slot]
-            if is_constant(tensor):
+            if isinstance(tensor, gs.Constant):
                 if not _moves.on_grid(tensor, said):
                     return f"its constant input {slot} is not on the grid of the integers"
             elif (other := dequantizer(editor, tensor)) is None:
                 return f"its input {slot} is not dequantized"
             elif other[1] != said:
                 return "its inputs are dequantized with different parameters"
-        reason = _moves.obstacle(editor, node, row, said, self.form) or _moves.fill_obstacle(node, row, said, grid=True)
+        reason = _moves.obstacle(editor, node, row, said, self.form) or _moves.fill_obstacle(node, row, said)
         if reason:
             return reason
         behind = _moves.carried(node, said)

@@ -1,17 +1,20 @@
 """A pytest plugin: instead of running the tests, it runs them against mutants, each in a fork of this process.
 
 Tests are collected and modules imported once. A first fork runs every test unchanged and says which lines it reaches
-and how long it takes. After that each mutant is a fork that exchanges the code of one function and runs, shortest
-first, the tests that reach the changed statement, until one fails. Nothing is written to the files under test.
+and how long it takes. After that each mutant is a fork that exchanges the code of one function and runs the tests that
+reach the changed statement, until one fails: first those that killed other mutants of the function, then the shortest.
+Nothing is written to the files under test.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import mmap
 import os
 import resource
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +26,8 @@ from _pytest.runner import runtestprotocol
 from mutants import Mutant, install
 
 KILLED, SURVIVED, LOST = 0, 1, 2
+_WORD = 4
+"""Bytes in which a fork tells, in memory that all share, which test failed."""
 SLACK = 10.0
 """A mutant may need this many times the processor time of its tests, plus as many seconds; then it counts as killed."""
 
@@ -49,6 +54,8 @@ class Loop:
     progress: Callable[[int, int], None] = lambda done, alive: None
     survivors: list[Mutant] = field(default_factory=list)
     baseline: float = 0.0
+    _kills: defaultdict[tuple[str, str], Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    _killer: mmap.mmap = field(init=False)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -59,6 +66,7 @@ class Loop:
         self.baseline = sum(seconds)
         alive: set[int] = set()
         running: dict[int, int] = {}
+        self._killer = mmap.mmap(-1, _WORD * len(self.mutants) + _WORD)
         for index, mutant in enumerate(self.mutants):
             if len(running) >= self.jobs:
                 self._wait(running, alive)
@@ -70,9 +78,10 @@ class Loop:
                 if (files is None or item.path.name in files)
                 and any(first <= line <= last for line in reach[i].get(mutant.file, ()))
             ]
-            items.sort(key=lambda i: seconds[i])
+            known = self._kills[mutant.file, mutant.function]
+            items.sort(key=lambda i: (-known[i], seconds[i]))
             if items:
-                running[self._fork(mutant, [session.items[i] for i in items], sum(seconds[i] for i in items))] = index
+                running[self._fork(index, session.items, items, sum(seconds[i] for i in items))] = index
             else:
                 alive.add(index)
             self.progress(index + 1, len(alive))
@@ -115,7 +124,8 @@ class Loop:
             raise pytest.UsageError("tests fail without any mutant: " + "\n".join(failed))
         return [{f: set(s) for f, s in lines.items()} for lines, _, _ in result], [seconds for _, seconds, _ in result]
 
-    def _fork(self, mutant: Mutant, items: Sequence[pytest.Item], seconds: float) -> int:
+    def _fork(self, index: int, tests: Sequence[pytest.Item], order: Sequence[int], seconds: float) -> int:
+        mutant = self.mutants[index]
         child = os.fork()
         if child:
             return child
@@ -126,8 +136,9 @@ class Loop:
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
             install(mutant, importlib.import_module(f"{self.package}.{mutant.file.removesuffix('.py')}"))
             verdict = SURVIVED
-            for item in items:
-                if any(report.failed for report in runtestprotocol(item, log=False, nextitem=None)):
+            for test in order:
+                if any(report.failed for report in runtestprotocol(tests[test], log=False, nextitem=None)):
+                    self._killer[index * _WORD : (index + 1) * _WORD] = (test + 1).to_bytes(_WORD, "little")
                     verdict = KILLED
                     break
         except BaseException:  # a mutant that breaks the runner itself, or asks it to exit, is noticed, too
@@ -143,6 +154,9 @@ class Loop:
             raise RuntimeError(f"this mutant can't be installed: {self.mutants[index].key}")
         if code == SURVIVED:
             alive.add(index)
+        killer = int.from_bytes(self._killer[index * _WORD : (index + 1) * _WORD], "little")
+        if killer:
+            self._kills[self.mutants[index].file, self.mutants[index].function][killer - 1] += 1
 
 
 def _silence() -> None:

@@ -76,7 +76,8 @@ def mutants_of(path: Path) -> list[Mutant]:
     """Every mutant of the functions of a file, in order of the text.
 
     Not mutated: module level and class level (constants, settings), and string literals that hold a space (these
-    are sentences for people), calls of `typing.cast`, and `strict` of `zip`, which is an assertion.
+    are sentences for people), calls of `typing.cast`, and `strict` of `zip`, which is an assertion. Nor is what numpy
+    reads as the same: `reshape(-2)` for `reshape(-1)`, `astype(None)` for `astype(np.float64)`.
     """
     source = path.read_text(encoding="utf-8")
     wrapper = MetadataWrapper(cst.parse_module(source))
@@ -177,9 +178,10 @@ def _difference(before: str, after: str) -> str:
 
 
 def _bare(change: str, sign: str) -> str:
-    """The lines with one sign, without what only asserts."""
+    """The lines with one sign, without what only asserts, and in one of the spellings that are the same to numpy."""
     lines = [line.removeprefix(sign) for line in change.splitlines() if line.startswith(sign)]
-    return re.sub(r",\s*(strict=\w+|(?=\)))", "", " ".join(lines)).replace(" )", ")")
+    text = " ".join(lines).replace(".reshape(-2)", ".reshape(-1)").replace(".astype(None)", ".astype(np.float64)")
+    return re.sub(r",\s*(strict=\w+|(?=\)))", "", text).replace(" )", ")")
 
 
 def _statement(statements: list[ast.stmt], line: int) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from mutants import Mutant, mutants_of
 
 TESTS = ROOT / "tests" / "passes"
 LAST = ROOT / "out" / "mutants.json"
-WHOLE = {"test_fuse_whole.py", "test_random_graphs.py", "test_qdq_oracle.py", "test_catalogue.py"}
+WHOLE = {"test_fuse_whole.py", "test_import.py", "test_random_graphs.py", "test_qdq_oracle.py", "test_catalogue.py"}
 """Tests of whole pipelines: they take too long for each mutant, and a pass must be pinned by its own tests."""
 
 

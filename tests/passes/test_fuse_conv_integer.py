@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from fusing import DATA, Qdq
 from numpy.typing import NDArray
-from rewriting import keep, rewrite
+from rewriting import keep, model, rewrite
 
+from onnxq.ir import text
 from onnxq.runtime.session import Level, Session
-from onnxq.testing import check_pass
+from onnxq.testing import check_pass, default_context
 from onnxq_passes.fuse_conv_integer import FuseConvInteger
 
 PASS = FuseConvInteger()
@@ -202,3 +203,57 @@ def test_a_computed_weight() -> None:
     made = g.fuse(PASS)
     assert made.ops == {"QuantizeLinear": 2, "ConvInteger": 1, "Cast": 1, "Mul": 1}
     assert made.gap <= 1e-5
+
+
+def test_case_1_one_scale_keeps_the_zero_point_of_the_file() -> None:
+    head = """(float[1,1,3,3] x) => (float[1,2,2,2] y) <float s = {0.5}, uint8 z = {120}, int8[2,1,2,2] w = {1, -2, 30, 4, 5, 60, -7, 8},
+        float sw = {0.25}, int8 zw = {3}"""
+    nodes = "> { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear(w, sw, zw) [c] y = Conv(d, wd) }"
+    after = "[c_ConvInteger] y_sum = ConvInteger(q, w, z, zw) [c_Cast] y_cast = Cast<to = 1>(y_sum) [c_Mul] y = Mul(y_cast, c_scale) }"
+    rewrite(PASS, head + nodes, head + ", float c_scale = {0.125}" + Q + after, rewrites=1, atol=0)
+
+
+def test_case_1_the_axis_may_be_counted_from_the_end() -> None:
+    after = "[c_Cast] y_cast = Cast<to = 1>(y_sum) [c_Mul] y = Mul(y_cast, c_scale) }"
+    rewrite(PASS, CONV.replace("axis = 0>(w", "axis = -4>(w"), HEAD + MADE + Q + SUM + after, rewrites=1, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_case_2_a_bias_of_8_bits_is_added_in_float(kind: str) -> None:
+    before = HEAD + f", {kind}[2] b8 = {{7, 9}}" + Q + DQ
+    before += "bd = DequantizeLinear<axis = 0>(b8, sw) [c] y = Conv(d, wd, bd) }"
+    made = MADE + ", float[2,1,1] c_bias = {1.75, 4.5}"
+    after = (
+        "[c_Cast] y_cast = Cast<to = 1>(y_sum) [c_Mul] y_mul = Mul(y_cast, c_scale) [c_Add] y = Add(y_mul, c_bias) }"
+    )
+    rewrite(PASS, before, HEAD + made + Q + SUM + after, rewrites=1, atol=0)
+
+
+def test_case_2_a_scale_that_is_off_by_more_than_rounding() -> None:
+    """0.12501 is no 0.125: 8e-5 of it apart, and 1e-5 apart."""
+    before = BEFORE + "bd = DequantizeLinear<axis = 0>(bi, sb) [c] y = Conv(d, wd, bd) }"
+    g = before.replace("sb = {0.125, 0.25}", "sb = {0.12501, 0.25}")
+    graph = text.parse(model(g)).graph
+    assert PASS.run(graph, default_context()).rewrites == 1
+    assert [n.op for n in graph.nodes] == ["QuantizeLinear", "ConvInteger", "Cast", "Mul", "Add"]
+
+
+def test_case_2_a_bias_that_is_computed_in_integers() -> None:
+    g = Qdq()
+    g.raw(g.op("Conv", g.data(1, 4, 6, 6), g.weight(3, 4, 2, 2), g.data(3)))
+    made = g.fuse(PASS)
+    assert made.ops["ConvInteger"] == 0
+    assert "is computed in the graph" in made.reasons[0]
+
+
+def test_case_4_each_channel_has_its_own_sum() -> None:
+    g = Qdq()
+    weight = g.dq(g.constant(np.full((2, 20000, 1), 127), "int8"), 0.01, -128, "int8")
+    g.raw(g.op("Conv", g.data(1, 20000, 1, zero=255), weight))
+    assert g.fuse(PASS).ops["ConvInteger"] == 1
+
+
+def test_near_miss_a_weight_of_unknown_rank() -> None:
+    source = """(float[1,1,3,3] x, float[1,1,3,3] v) => (float[1,1,1,1] y) <float s = {0.5}, uint8 z = {120}> {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) r = QuantizeLinear(v, s, z) e = DequantizeLinear(r, s, z) y = Conv(d, e) }"""
+    keep(PASS, source, "the rank of its weight is not known")

@@ -280,3 +280,66 @@ def test_case_1_near_miss_the_channel_axis_is_cut() -> None:
     made = g.fuse(PASS)
     assert made.reports[0].rewrites == 0
     assert made.reasons == ["its scales are per channel, and it works along the channel axis"]
+
+
+def test_case_2_the_least_opset_is_enough() -> None:
+    g = Qdq(opset=12)
+    g.out(g.op("MaxPool", g.data(1, 1, 4, 4, scale=OUT, zero=100), kernel_shape=[2, 2]))
+    made = g.fuse(PASS)
+    assert made.ops == {"QuantizeLinear": 1, "MaxPool": 1}
+    assert made.gap == 0
+
+
+def test_case_2_indices_that_are_an_output() -> None:
+    source = """(float[3,4] x) => (float[2,4] y, int64[2,4] i) <float s = {0.02}, uint8 z = {120}, int64[1] k = {2}> { q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z) c, i = TopK<axis = 0>(d, k) r = QuantizeLinear(c, s, z) y = DequantizeLinear(r, s, z) }"""
+    keep(PASS, source, "its output i depends on ties")
+
+
+def test_a_relu_in_between_is_not_looked_through() -> None:
+    graph = GRAPH.replace("{120}", "{0}").replace("r = QuantizeLinear(c,", "u = Relu(c) r = QuantizeLinear(u,")
+    keep(PASS, graph.replace("float u = {0.03}, ", ""), "reads its output in float")
+
+
+def test_nobody_reads_its_output() -> None:
+    keep(
+        PASS,
+        GRAPH.replace("r = QuantizeLinear(c,", "e = Transpose(x) r = QuantizeLinear(e,"),
+        "nobody reads its output",
+    )
+
+
+def test_case_3_pad_with_scales_per_channel() -> None:
+    source = """(float[2,3] x) => (float[4,3] y) <float s = {0.02}, uint8 z = {120}, float[3] v = {0.02, 0.03, 0.04}, uint8[3] o = {1, 2, 3},
+        int64[4] p = {1, 0, 1, 0}> { q = QuantizeLinear(x, s, z) d = DequantizeLinear<axis = 1>(q, v, o) c = Pad(d, p)
+        r = QuantizeLinear<axis = 1>(c, v, o) y = DequantizeLinear<axis = 1>(r, v, o) }"""
+    keep(PASS, source, "no rule for per-channel encodings")
+
+
+PAD = "(float[2] x) => (float[4] y) <float s = {0.02}, uint8 z = {120}, int64[2] p = {1, 1}, int64[1] a = {0}, float f = {0.2}, float g = {0}"
+
+
+@pytest.mark.parametrize(
+    ("more", "before", "after"),
+    [
+        (", uint8 f_quantized = {130}", "c = Pad(d, p, f)", "r = Pad(q, p, f_quantized)"),
+        (", uint8 n_fill_quantized = {120}", "[n] c = Pad(d, p)", "[n] r = Pad(q, p, n_fill_quantized)"),
+        (", uint8 n_fill_quantized = {120}", "[n] c = Pad(d, p, , a)", "[n] r = Pad(q, p, n_fill_quantized, a)"),
+        ("", 'c = Pad<mode = "edge">(d, p)', 'r = Pad<mode = "edge">(q, p)'),
+        ("", 'c = Pad<mode = "edge">(d, p, f, a)', 'r = Pad<mode = "edge">(q, p, , a)'),
+    ],
+)
+def test_case_3_what_is_written(more: str, before: str, after: str) -> None:
+    head, end = "> { q = QuantizeLinear(x, s, z) ", " y = DequantizeLinear(r, s, z) }"
+    bitwise(
+        PASS,
+        PAD + head + "d = DequantizeLinear(q, s, z) " + before + " r = QuantizeLinear(c, s, z)" + end,
+        PAD + more + head + after + end,
+        rewrites=1,
+    )
+
+
+def test_case_4_signed_16_bits() -> None:
+    source = "(float[2,3] x) => (float[3,2] y) <float s = {{0.02}}, int16 z = {{120}}> {{ q = QuantizeLinear(x, s, z) {0} y = DequantizeLinear(r, s, z) }}"
+    pair = "d = DequantizeLinear(q, s, z) c = Transpose(d) r = QuantizeLinear(c, s, z)"
+    bitwise(PASS, source.format(pair), source.format("r = Transpose(q)"), rewrites=1)

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 from fusing import DATA, Qdq
-from rewriting import keep, rewrite
+from rewriting import keep, model, rewrite
 
+from onnxq.ir import text
 from onnxq.runtime.session import Level, Session
-from onnxq.testing import check_pass
+from onnxq.testing import check_pass, default_context
 from onnxq_passes.fuse_matmul_integer import FuseMatmulInteger
 
 PASS = FuseMatmulInteger()
@@ -148,7 +149,9 @@ def test_case_4_a_bias_that_leaves_int32() -> None:
 def test_near_misses() -> None:
     tail = "[mm] y = MatMul(d, wd) }"
     keep(
-        PASS, BEFORE + "c = MatMul(d, wd) r = QuantizeLinear(c, s, z) y = DequantizeLinear(r, s, z) }", "QLinearMatMul"
+        PASS,
+        BEFORE + "c = MatMul(d, wd) r = QuantizeLinear(c, s, z) y = DequantizeLinear(r, s, z) }",
+        "is quantized: QLinearMatMul is",
     )
     keep(PASS, BEFORE.replace("uint8 z = {120}", "int8 z = {12}") + tail, "int8 data")
     keep(PASS, BEFORE.replace("uint8 z", "uint16 z") + tail, "is uint16")
@@ -164,4 +167,63 @@ def test_near_miss_terms_that_are_not_known() -> None:
     source = """(float[2,n] x, float[n,2] v) => (float[2,2] y) <float s = {0.02}, uint8 z = {120}> {
         q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) r = QuantizeLinear(v, s, z)
         e = DequantizeLinear(r, s, z) y = MatMul(d, e) }"""
+    keep(PASS, source, "the number of terms of its sums is not known")
+
+
+def test_case_2_near_miss_another_op_with_the_vector() -> None:
+    made = "bd = DequantizeLinear<axis = 0>(bi, sb) "
+    after = HEAD + MADE + Q + made + SUM.format("c") + END.format("c") + "y = Mul(c, bd) }"
+    rewrite(PASS, BEFORE + made + "[mm] c = MatMul(d, wd) y = Mul(c, bd) }", after, rewrites=1, atol=0)
+
+
+def test_case_2_near_miss_one_per_row_in_the_right_steps() -> None:
+    made = "bd = DequantizeLinear(bc, sc) "
+    head = HEAD.replace("sw = {0.25, 0.5}", "sw = {0.25, 0.25}") + ", int32[2,1] bc = {7, -9}, float sc = {0.125}"
+    scale = ", float[2] mm_scale = {0.125, 0.125}"
+    rewrite(
+        PASS,
+        head + BEFORE.removeprefix(HEAD) + made + "[mm] c = MatMul(d, wd) y = Add(c, bd) }",
+        head + scale + Q + made + SUM.format("c") + END.format("c") + "y = Add(c, bd) }",
+        rewrites=1,
+        atol=0,
+    )
+
+
+def test_case_2_near_miss_a_scale_that_is_off_by_more_than_rounding() -> None:
+    """0.12501 is no 0.125: 8e-5 of it apart, and 1e-5 apart."""
+    before = BEFORE + "bd = DequantizeLinear<axis = 0>(bi, sb) [mm] c = MatMul(d, wd) y = Add(c, bd) }"
+    graph = text.parse(model(before.replace("sb = {0.125, 0.25}", "sb = {0.12501, 0.25}"))).graph
+    assert PASS.run(graph, default_context()).rewrites == 1
+    assert [n.op for n in graph.nodes][-4:] == ["MatMulInteger", "Cast", "Mul", "Add"]
+
+
+def test_case_2_near_miss_the_sum_of_a_vector_has_no_columns() -> None:
+    g = Qdq()
+    bias = g.op("DequantizeLinear", g.constant(np.arange(40), "int32"), g.constant(np.float32(DATA) * np.float32(0.01)))
+    g.raw(g.op("Add", g.op("MatMul", g.data(40, 40), g.weight(40)), bias))
+    made = g.fuse(PASS)
+    assert (made.ops["MatMulInteger"], made.ops["Add"], made.ops["DequantizeLinear"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("terms", "fused"), [(33025, 1), (33026, 0)])
+def test_case_4_the_terms_of_a_batched_weight(terms: int, fused: int) -> None:
+    g = Qdq()
+    weight = g.dq(g.constant(np.full((2, terms, 1), 127), "int8"), 0.01, -128, "int8")
+    g.raw(g.op("MatMul", g.data(2, 1, terms, zero=255), weight))
+    assert g.fuse(PASS).ops["MatMulInteger"] == fused
+
+
+def test_case_4_each_column_has_its_own_sum_and_bias() -> None:
+    g = Qdq()
+    product = g.op("MatMul", g.data(3, 1), g.dq(g.constant([[1, 1]], "int8"), 0.01, 0, "int8"))
+    bias = g.constant([2**31 - 136, 0], "int32")
+    steps = g.constant(np.float32(DATA) * np.float32(0.01))
+    g.raw(g.op("Add", product, g.op("DequantizeLinear", bias, steps)))
+    made = g.fuse(PASS)
+    assert (made.ops["MatMulInteger"], made.reasons) == (1, [])
+
+
+def test_near_miss_a_weight_of_unknown_rank() -> None:
+    source = """(float[2,3] x, float[3,2] v) => (float[2,2] y) <float s = {0.02}, uint8 z = {120}> {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) r = QuantizeLinear(v, s, z) e = DequantizeLinear(r, s, z) y = MatMul(d, e) }"""
     keep(PASS, source, "the number of terms of its sums is not known")

@@ -266,3 +266,82 @@ def test_near_miss_an_output_of_another_type() -> None:
     g.out(g.op("Conv", g.data(1, 2, 8, 8), g.weight(3, 2, 3, 3, scale=0.00217)), kind="int8", zero=3)
     made = g.fuse(PASS)
     assert made.reasons == ["its data is uint8, its output int8"]
+
+
+def _at_the_limit(terms: int, steps: list[float]) -> Qdq:
+    """A Conv with as many terms a sum, all steps 2**-10, and a bias of so many steps."""
+    g = Qdq()
+    w = g.dq(g.constant(np.ones((len(steps), terms, 1)), "int8"), 2.0**-5, 0, "int8")
+    bias = g.constant([s * 2.0**-10 for s in steps])
+    g.out(g.op("Conv", g.data(1, terms, 1, scale=2.0**-5), w, bias), scale=8192.0)
+    return g
+
+
+@pytest.mark.parametrize(
+    ("terms", "limit"), [(1, 2**31 - 1 - 255 * 128), (3, 2**31 - 1 - 3 * 255 * 128), (40000, 2**30)]
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_case_3_room_for_the_products(terms: int, limit: int, channels: int) -> None:
+    """int32 less 255 * 128 a term, but not less than half of int32: the last float32 that fits, and the next one."""
+    fits = limit if limit == 2**30 else limit + 1 - 128
+    for steps, notes in ((fits, 0), (-fits, 0), (fits + 128, 1)):
+        made = _at_the_limit(terms, [float(steps), 1.0][:channels]).fuse(PASS)
+        assert made.ops["QLinearConv"] == 1
+        assert len(made.reports[0].notes) == notes
+
+
+def test_case_3_the_widened_scale_is_the_least_that_will_do() -> None:
+    """Twice the room is twice the scale, to the bit; other factors are rounded up."""
+    for factor in (2.0, 2.2, 2.6, 3.1):
+        steps = float(np.float32(factor * 2**30))
+        made = _at_the_limit(40000, [steps]).fuse(PASS)
+        constants = {i.name: numpy_helper.to_array(i) for i in onnx.load_from_string(made.file).graph.initializer}
+        (wide,) = (v for n, v in constants.items() if n.endswith("_scale_widened"))
+        assert wide.dtype == np.float32
+        exact = steps / 2**30 * 2.0**-5
+        assert float(np.nextafter(wide, np.float32(0))) < exact <= float(wide)
+
+
+def test_case_3_what_is_written_where_a_bias_overflows() -> None:
+    head = """(float[1,1,1,1] x) => (uint8[1,3,1,1] y) <float s = {1}, uint8 z = {0}, int8[3,1,1,1] w = {64, 64, 64}, float[3] sw = {1, 1e-12, 1e-12},
+        int8[3] zw = {0, 0, 0}"""
+    old, new = (
+        "float[3] b = {2, 2, -3}",
+        "int8[3,1,1,1] w_widened = {64, 0, 0}, float[3] w_scale_widened = {%s}, int32[3] b_int32 = {2, %s}",
+    )
+    room = 2**31 - 1 - 255 * 128
+    wide = [np.float32(v / room) for v in (2.0, 3.0)]
+    wide = [
+        w if float(w) >= v / room else np.nextafter(w, np.float32(1)) for w, v in zip(wide, (2.0, 3.0), strict=True)
+    ]
+    levels = [int(np.rint(2 / float(wide[0]))), int(np.rint(-3 / float(wide[1])))]
+    made = new % (", ".join(repr(float(v)) for v in (1.0, *wide)), ", ".join(map(str, levels)))
+    q = "{ q = QuantizeLinear(x, s, z) "
+    before = f"{head}, {old}> {q} d = DequantizeLinear(q, s, z) v = DequantizeLinear<axis = 0>(w, sw, zw) [c] t = Conv(d, v, b) y = QuantizeLinear(t, s, z) }}"
+    after = f"{head}, {made}> {q} [c_QLinearConv] y = QLinearConv(q, s, z, w_widened, w_scale_widened, zw, s, z, b_int32) }}"
+    report = bitwise(PASS, before, after, rewrites=1)
+    assert report.notes == ["c: 2 weight scales were widened, the bias would overflow int32."]
+
+
+@pytest.mark.parametrize("bias", ["inf, 0, 0", "nan, 0, 0"])
+def test_case_3_near_miss_a_bias_that_is_no_number(bias: str) -> None:
+    values = [float(v) for v in bias.split(",")]
+    made = _biased(values, scale=0.00217).fuse(PASS)
+    assert made.ops["Conv"] == 1
+    assert "is no vector of finite float32" in made.reasons[0]
+
+
+def test_case_3_near_miss_a_bias_of_another_number_of_channels() -> None:
+    graph = GRAPH.replace("int32[2] b = {5, -9}", "int32[3] b = {5, -9, 1}").replace(
+        "float[2] sb = {0.0002, 0.0004}", "float[3] sb = {1, 1, 1}"
+    )
+    graph = text.parse(model(graph.replace("int32[2] zb = {0, 0}", "int32[3] zb = {0, 0, 0}"))).graph
+    report = PASS.run(graph, default_context())
+    assert [r.reason for r in report.refusals] == ["the bias b has other channels than the weight"]
+
+
+@pytest.mark.parametrize(("scale", "fused"), [("0.00020001", 0), ("0.000200001", 1)])
+def test_case_2_a_scale_of_the_bias_that_is_a_little_off(scale: str, fused: int) -> None:
+    """By 5e-5 or 5e-6 of it: the first is another scale, the second is rounding."""
+    graph = text.parse(model(GRAPH.replace("sb = {0.0002,", f"sb = {{{scale},"))).graph
+    assert PASS.run(graph, default_context()).rewrites == fused

@@ -185,3 +185,38 @@ def test_pair_form_carries_the_channels_of_constants() -> None:
         "[b_DequantizeLinear] b_dequantized = DequantizeLinear <axis = 0> (b_quantized, s, z) [n] y = Neg(b_dequantized) }"
     )
     bitwise(SinkDequantize(), before, after, rewrites=1)
+
+
+def test_bare_form_carries_an_axis_forth_not_back() -> None:
+    """perm = [1, 2, 0] takes axis 1 to 0; carried back it would be 2."""
+    head = (
+        "(uint8[2,3,4] p) => (float[3,4,2] y) <float[3] s = {0.05, 0.1, 0.2}, uint8[3] z = {1, 2, 3}, float[2,3,4] a>"
+    )
+    bitwise(
+        BARE,
+        f"{head} {{ [d] a = DequantizeLinear <axis = 1> (p, s, z) [t] y = Transpose <perm = [1, 2, 0]> (a) }}",
+        f"{head} {{ [t] y_quantized = Transpose <perm = [1, 2, 0]> (p) [y_DequantizeLinear] y = DequantizeLinear <axis = 0> (y_quantized, s, z) }}",
+        rewrites=1,
+    )
+
+
+@pytest.mark.parametrize("values", ["0, 0", "0, nan", "inf, 0"])
+def test_a_constant_beside_channels_or_without_a_number_stays(values: str) -> None:
+    channels = values == "0, 0"
+    head = f"(uint8[2,2] p) => (float[3,2] y) <float{'[2]' if channels else ''} s = {{{'1, 1' if channels else '1'}}}, "
+    head += f"uint8{'[2]' if channels else ''} z = {{{'0, 0' if channels else '0'}}}, float[1,2] k = {{{values}}}>"
+    axis = " <axis = 1>" if channels else ""
+    keep(
+        SinkDequantize(),
+        f"{head} {{ [d] a = DequantizeLinear{axis} (p, s, z) [c] b = Concat <axis = 0> (a, k) [n] y = Neg(b) }}",
+        "its constant input 1 is not on the grid",
+    )
+
+
+def test_integers_that_move_already_and_scales_that_are_computed() -> None:
+    for nodes in (
+        "[q] a = QuantizeLinear(x, s, z) [t] b = Transpose(a) [d] y = DequantizeLinear(b, s, z)",
+        "[k] k = Abs(s) [d] a = DequantizeLinear(p, k, z) [t] b = Transpose(a) [n] y = Neg(b)",
+    ):
+        for form in ("pair", "bare"):
+            keep(SinkDequantize(form=form), f"(float[2,3] x, uint8[2,3] p) => (float[3,2] y) <{K}> {{ {nodes} }}")
