@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import bodies
 import numpy as np
 import onnx
 import pytest
@@ -63,12 +64,19 @@ def _literal(model: Any, inputs: Arrays) -> dict[str, NDArray[Any]]:
     return Session(save.to_bytes(model), level=Level.OFF, threads=1).run(inputs)
 
 
-def check(recipe: Recipe, target: str) -> dict[str, float]:
-    """All promises for one model; returns the least figures that it saw."""
+def check(recipe: Recipe, target: str, cuts: Sequence[tuple[bodies.Kind, int]] = ()) -> dict[str, float]:
+    """All promises for one model; returns the least figures that it saw.
+
+    Args:
+        cuts: what stands from a position on (counted from the end) goes into a body; several nest.
+    """
     if target != "cpu":  # ORT pulls a Q over graph outputs (onnxq/plan/protect.py): no matter where TensorRT runs it
         recipe = dataclasses.replace(recipe, middle=-1)
     model = random_graphs.build(recipe)
-    samples = random_graphs.inputs(recipe, model, SAMPLES)
+    samples: Sequence[Arrays] = random_graphs.inputs(recipe, model, SAMPLES)
+    for number, (kind, back) in enumerate(cuts):
+        model = bodies.wrapped(model, kind, max(len(model.graph.node) - back, 0), f"body{number}")
+    samples = bodies.gated(samples, model)
     original = model.SerializeToString()
     reference = Session(original, level=Level.OFF, threads=1)
     exact = [reference.run(s) for s in samples]
@@ -156,6 +164,9 @@ RECIPES = st.builds(
     st.booleans(),
     st.integers(-1, 5),
 )
+CUTS = st.lists(st.tuples(st.sampled_from(("If", "Loop", "Scan")), st.integers(1, 8)), min_size=1, max_size=2).map(
+    lambda cuts: sorted(cuts, key=lambda cut: cut[1])
+)
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 LONG = settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -165,6 +176,19 @@ LONG = settings(max_examples=3000, deadline=None, suppress_health_check=list(Hea
 @given(recipe=RECIPES)
 def test_any_network(target: str, recipe: Recipe) -> None:
     check(recipe, target)
+
+
+@QUICK
+@given(recipe=RECIPES, cuts=CUTS)
+def test_any_network_with_bodies(recipe: Recipe, cuts: Sequence[tuple[bodies.Kind, int]]) -> None:
+    check(recipe, "cpu", cuts)
+
+
+@pytest.mark.slow
+@LONG
+@given(recipe=RECIPES, cuts=CUTS)
+def test_any_network_with_bodies_at_length(recipe: Recipe, cuts: Sequence[tuple[bodies.Kind, int]]) -> None:
+    check(recipe, "cpu", cuts)
 
 
 @pytest.mark.slow
