@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from onnxq.encoding import LEVELS
 from onnxq.errors import UnknownNameError, did_you_mean
-from onnxq.ir import walk
 from onnxq.ir.model import Model
 from onnxq.optable import OP_TABLE, weight_granularity
-from onnxq.plan.facts import Facts
+from onnxq.plan.facts import Facts, every
 from onnxq.plan.integers import INTEGER_OPS, integer_violations
 from onnxq.targets.target import Target
 
@@ -39,7 +38,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class _View:
-    """What the rules look at."""
+    """What the rules look at: the main graph, or a body in it."""
 
     model: Model
     target: Target
@@ -83,13 +82,14 @@ def check(model: Model, target: Target) -> list[Violation]:
     Raises:
         UnknownNameError: the target names a rule that does not exist.
     """
-    nodes = tuple(n for _, graph in walk.graphs(model.graph) for n in graph.nodes)
-    view = _View(model, target, Facts(model.graph, {}), nodes)
+    views = [_View(model, target, facts, tuple(facts.graph.nodes)) for facts in every(model.graph, {})]
     found: list[Violation] = []
     for name in target.rules:
         if name not in RULES:
             raise UnknownNameError(f'target {target.name} names the rule "{name}": {did_you_mean(name, RULES)}')
-        found.extend(RULES[name](view))
+        rule = RULES[name]
+        for view in views[:1] if rule in _OF_THE_FILE else views:
+            found.extend(rule(view))
     return sorted(found)
 
 
@@ -346,3 +346,6 @@ RULES: dict[str, Rule] = {
     "no-integer-ops": _no_integer_ops,
 }
 """Rule name -> rule; targets name the ones that bind them."""
+
+_OF_THE_FILE = (_versions, _integer_operators)
+"""Rules that look at all graphs at once."""
