@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxq.encoding import LEVELS
 from onnxq.errors import UnknownNameError, did_you_mean
 from onnxq.ir.model import Model
-from onnxq.optable import OP_TABLE, weight_granularity
+from onnxq.optable import OP_TABLE, data_slots, weight_granularity
 from onnxq.plan.facts import Facts, every
 from onnxq.plan.integers import INTEGER_OPS, integer_violations
 from onnxq.targets.target import Target
@@ -297,6 +297,49 @@ def _weighted_inputs(view: _View) -> Iterator[Violation]:
             yield Violation("weighted-inputs", node.name, f"its {one} is quantized, and its {other} is not")
 
 
+def _residual(view: _View) -> Iterator[Violation]:
+    """Of the operands of an Add behind an int8 weighted op, the other one, the shortcut, is quantized, and it alone:
+    TensorRT fuses the Add into that op, and the type of the shortcut decides that of the result.
+    """
+    for node in view.nodes:
+        if node.op != "Add" or any(view.facts.constant(t) is not None for t in node.inputs):
+            continue
+        dqs = [_dequantized(view, t) for t in node.inputs]
+        direct = [_int8_product(view, t) for t in node.inputs]
+        if any(direct) and not any(dqs):
+            product = next(n for n in direct if n is not None)
+            sentence = f"its operand beside the result of {product.op} {product.name} is not quantized"
+            yield Violation("residual", node.name, f"{sentence}, so the Add is not fused into that in int8")
+        for dq, tensor in zip(dqs, node.inputs, strict=True):
+            before = None if dq is None or not all(dqs) else view.facts.producer.get(dq.inputs[0].name)
+            if before is None or before.op != Q or len(view.facts.consumers[tensor.name]) > 1:
+                continue
+            product = _int8_product(view, before.inputs[0])
+            if product is not None and view.readers(before) == [dq]:
+                sentence = f"the result of {product.op} {product.name} is quantized in front of it"
+                yield Violation("residual", node.name, f"{sentence}: quantize the other operand only, the shortcut")
+
+
+def _int8_product(view: _View, tensor: Any) -> gs.Node | None:
+    """The weighted op on quantized data that makes a tensor, if only one node reads that."""
+    maker = view.facts.producer.get(tensor.name)
+    row = None if maker is None else OP_TABLE.get(maker.op)
+    if maker is None or row is None or row.weight is None or _behind(view, maker, 0) is None:
+        return None
+    return maker if len(view.facts.consumers[tensor.name]) == 1 else None
+
+
+def _dequantized(view: _View, tensor: Any) -> gs.Node | None:
+    """The DQ that a tensor comes from, if need be over ops that only move data: TensorRT moves it there."""
+    maker = view.facts.producer.get(tensor.name)
+    while maker is not None and maker.op != DQ:
+        row = OP_TABLE.get(maker.op)
+        if row is None or row.moves is None:
+            return None
+        maker = view.facts.producer.get(maker.inputs[data_slots(maker)[0]].name)
+    return maker
+
+
 def _no_integer_ops(view: _View) -> Iterator[Violation]:
     """No integer operators, and integers only between Q and DQ."""
     for node in view.nodes:
@@ -343,6 +386,7 @@ RULES: dict[str, Rule] = {
     "activations-per-tensor": _activations_per_tensor,
     "weighted-inputs": _weighted_inputs,
     "float-bias": _float_bias,
+    "residual": _residual,
     "no-integer-ops": _no_integer_ops,
 }
 """Rule name -> rule; targets name the ones that bind them."""

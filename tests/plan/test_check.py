@@ -58,6 +58,15 @@ PRODUCT = (
 )
 
 
+RESIDUAL = (
+    "(float[2,2] x) => (float[2,2] y) <float s = {{0.5}}, int8 z = {{0}}, int8[2,2] W = {{1, 2, 3, 4}}> "
+    "{{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) w = DequantizeLinear(W, s, z) "
+    "[mul] c = MatMul(d, w) {} }}"
+)
+"""A product on quantized data, `c`, and what stands behind it."""
+AGAIN = "r = QuantizeLinear(c, s, z) e = DequantizeLinear(r, s, z) "
+
+
 @pytest.mark.parametrize(
     ("text", "target", "says"),
     [
@@ -163,6 +172,21 @@ PRODUCT = (
             "no-integer-ops: tensorrt does not read DynamicQuantizeLinear",
         ),
         (PRODUCT.format("d, V"), "tensorrt", "weighted-inputs: its data is quantized, and its weight is not"),
+        (
+            RESIDUAL.format("[add] y = Add(c, x)"),
+            "tensorrt",
+            "residual: its operand beside the result of MatMul mul is not quantized",
+        ),
+        (
+            RESIDUAL.format("t = Relu(d) [add] y = Add(t, c)"),
+            "tensorrt",
+            "residual: its operand beside the result of MatMul mul is not quantized",
+        ),
+        (
+            RESIDUAL.format(AGAIN + "[add] y = Add(e, d)"),
+            "tensorrt",
+            "residual: the result of MatMul mul is quantized in front of it: quantize the other operand only",
+        ),
         (PRODUCT.format("x, w"), "tensorrt", "weighted-inputs: its weight is quantized, and its data is not"),
         (
             BATCHED.format(scale="float[1,1,2] sw = {1, 1}, int8[1,1,2] zw = {0, 0}", axis="<axis=1, block_size=2>"),
@@ -189,6 +213,36 @@ def test_bias_and_axis_that_fit_break_nothing() -> None:
     add += "{ y = com.microsoft.QLinearAdd(x, s, z, x, s, z, s, z) }"
     assert found(add) == []
     assert [v.partition(":")[0] for v in found(add, "tensorrt")] == ["no-integer-ops"]
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "[add] y = Add(c, d)",
+        "t = Transpose(d) [add] y = Add(c, t)",  # TensorRT moves the DQ over it
+        "[add] y = Add(c, w)",
+        "n = Neg(c) [add] y = Add(n, x)",  # the Add is not next to the product
+        "[add] a = Add(c, x) y = Mul(a, c)",  # the product has another reader: nothing is fused into it
+        AGAIN + "[add] a = Add(e, d) y = Mul(a, e)",  # its 8 bits are wanted elsewhere, too
+        "p = MatMul(d, w) r = QuantizeLinear(p, s, z) e = DequantizeLinear(r, s, z) [add] y = Add(c, e)",
+    ],
+)
+def test_residuals_that_break_nothing(behind: str) -> None:
+    """The fifth one has a float operand, but no product that the Add could be fused into; of two products one is the
+    shortcut."""
+    assert found(RESIDUAL.format(behind), "tensorrt") == []
+
+
+def test_an_add_of_floats_and_of_constants_is_no_residual() -> None:
+    head, _, body = RESIDUAL.format("[add] y = Add(c, k)").partition("int8[2,2] W")
+    assert found(f"{head}float[2,2] k = {{1, 2, 3, 4}}, int8[2,2] W{body}", "tensorrt") == []
+    assert (
+        found(
+            "(float[2,2] x) => (float[2,2] y) <float[2,2] W = {1, 2, 3, 4}> { c = MatMul(x, W) y = Add(c, x) }",
+            "tensorrt",
+        )
+        == []
+    )
 
 
 def test_scales_at_run_time_and_versions() -> None:
