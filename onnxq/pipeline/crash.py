@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,10 +28,20 @@ class Crash:
         pipeline: what was run.
         context: with the plan, if there was one.
         reproduce: the model as the first pass saw it.
+        verify: the passes were verified, which may be what one of them failed.
     """
 
-    def __init__(self, folder: Path, pipeline: Pipeline, context: Context, reproduce: Callable[[], Model]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pipeline: Pipeline,
+        context: Context,
+        reproduce: Callable[[], Model],
+        *,
+        verify: bool = False,
+    ) -> None:
         self.folder, self.pipeline, self.context, self.reproduce = folder, pipeline, context, reproduce
+        self.flags = ["--verify-each"] * verify + ["--keep-overridable"] * context.keep_overridable
 
     def __call__(self, position: int, message: str) -> str:
         folder = _unused(self.folder)
@@ -45,8 +56,8 @@ class Crash:
         except (OnnxqError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)  # half a folder helps nobody
             return f"; nothing could be left in {folder} to run it again ({error})"
-        flag = " --keep-overridable" if self.context.keep_overridable else ""
-        return f"; to run it again: onnxq run {folder / REST} {folder / MODEL} -o again.onnx{flag}"
+        command = shlex.join(["onnxq", "run", str(folder / REST), str(folder / MODEL), "-o", "again.onnx", *self.flags])
+        return f"; to run it again: {command}"
 
 
 def _unused(folder: Path) -> Path:

@@ -18,6 +18,9 @@ from onnxq.provider import is_random
 from onnxq.quantization import write_decisions
 from onnxq.workbench.setup import Request, Work, read_pipeline, set_up
 
+PASSES, CHECKS = "passes", "prints and checks"
+"""Stages: the passes themselves, and what hangs on them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
@@ -36,7 +39,9 @@ class Show:
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """What was done: the passes, seconds by stage (`load`, `passes`, `save`, ...), sentences for the user."""
+    """What was done: the passes, seconds by stage (`load`, `convert`, `calibrate` ..., PASSES alone, CHECKS, `save`),
+    sentences for the user.
+    """
 
     run: Run
     seconds: dict[str, float]
@@ -59,16 +64,23 @@ def run(request: Request, output: Path, show: Show, echo: Echo, *, progress: Pro
         if name not in known:
             raise UnknownNameError(f'--print-after "{name}" is no pass of {pipeline.name}: {did_you_mean(name, known)}')
     work = set_up(request, progress=progress)
-    crash = Crash(output.with_name(f"{output.name}.crash"), work.pipeline, work.context, work.reproduce)
-    with work.timing.stage("passes"):
+    crash = Crash(
+        output.with_name(f"{output.name}.crash"), work.pipeline, work.context, work.reproduce, verify=show.verify
+    )
+    before = set(work.timing.seconds)
+    with work.timing.stage(PASSES):
         done = run_pipeline(work.model.graph, work.pipeline, work.context, _hooks(work, show, echo), failed=crash)
+    seconds = work.timing.seconds
+    everything, seconds[PASSES] = seconds.pop(PASSES), sum(step.seconds for step in done.steps)
+    if show != Show():
+        seconds[CHECKS] = everything - sum(s for stage, s in seconds.items() if stage not in before)
     notes = [*work.model.notes, *done.notes, *(work.provider.notes if work.provider is not None else ())]
     if work.context.plan is not None:
         write_decisions(work.model, work.context.plan)
         notes += work.context.plan.notes
     with work.timing.stage("save"):
         save(work.model, output)
-    return Ran(run=done, seconds=dict(work.timing.seconds), notes=tuple(notes))
+    return Ran(run=done, seconds=dict(seconds), notes=tuple(notes))
 
 
 def _hooks(work: Work, show: Show, echo: Echo) -> list[Hook]:

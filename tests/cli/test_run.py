@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,7 +77,12 @@ def test_timing(onnxq: Any) -> None:
     rows = [line.split() for line in lines[start + 1 : start + 17]]
     assert (rows[0][0], rows[-1][0]) == ("deduplicate-names", "insert-qdq")
     assert int(rows[-1][2]) > 0 and int(rows[-1][3]) > int(rows[0][3]) == 5
-    assert lines[start + 17].startswith("seconds: load ")
+    stages = dict(stage.rsplit(" ", 1) for stage in lines[start + 17].removeprefix("seconds: ").split(", "))
+    assert list(stages)[:2] == ["load", "convert"] and list(stages)[-2:] == ["passes", "save"]
+    assert {"check passes", "calibrate", "plan"} <= set(stages)
+    assert float(stages["passes"]) == pytest.approx(sum(float(row[1]) for row in rows), abs=0.01)
+    checked = onnxq("run", "cpu", "model.onnx", *CALIB, "-o", "a.onnx", "--timing", "--verify-each").out
+    assert ", prints and checks " in checked and "prints and checks" not in "".join(lines)
 
 
 FROM_FLOAT = [n for n in registry.names(registry.PIPELINES) if Stage.FLOAT in load_pipeline(n).starts]
@@ -188,6 +194,19 @@ def test_a_failing_pass_leaves_what_it_failed_on(command: str, onnxq: Any, monke
     assert [n.SerializeToString() for n in first.node] == [n.SerializeToString() for n in second.node]
     assert "Gemm" in {n.op_type for n in second.node}
     assert first.initializer == second.initializer
+
+
+@pytest.mark.usefixtures("fragile")
+def test_the_command_runs_again_what_was_refused(onnxq: Any) -> None:
+    """A pass that does not raise is refused because it is verified: so it must be the second time, and paths may have
+    spaces."""
+    Path("p.yaml").write_text("passes: [deduplicate-names, {fragile: {how: quiet}}]")
+    sentence = onnxq("run", "p.yaml", "model.onnx", "-o", "my out.onnx", "--verify-each").sentence
+    again = shlex.split(sentence.partition("to run it again: ")[2])
+    assert again[0] == "onnxq" and again[-1] == "--verify-each"
+    assert "it changes the numbers" in sentence
+    assert "in pass 'fragile', the first pass: it changes the numbers" in onnxq(*again[1:]).sentence
+    assert onnxq(*again[1:-1]).code == 0
 
 
 @dataclass(frozen=True, kw_only=True)
