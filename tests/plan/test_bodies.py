@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from numpy.typing import NDArray
 from quantized import Result, quantize_text
 
+from onnxq.ir import load, walk
+from onnxq.plan.check import check
 from onnxq.plan.plan import Use, Value
 from onnxq.runtime.session import Level
+from onnxq.targets.target import load_target
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>\n'
 INPUTS = "float[1,4,8,8] x"
@@ -239,3 +243,20 @@ def test_uses_of_bodies_stand_in_the_plan() -> None:
     uses: set[NDArray[Any] | Use] = set(result.plan.uses)
     assert uses == {Use(path, "Conv_0", 0), Use(path, "Conv_0", 1), Use(path, "", 0)}
     assert '"If_0/then_branch"' in result.plan.to_json()
+
+
+def test_the_rules_of_finished_files_hold_in_bodies() -> None:
+    result = quantized(
+        branches(f"p = Conv {PADS} (x, W, b)", "q = Neg(x)"),
+        ins=INPUTS + ", bool c",
+        inits=", float[4] b = {1, 2, 3, 4}",
+        inputs={"c": np.array(True)},
+    )
+    target, model = load_target("cpu"), load.from_proto(onnx.load_from_string(result.file))
+    assert check(model, target) == []
+    (body,) = (inner for path, inner in walk.graphs(model.graph) if path and "then" in path[0])
+    bias = next(n for n in body.nodes if n.op == "DequantizeLinear" and n.inputs[0].name.startswith("b_"))
+    bias.inputs[1] = gs.Constant("other", 2 * bias.inputs[1].values)
+    assert [v.sentence for v in check(model, target)] == [
+        "the scale of its bias is not the product of its other scales"
+    ]
