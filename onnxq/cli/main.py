@@ -44,6 +44,7 @@ COMMANDS = (
     "bisect",
     "check",
     "passes",
+    "doctor",
 )
 """In the order of the help page. Each lives in the module of its name as `command`, imported when it is used."""
 
@@ -100,13 +101,15 @@ class Commands(click.Group):
         """All names."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:  # noqa: ARG002
-        """The command of this name.
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name; None for a shell that completes words behind one that is none.
 
         Raises:
             UnknownNameError: there is none; proposes the nearest.
         """
         if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing:
+                return None
             raise UnknownNameError(f'there is no command "{cmd_name}": {did_you_mean(cmd_name, COMMANDS)}')
         command: click.Command = importlib.import_module(f"onnxq.cli.{cmd_name}").command
         return command

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def complete(group: str, *more: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Shell completion by the names that packages registered in a group of entry points, and `more`."""
+
+    def names(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+        from onnxq import registry
+
+        return [name for name in (*more, *registry.names(group)) if name.startswith(typed)]
+
+    return names
+
+
 class UserPath(click.Path):
     """A path, with `~` as the home folder (a shell expands it only at the start of a word)."""
 
@@ -142,7 +153,10 @@ def preprocess_options(function: F) -> F:
 
 config_option = click.option("--config", type=UserPath(), metavar="FILE", help="A job file; options stand above it.")
 metric_option = click.option(
-    "--metric", metavar="NAME", help="Labelled score: a registered name, module:Class or file.py:Class."
+    "--metric",
+    metavar="NAME",
+    shell_complete=complete("onnxq.metrics"),
+    help="Labelled score: a registered name, module:Class or file.py:Class.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime.  [default: the cores]"
@@ -248,8 +262,18 @@ def pipeline_options(function: F) -> F:
             click.option(
                 "--calib", metavar="DATA", help="Samples to calibrate with: a folder, a file, or module:function."
             ),
-            click.option("--target", metavar="NAME", help="What the model is to run on.  [default: the pipeline's]"),
-            click.option("--method", metavar="NAME", help="Calibration method.  [default: the pipeline's]"),
+            click.option(
+                "--target",
+                metavar="NAME",
+                shell_complete=complete("onnxq.targets"),
+                help="What the model is to run on.  [default: the pipeline's]",
+            ),
+            click.option(
+                "--method",
+                metavar="NAME",
+                shell_complete=complete("onnxq.calibrators", "auto"),
+                help="Calibration method.  [default: the pipeline's]",
+            ),
             click.option(
                 "--calib-samples",
                 type=click.IntRange(min=1),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxq import registry
+from onnxq.cli import options
 from onnxq.cli.main import debug_option
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("passes")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=options.complete(registry.PASSES))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @debug_option
 def command(name: str | None, as_json: bool) -> None:

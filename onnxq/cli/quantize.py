@@ -21,8 +21,18 @@ from onnxq.cli.main import debug_option
     "--ranges", type=options.UserPath(), metavar="FILE", help="Do not calibrate: take what onnxq ranges wrote."
 )
 @click.option("-o", "--output", type=options.UserPath(), metavar="FILE", help="[default: MODEL with .int8.onnx]")
-@click.option("--target", metavar="NAME", help="What the model is to run on.  [default: cpu]")
-@click.option("--method", metavar="NAME", help="Calibration method.  [default: auto]")
+@click.option(
+    "--target",
+    metavar="NAME",
+    shell_complete=options.complete("onnxq.targets"),
+    help="What the model is to run on.  [default: cpu]",
+)
+@click.option(
+    "--method",
+    metavar="NAME",
+    shell_complete=options.complete("onnxq.calibrators", "auto"),
+    help="Calibration method.  [default: auto]",
+)
 @options.placement_options
 @click.option("--eval", "evaluation", metavar="DATA", help="Samples to validate with, labelled if you have labels.")
 @options.metric_option

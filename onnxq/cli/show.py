@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from onnxq.cli import options
 from onnxq.cli.main import debug_option
 
 
 @click.command("show")
-@click.argument("pipeline")
+@click.argument("pipeline", shell_complete=options.complete("onnxq.pipelines"))
 @debug_option
 def command(pipeline: str) -> None:
     """Print a pipeline with every default and every include written out.

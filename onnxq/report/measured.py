@@ -9,12 +9,15 @@ from typing import Any
 
 from onnxq.report import plots
 from onnxq.report.content import count, decibels, size
-from onnxq.report.elements import Cell, Marked, Number, figure, number, paragraphs, table
+from onnxq.report.elements import Cell, Marked, Number, figure, items, number, paragraphs, table
 
 Document = Mapping[str, Any]
 
 OPS_PLOTTED = 16
 """Operator types in the plot of coverage."""
+
+MOST_DETAILS = 100
+"""Sentences behind the checks of a gate."""
 
 _MOODS = {"pass": "good", "fail": "bad", "inconclusive": "unsure"}
 
@@ -43,12 +46,22 @@ def figure_cell(value: Any, form: str = ".4g") -> Number:
 
 
 def verdict(doc: Document) -> str:
-    """Every check of a gate with its sentence."""
+    """Every check of a gate, where failures come from, and what stands behind the checks that are not kept."""
     found = doc.get("verdict")
     if not found:
         return ""
-    rows = [(Marked(outcome(c), mood(outcome(c))), str(c.get("sentence", c.get("name", "")))) for c in found["checks"]]
-    return table("checks", ("verdict", "what was checked"), rows, caption="checks of the gate")
+    checks = found["checks"]
+    rows = [
+        (Marked(outcome(c), mood(outcome(c))), str(c.get("group") or ""), str(c.get("sentence", c.get("name", ""))))
+        for c in checks
+    ]
+    html = table("checks", ("verdict", "about", "what was checked"), rows, caption="checks of the gate")
+    if found.get("causes"):
+        html += "<h3>Where it comes from</h3>" + items([str(cause) for cause in found["causes"]])
+    behind = [f"{c.get('name')}: {d}" for c in checks if outcome(c) != "pass" for d in c.get("details") or ()]
+    if behind:
+        html += "<h3>Behind it</h3>" + items(behind[:MOST_DETAILS])
+    return html
 
 
 def comparison(doc: Document) -> str:

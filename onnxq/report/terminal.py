@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import textwrap
+from collections.abc import Iterable
 from typing import TextIO
 
 from onnxq.report.content import sections
@@ -14,25 +15,35 @@ from onnxq.validate.result import Result
 
 _STYLE = {"good": "bold green", "bad": "bold red", "open": "bold yellow", "plain": "bold"}
 _CELLS = {
-    "FAIL": "bold red", "open": "bold yellow", "warn": "yellow", "ok": "green", "int8": "green", "float": "yellow"
+    "FAIL": "bold red", "open": "bold yellow", "warn": "yellow", "slow": "yellow", "ok": "green", "int8": "green",
+    "float": "yellow",
 }  # fmt: skip
 _LEAST_WIDTH = 40
 
 
 def show(result: Result, file: TextIO | None = None) -> None:
     """Print a result: tables and colours if `file` is a terminal (colours off with NO_COLOR), else plain lines."""
+    show_sections(sections(result), file)
+
+
+def show_sections(parts: Iterable[Section], file: TextIO | None = None) -> None:
+    """Print tables, as `show` does."""
     out = file if file is not None else sys.stdout
     if out.isatty():
         from rich.console import Console
 
-        out.write(render(result, width=Console(file=out).width, color=not os.environ.get("NO_COLOR")))
+        out.write(_render(parts, width=Console(file=out).width, color=not os.environ.get("NO_COLOR")))
     else:
-        out.write(plain(result))
+        out.write(_plain(parts))
     out.flush()
 
 
 def render(result: Result, *, width: int, color: bool = False) -> str:
     """The report as rich tables, `width` columns wide."""
+    return _render(sections(result), width=width, color=color)
+
+
+def _render(parts: Iterable[Section], *, width: int, color: bool = False) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -47,7 +58,7 @@ def render(result: Result, *, width: int, color: bool = False) -> str:
         color_system="standard" if color else None,
         highlight=False,
     )
-    for section in sections(result):
+    for section in parts:
         console.print(Text(section.title, style=_STYLE[section.mood]))
         table = Table(
             show_header=bool(section.columns), box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim"
@@ -64,7 +75,11 @@ def render(result: Result, *, width: int, color: bool = False) -> str:
 
 def plain(result: Result, *, width: int = 100) -> str:
     """The report as lines of text: no frames, no colours; long cells of the last columns go on in the next line."""
-    return "\n".join(line for section in sections(result) for line in (*_lines(section, width), ""))
+    return _plain(sections(result), width=width)
+
+
+def _plain(parts: Iterable[Section], *, width: int = 100) -> str:
+    return "\n".join(line for section in parts for line in (*_lines(section, width), ""))
 
 
 def _lines(section: Section, width: int) -> list[str]:

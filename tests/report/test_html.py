@@ -130,6 +130,15 @@ def test_verdicts(full: Result, verdict: dict[str, Any], badge: str) -> None:
     assert badge in html.page({**json.loads(dumps(full)), "verdict": verdict})
 
 
+def test_a_failure_names_its_cause(full: Result) -> None:
+    check = {"outcome": "fail", "group": "accuracy", "name": "top1", "sentence": "top1 fell", "details": ["on row 7"]}
+    warned = {"outcome": "warn", "name": "opset", "sentence": "opset is old"}
+    verdict = {"outcome": "fail", "checks": [check, warned], "causes": ["layer conv_3 clips 40 %"]}
+    text = html.page({**json.loads(dumps(full)), "verdict": verdict})
+    for phrase in ("top1 fell", "accuracy", "top1: on row 7", "layer conv_3 clips 40 %", '<td class="unsure">warn'):
+        assert phrase in text
+
+
 def test_models_that_none_beats_are_the_front(full: Result) -> None:
     worse = replace(full.pareto[0], label="beaten", chosen=False, speedup=2.0, drop=0.02)
     text = page(replace(full, pareto=(*full.pareto, worse)))
