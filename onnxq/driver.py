@@ -24,6 +24,7 @@ from onnxq.ir.save import save
 from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.spec import load_pipeline
+from onnxq.plan.plan import MEASURED
 from onnxq.progress import Progress, Silent
 from onnxq.provider import Options, made_up_samples
 from onnxq.quantization import Quantized, load_float, make_calibrators, quantize_model
@@ -190,10 +191,11 @@ def _checked(
     samples = first_inputs(data) if data is not None else [s.inputs for s in made_up_samples(made.model)]
     with made.timing.stage("coverage"):
         found = coverage(file, sample=samples[0] if samples else None)
-    if job.strict and found.heavy_float:
-        first = found.heavy_float[0]
+    stuck = [op for op in found.heavy_float if not op.reason.startswith(MEASURED)]
+    if job.strict and stuck:
+        first = stuck[0]
         raise VerdictError(
-            f"--strict: {len(found.heavy_float)} of {found.heavy_total} heavy ops stay float, the first "
+            f"--strict: {len(stuck)} of {found.heavy_total} heavy ops stay float, the first "
             f"is {first.op} {first.name} "
             f"({first.reason}): mend the reason, or leave --strict out"
         )

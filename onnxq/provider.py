@@ -161,7 +161,7 @@ class PlanProvider:
             context.plan = plans[self.method]
         if options.placing is not None and self.first:
             with timing.stage("place"):
-                context.plan = self._place(graph, context, context.plan, options.placing)
+                context.plan = self._place(graph, context, options.placing)
 
     def gather(self, graph: gs.Graph) -> None:
         """Check what the passes did so far; have statistics or ranges for the graph as it is now.
@@ -219,10 +219,9 @@ class PlanProvider:
             self.notes.append(f"{self.outcome.resumed} samples had been run before: the run went on from a checkpoint.")
         return self.outcome.statistics
 
-    def _place(self, graph: gs.Graph, context: Context, full: Plan, placing: Placing) -> Plan:
+    def _place(self, graph: gs.Graph, context: Context, placing: Placing) -> Plan:
         plan, self.placed, notes = placed_plan(
             self.model,
-            full,
             replan=lambda placement: self.plan(graph, self.method, self.options.keep_float, placement),
             insert=lambda plan: inserted(self.model, context, plan),
             samples=[s.inputs for s in self.first],

@@ -22,7 +22,7 @@ from onnxq.placement.attribute import Attribution, attribute
 from onnxq.placement.cut import Labels, Problem, cheapest, conversions
 from onnxq.placement.race import Timing, configuration, race
 from onnxq.placement.units import Costs, layout, problem
-from onnxq.plan.plan import Placement, Plan
+from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.observe import node_runs
 from onnxq.runtime.profile import profile
 from onnxq.runtime.session import Session
@@ -251,10 +251,8 @@ class _Place:
         fast = sum(self.costs.floats.get(n, 0.0) for n in names) * 1e3
         slow = sum(self.costs.integers.get(n, 0.0) for n in names) * 1e3
         if slow >= fast:
-            return f"measured here: {fast:.3f} ms in float, {slow:.3f} ms in int8"
-        return (
-            f"measured here: {fast:.3f} ms in float, {slow:.3f} ms in int8, which the conversions around it would cost"
-        )
+            return f"{MEASURED}: {fast:.3f} ms in float, {slow:.3f} ms in int8"
+        return f"{MEASURED}: {fast:.3f} ms in float, {slow:.3f} ms in int8, less than the conversions around it cost"
 
     def _outcome(self) -> Placed:
         timings = race(

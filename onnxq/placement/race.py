@@ -53,11 +53,12 @@ def race(
         session.run(samples[0])
         estimates.append(max(clock() - start, 1e-7))
     inner = max(1, math.ceil(_LEAST_SECONDS / min(estimates)))
-    turns = int(np.clip(budget_seconds / (sum(estimates) * inner), _FEWEST, _MOST))
+    turns = int(np.clip(budget_seconds / (sum(estimates) * (inner + 1)), _FEWEST, _MOST))
     times: NDArray[np.float64] = np.empty((turns, len(sessions)), dtype=np.float64)
     for turn in range(turns):
         sample = samples[turn % len(samples)]
         for which, session in enumerate(sessions):
+            session.run(sample)  # the others had the caches meanwhile
             start = clock()
             for _ in range(inner):
                 session.run(sample)

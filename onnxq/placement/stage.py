@@ -22,7 +22,6 @@ LARGEST = 512 << 20
 
 def placed_plan(
     model: Model,
-    full: Plan,
     *,
     replan: Callable[[Placement], Plan],
     insert: Callable[[Plan], Model],
@@ -38,7 +37,9 @@ def placed_plan(
     For the others and what is raised see `place`.
     """
     if weight_bytes(model) > LARGEST:
-        return full, None, ["The model is too large to measure several forms of it: int8 stands where rules put it."]
+        why = "The model is too large to measure several forms of it: int8 stands where rules put it."
+        return replan(Placement()), None, [why]
+    full = replan(Placement(eager=True))
     placed, notes, key = None, [], ""
     if cache is not None:
         key = cache.key(model_hash(model), digest(full.to_json()), vars(placing), detect().name)

@@ -50,6 +50,10 @@ class Decision:
     heavy: bool = False
 
 
+MEASURED = "measured here"
+"""How the reason of an op begins that is float because it is faster so."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """What measured costs say about ops that could be integer.
@@ -57,10 +61,12 @@ class Placement:
     Attributes:
         integer: names of nodes to run in int8, even where a rule of thumb speaks against it.
         floats: node -> why it stays float.
+        eager: ops that move data go into int8, too, where all that read them do: Q stands as early as it can.
     """
 
     integer: frozenset[str] = frozenset()
     floats: Mapping[str, str] = field(default_factory=dict)
+    eager: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

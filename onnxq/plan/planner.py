@@ -33,7 +33,7 @@ def wanted(graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_fl
     """Activations, those in bodies included, whose range a plan may ask for, graph by graph and in graph order. A
     superset of what the final plan uses."""
     names: dict[str, None] = {}
-    for facts, chosen in selections(graph, target, shapes, keep_float):
+    for facts, chosen in selections(graph, target, shapes, keep_float, eager=True):
         order = {t.name: i for i, t in enumerate(facts.graph.inputs)}
         for node in facts.graph.nodes:
             for tensor in node.outputs:
@@ -43,13 +43,18 @@ def wanted(graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_fl
 
 
 def selections(
-    graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_float: Sequence[str] = ()
+    graph: gs.Graph,
+    target: Target,
+    shapes: Mapping[str, Shape],
+    keep_float: Sequence[str] = (),
+    *,
+    eager: bool = False,
 ) -> Iterator[tuple[Facts, Selection]]:
     """What the structure alone says of the main graph and of each body in it, outermost first."""
     held: dict[GraphPath, frozenset[str]] = {}
     for facts in every(graph, shapes):
         facts.held = held[facts.path[:-1]] if facts.path else frozenset()
-        chosen = select(facts, target, keep_float)
+        chosen = select(facts, target, keep_float, eager=eager)
         held[facts.path] = facts.held | made_in_8_bits(facts, target, chosen)
         yield facts, chosen
 
@@ -88,7 +93,7 @@ def _decide(
         given = around.given() if around is not None else Given()
         facts.held = given.held
         while True:  # each round vetoes at least one more op
-            chosen = select(facts, target, keep_float, veto, placement.integer)
+            chosen = select(facts, target, keep_float, veto, placement.integer, eager=placement.eager)
             more = vetoes(facts, target, ranges, chosen, given)
             if not more:
                 break

@@ -57,14 +57,17 @@ def select(
     keep_float: Sequence[str] = (),
     veto: Mapping[str, str] | None = None,
     placed: Collection[str] = (),
+    *,
+    eager: bool = False,
 ) -> Selection:
     """Apply the rules above.
 
     Args:
         veto: node -> reason, found by looking at ranges or costs after a first selection.
         placed: nodes that are to be integer for what they save.
+        eager: see `Placement`.
     """
-    return _Selector(facts, target, keep_float, veto or {}, frozenset(placed)).run()
+    return _Selector(facts, target, keep_float, veto or {}, set(placed)).run(eager=eager)
 
 
 class _Selector:
@@ -74,7 +77,7 @@ class _Selector:
         target: Target,
         keep_float: Sequence[str],
         veto: Mapping[str, str],
-        placed: frozenset[str],
+        placed: set[str],
     ) -> None:
         self.facts = facts
         self.placed = placed
@@ -91,10 +94,13 @@ class _Selector:
             elif node.op in target.kernels:
                 self.kernel[node.name] = target.kernels[node.op]
 
-    def run(self) -> Selection:
+    def run(self, *, eager: bool) -> Selection:
         self._seed()
         if self.target.outputs:
             self._forward()
+            if eager:
+                self._backward_moves()
+                self._forward()
             while self._backward():
                 pass
             self._settle()
@@ -234,6 +240,22 @@ class _Selector:
         if kernel.small_operands is None or not others:
             return False
         return all((self.facts.size(t) or max(others)) * kernel.small_operands <= max(others) for t in some)
+
+    def _backward_moves(self) -> None:
+        """Ops that move data whose results are all read in 8 bits; as if they had been placed."""
+        for node in reversed(self.nodes):
+            kernel = self.kernel.get(node.name)
+            if kernel is None or node.name in self.out.integer:
+                continue
+            if kernel.kind != "movement" and node.op != "Concat":
+                continue
+            uses = [use for t in node.outputs for use in self.facts.consumers.get(t.name, [])]
+            if uses and all(map(self._is_integer, uses)):
+                self.out.integer.add(node.name)
+                self.placed.add(node.name)
+                self.out.values.update(t.name for t in node.outputs)
+                operands = [node.inputs[s] for s in data_slots(node) if node.inputs[s].name]
+                self.out.values.update(t.name for t in operands if self.facts.constant(t) is None)
 
     # rule 4
 
