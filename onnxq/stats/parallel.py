@@ -119,15 +119,11 @@ def run_task(task: Task) -> Statistics:
     Raises:
         CalibrationError: the worker does not see the model's file; whatever `collect` raises.
     """
-    if not task.model.is_file():
-        raise CalibrationError(
-            f"the worker on {socket.gethostname()} does not see {task.model}: let ONNXQ_CACHE_DIR name a folder that "
-            "all machines share"
-        )
+    visible(task.model)
     return collect(
         _model(task.model),
         task.tensors,
-        Piece(_data(task.data), task.start, task.stop),
+        Piece(opened(task.data), task.start, task.stop),
         task.observers,
         threads=task.threads,
         allow_infinite=task.allow_infinite,
@@ -140,11 +136,25 @@ def _model(path: Path) -> Model:
     return load(path)
 
 
+def visible(model: Path) -> None:
+    """Can this worker read the model?
+
+    Raises:
+        CalibrationError: it does not see the file.
+    """
+    if not model.is_file():
+        raise CalibrationError(
+            f"the worker on {socket.gethostname()} does not see {model}: let ONNXQ_CACHE_DIR name a folder that "
+            "all machines share"
+        )
+
+
 @functools.lru_cache(maxsize=1)
-def _data(pickled: bytes) -> Dataset:
+def opened(pickled: bytes) -> Dataset:
+    """The data set that `pickled` packed, on a worker."""
     found: Any = pickle.loads(pickled)
-    opened: Any = found() if callable(found) else found
-    dataset: Dataset = opened
+    made: Any = found() if callable(found) else found
+    dataset: Dataset = made
     return dataset
 
 

@@ -14,19 +14,13 @@ from onnxq.config.cache import resources
 from onnxq.config.job import Job
 from onnxq.data.open import open_dataset
 from onnxq.data.sample import Dataset
-from onnxq.data.state import open_stateful
-from onnxq.errors import CalibrationError, ConfigError, UsageError
+from onnxq.errors import CalibrationError, UsageError
 from onnxq.ir.files import check_writable
 from onnxq.ir.load import external_files
-from onnxq.pipeline.base import Context
-from onnxq.pipeline.calibration import PipelineCalibration, over
-from onnxq.pipeline.manager import Pipeline, run_pipeline
-from onnxq.pipeline.prepare import Literally, prepare
-from onnxq.pipeline.spec import load_pipeline
+from onnxq.pipeline.calibration import over
+from onnxq.pipeline.manager import Pipeline
 from onnxq.progress import Progress, Silent
-from onnxq.provider import FIRST, Options, PlanProvider, first_samples, unmatched
-from onnxq.quantization import load_float, make_calibrators
-from onnxq.runtime.session import Level, Session
+from onnxq.quantization import make_calibrators
 from onnxq.stats.cache import Cache, Request, changed_since, digest, file_digest, folder_digest
 from onnxq.stats.calibrator import AUTO
 from onnxq.stats.checkpoint import SECONDS
@@ -34,6 +28,7 @@ from onnxq.stats.engine import Outcome
 from onnxq.stats.ranges import RangeTable, make_ranges
 from onnxq.stats.statistics import Statistics
 from onnxq.targets.target import load_target
+from onnxq.workbench.planning import job_pipeline, open_source, ready
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +70,7 @@ def calibrate(
         check_writable(output)
     # a pipeline of the user's own may include files that nobody lists
     direct = job.pipeline is None or job.pipeline in registry.names(registry.PIPELINES)
-    pipeline = load_pipeline(
-        list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target, job.base
-    )
+    pipeline = job_pipeline(job)
     calibration = over(job.calibration, pipeline.calibration)
     job = replace(job, calibration=replace(job.calibration, feedback=calibration.feedback))
     means = replace(resources(calibration), seconds=seconds)
@@ -86,9 +79,13 @@ def calibrate(
     if known is not None:
         if output is not None:
             known.save(output)
-        outcome = Outcome(statistics=known, ran=0, cached=True)
-        return Calibrated(outcome=outcome, data=source.path, seconds=time.monotonic() - begun, notes=())
-    data, outcome, notes = _collect(job, pipeline, calibration, means, progress or Silent())
+        cached = Outcome(statistics=known, ran=0, cached=True)
+        return Calibrated(outcome=cached, data=source.path, seconds=time.monotonic() - begun, notes=())
+    data = open_source(job, source, calibration.limit)
+    begin = ready(job, data, pipeline, calibration, means, progress or Silent())
+    begin.provider.gather(begin.graph)
+    outcome = begin.provider.outcome
+    assert outcome is not None
     if output is not None:
         outcome.statistics.save(output)
     if means.cache is not None and asked is not None and outcome.key is not None:
@@ -96,55 +93,7 @@ def calibrate(
         if request is not None:
             means.cache.remember(asked, request)
     return Calibrated(
-        outcome=outcome, data=data.description, seconds=time.monotonic() - begun, notes=(*notes, *data.skipped)
-    )
-
-
-def _collect(
-    job: Job, pipeline: Pipeline, calibration: PipelineCalibration, means: Any, progress: Progress
-) -> tuple[Dataset, Outcome, list[str]]:
-    needing = [i for i, step in enumerate(pipeline.steps) if "plan" in step.body.needs]
-    if not needing:
-        raise ConfigError(f"pipeline {pipeline.name} never asks for a plan: add the pass insert-qdq")
-    before = replace(pipeline, steps=pipeline.steps[: needing[0]])
-    target = load_target(job.target, reduce_range=job.reduce_range)
-    options = Options(
-        target=target,
-        pipeline=before,
-        calibrators=make_calibrators(calibration.method, calibration.settings),
-        keep_float=(*pipeline.keep_float, *job.keep_float),
-        keep_overridable=job.keep_overridable,
-        calib_limit=calibration.limit,
-        threads=calibration.threads,
-        feedback=calibration.feedback,
-        resources=means,
-    )
-    model = load_float(job.model, keep_overridable=job.keep_overridable)
-    data = _open(job, calibration.limit)
-    unused = unmatched(model.graph, options.keep_float)
-    first, literally = first_samples(data, FIRST), Literally()
-    model = prepare(model, target, first[0].inputs, keep_overridable=job.keep_overridable, run=literally)
-    exact = literally.take(model)
-    provider = PlanProvider(model, data, options, unused=unused, first=first, exact=exact, progress=progress)
-    context = Context(target=target, keep_float=options.keep_float, keep_overridable=job.keep_overridable)
-    run = run_pipeline(model.graph, before, context)
-    provider.gather(model.graph)
-    assert provider.outcome is not None
-    return data, provider.outcome, [*model.notes, *run.notes, *provider.notes]
-
-
-def _open(job: Job, limit: int | None) -> Dataset:
-    source = job.data.calib
-    assert source is not None
-    limits = [n for n in (source.limit, limit) if n is not None]
-    return open_stateful(
-        source.path,
-        Session(job.model, level=Level.OFF, threads=1, prepacking=False).inputs,
-        job.data.preprocess_of(source),
-        state=job.calibration.feedback.values(),
-        base=job.base,
-        skip_bad=job.data.skip_bad,
-        limit=min(limits, default=None),
+        outcome=outcome, data=data.description, seconds=time.monotonic() - begun, notes=(*begin.notes, *data.skipped)
     )
 
 
