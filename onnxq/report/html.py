@@ -1,13 +1,10 @@
 """Results as one page for a browser: self-contained, offline, in dark and in light, with plots and tables.
 
-The page is made of the JSON form of a result, so a saved one gives the same page without running anything. What it may
-load is nothing: its content security policy forbids every request.
+The page is made of the JSON form of a result, so a saved one gives the same page without running anything.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -19,11 +16,11 @@ from onnxq.errors import UsageError
 from onnxq.report import inside, measured, origin
 from onnxq.report.content import size
 from onnxq.report.elements import items, number
+from onnxq.report.frame import frame
 from onnxq.validate.result import SCHEMA
 
 Document = Mapping[str, Any]
 
-_FOLDER = Path(__file__).parent
 _SECTIONS = (
     ("verdict", "Verdict", measured.verdict),
     ("size-and-speed", "Size and speed", measured.comparison),
@@ -49,44 +46,14 @@ def page(document: Document) -> str:
     notes = list(_notes(document))
     if notes:
         made.insert(1 if document.get("verdict") else 0, ("notes", "Notes", items(notes)))
-    style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; img-src data:"
-    title = f"onnxq {document['command']}: {_name(document)}"
-    links = "".join(f'<li><a href="#{name}">{escape(heading)}</a></li>' for name, heading, _ in made)
-    sections = "".join(
-        f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{escape(heading)}</h2>{body}</section>\n'
-        for name, heading, body in made
+    return frame(
+        f"onnxq {document['command']}: {_name(document)}",
+        made,
+        about=_about(document),
+        made_from=f"a result in the form {document['schema']}",
+        badge=_badge(document),
+        tiles=list(_tiles(document)),
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="onnxq">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the content</a>
-<header>
-<h1>{_badge(document)}{escape(title)}</h1>
-<p class="soft">{escape(_about(document))}</p>
-</header>
-<nav aria-label="Parts of the report"><ul>{links}</ul></nav>
-<main id="main" tabindex="-1">
-<div class="tiles">{"".join(_tiles(document))}</div>
-{sections}</main>
-<footer><p>Made by onnxq from a result in the form {escape(str(document["schema"]))}. Heads of tables sort; marks in
-plots tell their values under the pointer, and the tables hold the same figures.</p></footer>
-<div id="tip" role="presentation" hidden></div>
-<script>{script}</script>
-</body>
-</html>
-"""
 
 
 def read(path: Path) -> Document:
