@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +13,10 @@ from onnxq.cli.main import State
 from onnxq.errors import OutputError, UsageError
 from onnxq.ir.files import check_writable
 from onnxq.progress import Progress
-from onnxq.report import html, plots, terminal
+from onnxq.report import files, plots, terminal
 from onnxq.report import json as machine
 from onnxq.report.progress import make_progress
 from onnxq.validate.result import Result
-
-PAGES = (".html", ".htm")
-"""Suffixes of reports for a browser; all others get JSON."""
 
 
 def begin(report: Path | None, *models: Path | None) -> Progress:
@@ -35,7 +30,7 @@ def begin(report: Path | None, *models: Path | None) -> Progress:
         if report.resolve() in {model.resolve() for model in models if model is not None}:
             raise UsageError(f"the report {report} would replace a model: give another path with --report")
         check_writable(report)
-        if report.suffix.lower() in PAGES:
+        if files.is_page(report):
             plots.available()
     return make_progress()
 
@@ -48,7 +43,7 @@ def emit(result: Result, *, as_json: bool, report: Path | None = None) -> int:
     """
     result = _with_command(result)
     if report is not None:
-        write_report(report, machine.dumps(result))
+        files.write(result, report)
     try:
         if as_json:
             sys.stdout.write(machine.dumps(result))
@@ -77,20 +72,3 @@ def _with_command(result: Result) -> Result:
     if result.run is None or state is None:
         return result
     return replace(result, run=replace(result.run, command=state.arguments))
-
-
-def write_report(path: Path, document: str) -> None:
-    """A result in its JSON form as a file, a page if the suffix says so. All or nothing: a temporary file, a rename.
-
-    Raises:
-        OutputError: it cannot be written.
-        UsageError: it is to be a page, and what draws the plots is not installed.
-    """
-    text = html.page(json.loads(document)) if path.suffix.lower() in PAGES else document
-    try:
-        with tempfile.TemporaryDirectory(prefix=".onnxq-", dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            made.write_text(text, encoding="utf-8")
-            made.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): give another path with --report") from error

@@ -100,7 +100,7 @@ def command(
     With --statistics or --ranges, samples are needed for nothing but the comparison at the end. MODEL and --calib
     may come from the job file that --config names.
     """
-    from onnxq import driver
+    from onnxq import api
     from onnxq.cli import output as printed
 
     job = options.start_job(config, model).with_overrides(
@@ -132,5 +132,5 @@ def command(
         strict=strict,
     )
     progress = printed.begin(report, job.model, job.output)
-    result = driver.quantize(job, detail=as_json or report is not None, progress=progress)
+    result = api.quantize(job=job, detail=as_json or report is not None, progress=progress)
     return printed.emit(result, as_json=as_json, report=report)

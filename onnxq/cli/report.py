@@ -24,13 +24,13 @@ def command(*, result: Path, output: Path | None) -> int:
     """
     from onnxq.cli import output as printed
     from onnxq.errors import UsageError
-    from onnxq.report import html
+    from onnxq.report import files, html
 
     page = output or result.with_suffix(".html")
-    if page.suffix.lower() not in printed.PAGES:
+    if not files.is_page(page):
         raise UsageError(f"{page} does not end in .html: onnxq report makes pages, give such a name with -o")
     document = html.read(result)
     printed.begin(page, result)
-    printed.write_report(page, json.dumps(document))
+    files.write_document(json.dumps(document), page)
     click.echo(f"wrote {page}")
     return 0

@@ -21,10 +21,10 @@ def command(*, fp32: Path, int8: Path, as_json: bool, report: Path | None, **val
 
     Accuracy, speed, and what runs in integer kernels.
     """
-    from onnxq import driver
+    from onnxq import api
     from onnxq.cli import output
 
     job = options.comparison_job(fp32, values)
     progress = output.begin(report, fp32, int8)
-    result = driver.validate(fp32, int8, job, detail=as_json or report is not None, progress=progress)
+    result = api.validate(fp32, int8, job=job, detail=as_json or report is not None, progress=progress)
     return output.emit(result, as_json=as_json, report=report)

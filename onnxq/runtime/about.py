@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 
-import onnxruntime as ort
+from onnxq.runtime import session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,9 @@ class Build:
 def build() -> Build:
     """The one that is installed. Builds of several distributions overwrite each other: all of them are named."""
     found = sorted(set(packages_distributions().get("onnxruntime", [])))
-    about = getattr(ort, "get_build_info", lambda: "")()
     return Build(
         package=", ".join(found) or "unknown",
-        version=str(ort.__version__),
-        info=str(about).removeprefix("ORT Build Info: "),
-        providers=tuple(str(p) for p in ort.get_available_providers()),
+        version=session.VERSION,
+        info=session.BUILD,
+        providers=session.PROVIDERS,
     )

@@ -18,6 +18,8 @@ from onnxq.data.sample import InputSpec
 from onnxq.errors import ModelError
 
 VERSION: str = ort.__version__
+BUILD: str = str(getattr(ort, "get_build_info", lambda: "")()).removeprefix("ORT Build Info: ")
+PROVIDERS: tuple[str, ...] = tuple(str(p) for p in ort.get_available_providers())
 
 _NUMPY = {
     "tensor(float)": np.float32,
