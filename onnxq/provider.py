@@ -13,6 +13,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.config.placing import Placing
 from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import CalibrationError, DataError, ModelError, PassError, UnknownNameError, did_you_mean
 from onnxq.ir import walk
@@ -22,7 +23,7 @@ from onnxq.ir.opset import made_up_sample
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.prepare import annotate, run_literally
-from onnxq.placement.place import Placed, Placing
+from onnxq.placement.place import Placed
 from onnxq.placement.stage import placed_plan
 from onnxq.plan.calibrated import CalibratedRanges
 from onnxq.plan.plan import Placement, Plan

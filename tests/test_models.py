@@ -27,7 +27,7 @@ def _fetched() -> list[Path]:
 @pytest.mark.parametrize("path", JOBS, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_committed_models_keep_their_score(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
-    job = load_job(path).with_overrides(output=out, eval_limit=1000, threads=1, speed=False)
+    job = load_job(path).with_overrides(output=out, eval_limit=1000, threads=1, speed=False, placement="rules")
     result = quantize(job)
     assert result.accuracy is not None and result.accuracy.metric is not None and result.coverage is not None
     score = result.accuracy.metric

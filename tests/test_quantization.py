@@ -27,7 +27,9 @@ OVERRIDABLE = """<ir_version: 8, opset_import: ["": 17]>
 
 
 def _job(model: Path, data: Path, out: Path, **options: object) -> Job:
-    return Job(model=model).with_overrides(output=out, calib=str(data), threads=1, speed=False, **options)  # type: ignore[arg-type]
+    return Job(model=model).with_overrides(  # type: ignore[arg-type]
+        output=out, calib=str(data), threads=1, speed=False, placement="rules", **options
+    )
 
 
 @pytest.fixture

@@ -69,7 +69,9 @@ def test_samples_that_are_not_wanted_are_not_read_where_that_is_possible(data: N
 
 
 def _quantized(out: Path) -> tuple[bytes, str | None]:
-    job = Job(model=RES8).with_overrides(output=out, calib=str(CALIB), threads=1, speed=False, calib_limit=32)
+    job = Job(model=RES8).with_overrides(
+        output=out, calib=str(CALIB), threads=1, speed=False, calib_limit=32, placement="rules"
+    )
     result = quantize(job.with_overrides(validate=False))
     return out.read_bytes(), next(n for n in result.notes if n.startswith("Method "))
 

@@ -7,10 +7,25 @@ from pathlib import Path
 from typing import Literal
 
 from onnxq.errors import UsageError
-from onnxq.placement.place import Placing
 
 HERE = "cpu"
 """The target whose kernels can be measured on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placing:
+    """How ops are placed.
+
+    Attributes:
+        effort: `fast`, `default` or `max`.
+        threads: intra-op threads that the model will run with.
+        costs: a cost file of the machine where the model will run; nothing is timed here then, and equal files give
+            equal placements.
+    """
+
+    effort: str = "default"
+    threads: int = 1
+    costs: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,4 +59,4 @@ class PlacementSection:
         """
         if self.by == "rules" or self.optimize == "size" or target != HERE:
             return None
-        return Placing(effort=self.effort, threads=self.threads or threads or 1)
+        return Placing(effort=self.effort, threads=self.threads or threads or 1, costs=self.costs)

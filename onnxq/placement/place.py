@@ -8,6 +8,8 @@ against the float model, in turns, and the fastest is taken.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +18,17 @@ from typing import Any
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.config.placing import Placing
+from onnxq.costs.files import open_costs, remember
+from onnxq.costs.observe import observe, price
+from onnxq.costs.table import CostTable
+from onnxq.errors import OutputError
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.placement.attribute import Attribution, attribute
 from onnxq.placement.cut import Labels, Problem, cheapest, conversions
 from onnxq.placement.race import Timing, configuration, race
-from onnxq.placement.units import Costs, layout, problem
+from onnxq.placement.units import Costs, Line, layout, problem
 from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.observe import node_runs
 from onnxq.runtime.profile import profile
@@ -32,6 +39,13 @@ Inputs = Mapping[str, NDArray[Any]]
 FLOAT, FULL = "float", "all int8"
 PAYS = 1.02
 """How much faster than float a placed model must be: below, int8 is not worth its error."""
+
+
+OFF = 0.1
+"""Share by which a prediction may miss before the report says so."""
+
+_SAID = 0.005
+_ENDS = (1 << 10, 1 << 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +68,6 @@ EFFORTS = {
     "default": Effort(rounds=3, profile_seconds=0.8, race_seconds=3.0),
     "max": Effort(rounds=6, profile_seconds=3.0, race_seconds=10.0),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placing:
-    """How ops are placed.
-
-    Attributes:
-        effort: name in `EFFORTS`.
-        threads: intra-op threads that the model will run with.
-    """
-
-    effort: str = "default"
-    threads: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,7 @@ class _Made:
     plan: Plan
     labels: Labels
     predicted: float
-    session: Session
+    session: Session | None
 
 
 class _Place:
@@ -176,8 +177,15 @@ class _Place:
     ) -> None:
         self.model, self.full, self.replan, self.insert = model, full, replan, insert
         self.samples, self.threads, self.effort = samples, placing.threads, EFFORTS[placing.effort]
-        self.costs = Costs()
+        self.elsewhere = placing.costs is not None
+        self.prices, self.notes = open_costs(placing.costs)
+        if not self.elsewhere:
+            self.notes = ()  # what is missing in a file is measured
+        self.unknown = 0.0
+        self.tables: list[CostTable] = []
+        self.costs = Costs(quantize_line=self._line("QuantizeLinear"), dequantize_line=self._line("DequantizeLinear"))
         self.made: list[_Made] = []
+        self.seconds: list[float] = []  # by form, as profiled
 
     def run(self) -> Placed:
         floats = self._profile(self.model)
@@ -193,14 +201,29 @@ class _Place:
             if plan.key in {m.plan.key for m in self.made}:
                 break
             self._learn(labels, self._add(f"placed {number}", plan, costs.cost(labels), labels=labels))
+        self._remember()
         return self._outcome()
+
+    def _remember(self) -> None:
+        """Keep what was measured for other models; a folder that cannot be written is no fault of this model."""
+        if self.tables:
+            with contextlib.suppress(OutputError):
+                remember(functools.reduce(lambda a, b: a.merge(b), self.tables))
+
+    def _line(self, op: str) -> Line:
+        """What a conversion costs by its size, where no profile says it."""
+        few, many = (self.prices.conversion(op, n, threads=self.threads).seconds for n in _ENDS)
+        slope = max(many - few, 0.0) / (_ENDS[1] - _ENDS[0])
+        return Line(max(few - slope * _ENDS[0], 0.0), slope)
 
     def _add(
         self, name: str, plan: Plan, predicted: float, model: Model | None = None, labels: Labels | None = None
     ) -> Model:
         made = model if model is not None else self.insert(plan)
-        with runnable(made) as source:
-            session = Session(source, threads=self.threads, config=configuration(self.threads))
+        session = None
+        if not self.elsewhere:
+            with runnable(made) as source:
+                session = Session(source, threads=self.threads, config=configuration(self.threads))
         labels = labels if labels is not None else (False,) * len(self.layout.members)
         self.made.append(_Made(name, plan, labels, predicted, session))
         return made
@@ -217,11 +240,20 @@ class _Place:
 
     def _profile(self, model: Model) -> Attribution:
         with runnable(model) as source:
-            session = Session(source, threads=self.threads, config=configuration(self.threads))
-            once = race([session], self.samples, threads=self.threads, budget_seconds=0.0)[0].seconds
-            del session
-            runs = min(max(int(self.effort.profile_seconds / (2 * max(once, 1e-6))), 5), 200)
-            return attribute(profile(source, self.samples, threads=self.threads, runs=runs), model.graph)
+            runs = 1
+            if not self.elsewhere:
+                session = Session(source, threads=self.threads, config=configuration(self.threads))
+                once = race([session], self.samples, threads=self.threads, budget_seconds=0.0)[0].seconds
+                del session
+                runs = min(max(int(self.effort.profile_seconds / (2 * max(once, 1e-6))), 5), 200)
+            seen = profile(source, self.samples, threads=self.threads, runs=runs)
+        if self.elsewhere:
+            priced = price(seen, self.prices, threads=self.threads)
+            seen, self.unknown = priced.profile, max(self.unknown, 1.0 - priced.share)
+        else:
+            self.tables.append(observe(seen, threads=self.threads))
+        self.seconds.append(seen.seconds)
+        return attribute(seen, model.graph)
 
     def _elements(self) -> dict[str, int]:
         """Elements of every tensor of the main graph on the first sample."""
@@ -254,13 +286,15 @@ class _Place:
             return f"{MEASURED}: {fast:.3f} ms in float, {slow:.3f} ms in int8"
         return f"{MEASURED}: {fast:.3f} ms in float, {slow:.3f} ms in int8, less than the conversions around it cost"
 
+    def _timings(self) -> list[Timing]:
+        if self.elsewhere:
+            ratios = [self.seconds[0] / s for s in self.seconds]
+            return [Timing(seconds=s, ratio=r, low=r, high=r) for s, r in zip(self.seconds, ratios, strict=True)]
+        sessions = [m.session for m in self.made if m.session is not None]
+        return race(sessions, self.samples, threads=self.threads, budget_seconds=self.effort.race_seconds)
+
     def _outcome(self) -> Placed:
-        timings = race(
-            [m.session for m in self.made],
-            self.samples,
-            threads=self.threads,
-            budget_seconds=self.effort.race_seconds,
-        )
+        timings = self._timings()
         forms = [
             Form(name=m.name, integer_units=sum(m.labels), predicted=m.predicted, timing=t)
             for m, t in zip(self.made, timings, strict=True)
@@ -276,7 +310,7 @@ class _Place:
             units=tuple(self._choices(costs, chosen.labels)),
             limit=costs.fixed + sum(min(u.float_cost, u.integer_cost) for u in costs.units),
             threads=self.threads,
-            notes=tuple(_notes(forms, forms[best])),
+            notes=(*self.notes, *_notes(forms, forms[best], self.unknown if self.elsewhere else None)),
         )
 
     def _choices(self, costs: Problem, labels: Labels) -> list[UnitChoice]:
@@ -308,12 +342,15 @@ def _type(node: gs.Node) -> str:
     return str(node.op)
 
 
-def _notes(forms: Sequence[Form], chosen: Form) -> list[str]:
+def _notes(forms: Sequence[Form], chosen: Form, unknown: float | None) -> list[str]:
     said = ", ".join(f"{f.name} {f.timing.seconds * 1e3:.3f} ms" for f in forms)
+    if unknown is not None:
+        share = f" ({unknown * 100:.0f} % of the time is estimated)" if unknown >= _SAID else ""
+        return [f"Placement by the cost file chose {chosen.name}: {said}{share}; nothing was timed here."]
     notes = [f"Placement by measured cost chose {chosen.name}: {said}."]
-    if not math.isnan(chosen.predicted) and abs(chosen.predicted / chosen.timing.seconds - 1) > 0.1:
+    if not math.isnan(chosen.predicted) and abs(chosen.predicted / chosen.timing.seconds - 1) > OFF:
         notes.append(
-            f"The costs predicted {chosen.predicted * 1e3:.3f} ms for it: over 10 % from what was measured, so read "
-            "the costs of the units with care."
+            f"The costs predicted {chosen.predicted * 1e3:.3f} ms for it, over {OFF * 100:.0f} % from what was "
+            "measured: read the costs of the units with care."
         )
     return notes

@@ -7,10 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from onnxq.config.placing import Placing
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.ir.save import weight_bytes
-from onnxq.placement.place import Placed, Placing, place
+from onnxq.placement.place import Placed, place
 from onnxq.placement.record import from_text, to_text
 from onnxq.plan.plan import Placement, Plan
 from onnxq.stats.cache import Cache, digest
@@ -41,13 +42,13 @@ def placed_plan(
         return replan(Placement()), None, [why]
     full = replan(Placement(eager=True))
     placed, notes, key = None, [], ""
-    if cache is not None:
-        key = cache.key(model_hash(model), digest(full.to_json()), vars(placing), detect().name)
+    if cache is not None and placing.costs is None:
+        key = cache.key(model_hash(model), digest(full.to_json()), placing.effort, placing.threads, detect().name)
         placed = from_text(cache.text("placements", key) or "")
     if placed is not None:
         notes.append("Where int8 pays was measured before on this machine; --no-cache measures again.")
     else:
         placed = place(model, full, replan=replan, insert=insert, samples=samples, placing=placing)
-        if cache is not None:
+        if key and cache is not None:
             cache.put_text("placements", key, to_text(placed))
     return replan(placed.placement), placed, [*notes, *placed.notes]

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.costs.estimate import fit
 from onnxq.placement.attribute import Attribution
 from onnxq.placement.cut import Crossing, Problem, Unit
 from onnxq.plan.plan import Plan, Use
@@ -30,10 +30,6 @@ class Line(NamedTuple):
         return self.fixed + self.per_element * count
 
 
-QUANTIZE, DEQUANTIZE = Line(1.5e-6, 0.15e-9), Line(1.5e-6, 0.12e-9)
-"""Where nothing was measured: one AVX-512 core, onnxruntime 1.31 (docs/costs.md)."""
-
-
 @dataclass(kw_only=True)
 class Costs:
     """What is known so far, seconds of one run; later profiles overwrite what they saw in their context.
@@ -41,8 +37,11 @@ class Costs:
     Attributes:
         floats, integers: node -> its kernels when it is placed in float, in int8.
         quantize, dequantize: tensor -> its conversion.
+        quantize_line, dequantize_line: what one costs by its size, where fewer than three are known.
     """
 
+    quantize_line: Line
+    dequantize_line: Line
     floats: dict[str, float] = field(default_factory=dict)
     integers: dict[str, float] = field(default_factory=dict)
     quantize: dict[str, float] = field(default_factory=dict)
@@ -122,7 +121,10 @@ def problem(layout: Layout, costs: Costs, noise: Mapping[str, float] | None = No
         noise: node -> relative output noise energy of its int8 form.
     """
     noise = noise or {}
-    lines = (_fit(costs.quantize, layout.elements, QUANTIZE), _fit(costs.dequantize, layout.elements, DEQUANTIZE))
+    lines = (
+        _fit(costs.quantize, layout.elements, costs.quantize_line),
+        _fit(costs.dequantize, layout.elements, costs.dequantize_line),
+    )
     units = tuple(
         Unit(
             name=names[0],
@@ -163,14 +165,9 @@ def _sum(costs: Mapping[str, float], names: Iterable[str]) -> float:
 
 
 def _fit(measured: Mapping[str, float], elements: Mapping[str, int], default: Line) -> Line:
-    """A line through what was measured, neither falling nor below 0; the default where three points are missing."""
-    points = [(elements[t], seconds) for t, seconds in measured.items() if elements.get(t)]
+    """A line through what was measured; the default where three sizes are missing."""
+    points = [(elements[t], seconds) for t, seconds in measured.items() if elements.get(t) and seconds > 0]
     if len({count for count, _ in points}) < 3:
         return default
-    counts, seconds = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
-    weights = 1 / np.maximum(seconds, 1e-7)  # relative errors: a large tensor must not set the fixed part
-    design = np.stack([np.ones_like(counts), counts], axis=1) * weights[:, None]
-    from scipy.optimize import nnls
-
-    fixed, per_element = nnls(design, seconds * weights)[0]
-    return Line(float(fixed), float(per_element))
+    line = fit(points)
+    return Line(line.a, line.b)

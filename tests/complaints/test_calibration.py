@@ -102,7 +102,18 @@ def test_a_folder_of_pictures_and_no_code(tmp_path: Path, onnxq: Any) -> None:
     """optimum #1094, onnxruntime #20060, Model-Optimizer #565: static quantization asks for a reader class."""
     model = tiny.save_classifier(tmp_path / "m.onnx")
     pictures = tiny.save_pictures(tmp_path / "pictures")
-    outcome = onnxq("quantize", model, "--calib", pictures, "-o", tmp_path / "out.onnx", "--no-validate", "--json")
+    outcome = onnxq(
+        "quantize",
+        model,
+        "--calib",
+        pictures,
+        "-o",
+        tmp_path / "out.onnx",
+        "--no-validate",
+        "--json",
+        "--placement",
+        "rules",
+    )
     assert outcome.code == 0, outcome.err
     heavy = [op for op in json.loads(outcome.out)["coverage"]["ops"] if op["heavy"]]
     assert len(heavy) == 2 and all(op["integer"] for op in heavy)
@@ -116,7 +127,7 @@ def test_two_runs_with_other_hash_seeds_and_threads(tmp_path: Path, onnxq_proces
     for seed, threads in (("0", 1), ("1", 2), ("4711", 3)):
         out = tmp_path / f"{seed}.onnx"
         outcome = onnxq_process(
-            "quantize", model, "--calib", data, "-o", out, "--no-validate", "--threads", threads,
+            "quantize", model, "--calib", data, "-o", out, "--no-validate", "--threads", threads, "--placement", "rules",
             env={"PYTHONHASHSEED": seed},
         )  # fmt: skip
         assert outcome.code == 0, outcome.err

@@ -299,7 +299,10 @@ def test_slower_than_float_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(onnxq.driver, "measure", measure)
     job = Job(model=tiny.save_classifier(tmp_path / "m.onnx")).with_overrides(
-        output=tmp_path / "o.onnx", calib=str(tiny.save_samples(tmp_path / "d.npz")), threads=1
+        output=tmp_path / "o.onnx",
+        calib=str(tiny.save_samples(tmp_path / "d.npz")),
+        threads=1,
+        placement="rules",
     )
     said = [n for n in onnxq.driver.quantize(job).notes if "slower" in n]
     assert bool(said) == (speedup < 1)

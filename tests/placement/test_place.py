@@ -1,0 +1,155 @@
+"""The whole stage on real models: with made-up costs, where every choice is known, and with measured ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxq.config.job import Job
+from onnxq.costs.files import save
+from onnxq.costs.key import CostKey
+from onnxq.costs.observe import observe
+from onnxq.costs.table import Cost, CostTable
+from onnxq.driver import quantize
+from onnxq.placement import stage
+from onnxq.placement.place import FLOAT, FULL, PAYS, Form, Placed, UnitChoice
+from onnxq.placement.race import Timing, race
+from onnxq.placement.record import from_text, to_text
+from onnxq.plan.plan import MEASURED, Placement
+from onnxq.runtime.profile import profile
+from onnxq.runtime.session import Session
+from onnxq.validate.result import Result
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "models/fashion-mobilenet/model.onnx"
+CALIB = ROOT / "models/fashion-mnist/calib.npz"
+
+
+def made(out: Path, costs: Path | None = None, **options: object) -> Result:
+    job = Job(model=MODEL).with_overrides(
+        output=out, calib=str(CALIB), calib_limit=16, method="minmax", threads=1, speed=False, effort="fast",
+        costs=costs, **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return quantize(job)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> CostTable:
+    """Costs of the kernels of both forms, measured here."""
+    folder = tmp_path_factory.mktemp("costs")
+    inputs = [{"image": np.zeros((1, 1, 28, 28), np.float32)}]
+    made(folder / "int8.onnx", placement="rules", validate=False)
+    tables = [observe(profile(m, inputs, runs=3)) for m in (MODEL, folder / "int8.onnx")]
+    return tables[0].merge(tables[1])
+
+
+def scaled(table: CostTable, factor: Callable[[CostKey], float], path: Path) -> Path:
+    """A cost file with every time multiplied."""
+
+    def times(values: tuple[float, ...], by: float) -> tuple[float, ...]:
+        return tuple(v * by for v in values)
+
+    changed = {
+        k: Cost(context=times(c.context, factor(k)), alone=times(c.alone, factor(k))) for k, c in table.costs.items()
+    }
+    save(dataclasses.replace(table, costs=changed), path)
+    return path
+
+
+def integer(key: CostKey) -> bool:
+    return "QLinear" in key.op or key.op.endswith("QGemm")
+
+
+def test_where_int8_costs_nothing_all_of_it_is_int8(measured: CostTable, tmp_path: Path) -> None:
+    costs = scaled(measured, lambda k: 1e-3 if integer(k) or "uantizeLinear" in k.op else 1.0, tmp_path / "c.json")
+    result = made(tmp_path / "o.onnx", costs, validate=False)
+    assert result.coverage is not None
+    assert not result.coverage.heavy_float
+    assert any(note.startswith("Placement by the cost file chose") for note in result.notes)
+
+
+def test_where_int8_is_dear_the_model_stays_float_and_says_so(measured: CostTable, tmp_path: Path) -> None:
+    costs = scaled(measured, lambda k: 100.0 if integer(k) else 1.0, tmp_path / "c.json")
+    result = made(tmp_path / "o.onnx", costs)
+    assert result.coverage is not None and result.accuracy is not None
+    assert len(result.coverage.heavy_float) == result.coverage.heavy_total
+    assert all(op.reason.startswith(MEASURED) for op in result.coverage.heavy_float)
+    assert any("chose float" in note for note in result.notes)
+    assert all(output.sqnr_db is None or output.sqnr_db > 80 for output in result.accuracy.outputs)
+
+
+def test_the_same_cost_file_gives_the_same_bytes(measured: CostTable, tmp_path: Path) -> None:
+    costs = scaled(measured, lambda _: 1.0, tmp_path / "c.json")
+    made(tmp_path / "a.onnx", costs, validate=False)
+    made(tmp_path / "b.onnx", costs, validate=False)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_strict_is_about_missing_kernels_not_about_what_is_faster(measured: CostTable, tmp_path: Path) -> None:
+    costs = scaled(measured, lambda k: 100.0 if integer(k) else 1.0, tmp_path / "c.json")
+    made(tmp_path / "o.onnx", costs, validate=False, strict=True)
+
+
+def test_measured_here_the_fastest_form_is_taken_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
+    seen: list[Placed] = []
+    place = stage.place
+
+    def watched(*arguments: object, **options: object) -> Placed:
+        seen.append(place(*arguments, **options))  # type: ignore[arg-type]
+        return seen[-1]
+
+    monkeypatch.setattr(stage, "place", watched)
+    first = made(tmp_path / "a.onnx")
+    (placed,) = seen
+    names = [form.name for form in placed.forms]
+    assert names[:2] == [FLOAT, FULL]
+    ratios = {form.name: form.timing.ratio for form in placed.forms}
+    assert ratios[FLOAT] == 1.0
+    best = max(ratios, key=lambda n: ratios[n])
+    assert placed.chosen == (best if ratios[best] >= PAYS else FLOAT)
+    assert 0 < placed.limit <= min(form.timing.seconds for form in placed.forms) * 1.5
+    assert first.accuracy is not None and min(o.sqnr_db or 99 for o in first.accuracy.outputs) > 15
+
+    def fail(*_: object, **__: object) -> Placed:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(stage, "place", fail)
+    second = made(tmp_path / "b.onnx", validate=False)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    assert any("measured before on this machine" in note for note in second.notes)
+
+
+def test_what_is_kept_comes_back_and_anything_else_does_not() -> None:
+    timing = Timing(seconds=0.1, ratio=1.0, low=0.9, high=1.1)
+    placed = Placed(
+        placement=Placement(integer=frozenset({"a", "b"}), floats={"c": "why"}),
+        chosen="placed 1",
+        forms=(Form(name="float", integer_units=0, predicted=1 / 3, timing=timing),),
+        units=(
+            UnitChoice(
+                nodes=("a",), ops=("Conv",), integer=True, float_seconds=0.3, integer_seconds=0.1,
+                conversion_seconds=0.01, why="",
+            ),
+        ),
+        limit=0.1,
+        threads=1,
+        notes=("said",),
+    )  # fmt: skip
+    assert from_text(to_text(placed)) == placed
+    for text in ("", "[]", "{}", '{"version": 2}', to_text(placed).replace("forms", "form")):
+        assert from_text(text) is None
+
+
+def test_a_race_goes_in_turns_and_counts_what_the_clock_says() -> None:
+    now = iter(np.arange(0, 1000, 0.5))
+    sessions = [Session(MODEL, threads=1), Session(MODEL, threads=1)]
+    first, second = race(
+        sessions, [{"image": np.zeros((1, 1, 28, 28), np.float32)}], threads=1, budget_seconds=1.0,
+        clock=lambda: float(next(now)),
+    )  # fmt: skip
+    assert (first.seconds, second.seconds, first.ratio, second.ratio) == (0.5, 0.5, 1.0, 1.0)
