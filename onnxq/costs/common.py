@@ -12,7 +12,7 @@ _CONVS = (  # channels in, out, kernel, stride, side of the input
     (64, 64, 1, 1, 56), (64, 64, 3, 1, 56), (64, 256, 1, 1, 56), (128, 128, 3, 1, 28), (256, 64, 1, 1, 56),
     (128, 512, 1, 1, 28), (256, 256, 3, 1, 14), (512, 128, 1, 1, 28), (256, 1024, 1, 1, 14), (512, 512, 3, 1, 7),
     (32, 32, 3, 1, 28), (16, 16, 3, 1, 14), (320, 1280, 1, 1, 7), (32, 64, 1, 1, 14), (64, 128, 1, 1, 7),
-    (96, 24, 1, 1, 28),
+    (96, 24, 1, 1, 28), (1, 16, 3, 1, 32), (1, 32, 3, 2, 64),
 )  # fmt: skip
 _DEPTHWISE = (  # channels, kernel, stride, side
     (32, 3, 1, 112), (96, 3, 2, 56), (144, 3, 1, 28), (240, 5, 1, 14), (480, 3, 1, 14), (1152, 5, 1, 7), (16, 3, 1, 14),
@@ -24,7 +24,7 @@ _PRODUCTS = (  # rows, inner, columns
 )  # fmt: skip
 _ATTENTION = ((12, 128, 32, 128), (12, 128, 128, 32), (4, 49, 24, 49))  # heads, rows, inner, columns
 _MAPS = ((1, 32, 112, 112), (1, 64, 56, 56), (1, 128, 28, 28), (1, 256, 14, 14), (1, 96, 7, 7))
-_ROWS = ((1, 128, 384), (1, 197, 768), (1, 49, 96))
+_ROWS = ((1, 16, 96), (1, 128, 384), (1, 197, 768), (1, 49, 96))
 
 
 def cases() -> Iterator[Case]:
@@ -39,13 +39,17 @@ def cases() -> Iterator[Case]:
 
 def _convolutions() -> Iterator[Case]:
     for c, m, k, s, side in _CONVS:
-        yield _conv((1, c, side, side), (m, c, k, k), s)
+        for activation in ("", "Relu", "Clip"):
+            yield _conv((1, c, side, side), (m, c, k, k), s, activation=activation)
     for wide, k, s, side in _DEPTHWISE:
-        yield _conv((1, wide, side, side), (wide, 1, k, k), s, groups=wide)
+        for activation in ("", "Relu", "Clip"):
+            yield _conv((1, wide, side, side), (wide, 1, k, k), s, groups=wide, activation=activation)
     yield _conv((1, 64, 28, 28), (64, 4, 3, 3), 1, groups=16)
 
 
-def _conv(shape: tuple[int, ...], weights: tuple[int, ...], stride: int, groups: int = 1) -> Case:
+def _conv(
+    shape: tuple[int, ...], weights: tuple[int, ...], stride: int, *, groups: int = 1, activation: str = ""
+) -> Case:
     pad = weights[2] // 2
     out = (shape[0], weights[0], *((d + 2 * pad - weights[2]) // stride + 1 for d in shape[2:]))
     attributes = (
@@ -54,7 +58,16 @@ def _conv(shape: tuple[int, ...], weights: tuple[int, ...], stride: int, groups:
         ("pads", [pad] * 4),
         ("strides", [stride] * 2),
     )
-    return Case(op="Conv", shapes=(shape,), weights=(weights, weights[:1]), out=out, attributes=attributes, channel=0)
+    return Case(
+        op="Conv",
+        shapes=(shape,),
+        weights=(weights, weights[:1]),
+        out=out,
+        attributes=attributes,
+        channel=0,
+        activation=activation,
+        integer=not activation,
+    )
 
 
 def _products() -> Iterator[Case]:
@@ -80,7 +93,9 @@ def _on_maps(shape: tuple[int, ...]) -> Iterator[Case]:
     yield Case(op="GlobalAveragePool", shapes=(shape,), out=(*shape[:2], 1, 1))
     for op in ("Sigmoid", "LeakyRelu"):
         yield Case(op=op, shapes=(shape,), out=shape)
-    for op in ("Relu", "HardSwish", "HardSigmoid", "Gelu", "Tanh", "com.microsoft.QuickGelu", "Div", "Sub"):
+    silu: tuple[tuple[str, Any], ...] = (("alpha", 1.0),)
+    yield Case(op="com.microsoft.QuickGelu", shapes=(shape,), out=shape, attributes=silu, integer=False)
+    for op in ("Relu", "HardSwish", "HardSigmoid", "Gelu", "Tanh", "Div", "Sub"):
         shapes = (shape, shape) if op in ("Div", "Sub") else (shape,)
         yield Case(op=op, shapes=shapes, out=shape, integer=False)
     yield Case(

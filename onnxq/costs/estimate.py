@@ -1,7 +1,7 @@
 """Seconds for any key: measured, or else estimated from measured ones that are like it.
 
 Work w of a kernel: its multiply-accumulates, or, if it has none, the elements of its largest tensor that is not
-constant. Estimates come from the narrowest group of entries that is not empty:
+constant (of pools: of all windows together). Estimates come from the narrowest group of entries that is not empty:
 
     1. same op, domain and types, same threads      4. same op or one like it (`ALIKE`), any domain
     2. same op, domain and types, any threads       5. heavy ops (those with multiply-accumulates) of the same first
@@ -14,8 +14,8 @@ error. All others: the mean of the three nearest entries, each brought to this s
 
 with c = 2^15 multiply-accumulates or 2^13 elements: about a microsecond, what a kernel costs that has next to no work.
 Distance is the Euclidean one of the binary logarithms of the multiply-accumulates, the elements of the output, the
-multiply-accumulates per element of the output, and the groups (light: of w only). Other numbers of threads are taken
-as they are: that is right for comparing and wrong in absolute terms.
+multiply-accumulates per element of the output, and the groups (light: of w only), and 1 more if another activation is
+fused. Other numbers of threads are taken as they are: that is right for comparing and wrong in absolute terms.
 """
 
 from __future__ import annotations
@@ -158,32 +158,33 @@ def _same(key: CostKey) -> Iterator[Callable[[CostKey], bool]]:
 
 def _usable(key: CostKey, other: CostKey) -> bool:
     """An op whose multiply-accumulates are known for one of the two keys only says nothing."""
-    return _work(other) > 0 and bool(other.macs) == bool(key.macs)
-
-
-def _work(key: CostKey) -> int:
-    return key.macs or key.elements
+    return other.work > 0 and bool(other.macs) == bool(key.macs)
 
 
 def _from_same(key: CostKey, found: Entries) -> Estimate:
-    points = [(k.elements, s) for k, c in found for s in c.observations]
+    points = [(k.work, s) for k, c in found for s in c.observations]
     if not key.macs and len({n for n, _ in points}) >= 3:
-        return Estimate(seconds=fit(points)(key.elements), how=LINE)
+        return Estimate(seconds=fit(points)(key.work), how=LINE)
     return Estimate(seconds=_nearest(key, found), how=NEAR)
 
 
 def _nearest(key: CostKey, found: Entries) -> float:
     here = _features(key)
-    near = sorted((math.dist(here, _features(k)), str(k), k, c.seconds) for k, c in found)[:3]
-    weights = [1.0 / (distance + 0.5) ** 2 for distance, *_ in near]
+    fused = dict(key.attributes).get("activation")
+
+    def distance(other: CostKey) -> float:
+        return math.dist(here, _features(other)) + (dict(other.attributes).get("activation") != fused)
+
+    near = sorted((distance(k), str(k), k, c.seconds) for k, c in found)[:3]
+    weights = [1.0 / (far + 0.5) ** 2 for far, *_ in near]
     small = _SMALL_MACS if key.macs else _SMALL_ELEMENTS
-    each = [math.log(seconds * (small + _work(key)) / (small + _work(k))) for _, _, k, seconds in near]
+    each = [math.log(seconds * (small + key.work) / (small + k.work)) for _, _, k, seconds in near]
     return math.exp(sum(w * e for w, e in zip(weights, each, strict=True)) / sum(weights))
 
 
 def _features(key: CostKey) -> tuple[float, ...]:
     if not key.macs:
-        return (math.log2(max(key.elements, 1)),)
+        return (math.log2(max(key.work, 1)),)
     made = key.outputs[0].size if key.outputs else 1
     group = dict(key.attributes).get("group", 1)
     groups = group if isinstance(group, int) else 1

@@ -124,6 +124,14 @@ class CostKey:
         """Of the largest tensor that is not constant."""
         return max((o.size for o in (*self.inputs, *self.outputs) if not o.constant), default=0)
 
+    @property
+    def work(self) -> int:
+        """What the time grows with: multiply-accumulates; of pools the elements of all windows; else `elements`."""
+        window = dict(self.attributes).get("kernel_shape")
+        if not self.macs and isinstance(window, tuple) and self.outputs:
+            return self.outputs[0].size * math.prod(int(side) for side in window)
+        return self.macs or self.elements
+
     def __str__(self) -> str:
         """One line, as `onnxq costs show` prints it."""
         more = "".join(f" {name}={_plain(value)}" for name, value in self.attributes)

@@ -167,6 +167,7 @@ class Case:
         attributes: of the node.
         channel: axis of the weights' scales; None: one scale.
         integer: the quantized form is wanted, too.
+        activation: a type behind the op, which ORT fuses into it in float; Clip is that from 0 to 6.
         closed: there is a Q behind the op in it; otherwise the op gives floats.
     """
 
@@ -177,6 +178,7 @@ class Case:
     attributes: tuple[tuple[str, Any], ...] = ()
     channel: int | None = None
     integer: bool = True
+    activation: str = ""
     closed: bool = True
 
 
@@ -212,6 +214,9 @@ def tiny(case: Case, *, integer: bool) -> tuple[Model, dict[str, NDArray[Any]]]:
     inputs = [gs.Variable(f"x{i}", np.float32, list(shape)) for i, shape in enumerate(case.shapes)]
     given: list[gs.Tensor] = [pair(x) for x in inputs] if integer else list(inputs)
     made = node(case.op, [*given, *map(weight, case.weights)], **dict(case.attributes))
+    if case.activation:
+        bounds = [constant(value, np.float32) for value in (0.0, 6.0)] if case.activation == "Clip" else []
+        made = node(case.activation, [made, *bounds])
     if integer and case.closed:
         made = pair(made)
     made.shape = list(case.out)

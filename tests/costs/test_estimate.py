@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,3 +112,12 @@ def test_conversions_by_their_size(op: str) -> None:
     assert found.how == LINE
     assert found.seconds == pytest.approx(7e-6, rel=1e-3)
     assert known.conversion(op, 100_000).seconds > found.seconds
+
+
+def test_what_has_the_same_activation_is_nearer() -> None:
+    def clipped(side: int) -> CostKey:
+        return dataclasses.replace(conv(16, side), attributes=(("activation", "Clip"),))
+
+    known = costs((conv(16, 20), 1e-5), (clipped(21), 9e-5))
+    plain, other = (known.seconds(k).seconds for k in (conv(16, 21), clipped(20)))
+    assert plain < other

@@ -103,3 +103,10 @@ def test_key_of_a_kernel_tells_constants_and_cuts_what_is_left_out_at_the_end() 
         op="Clip", inputs=(tensor("float[4]"), tensor("=float[]")), outputs=(tensor("float[4]"),), threads=2
     )
     assert str(found) == "Clip(float[4] =float[]) -> float[4]"
+
+
+def test_work_of_a_pool_is_that_of_its_windows() -> None:
+    pool = key("com.microsoft.nchwc.MaxPool", "float[1,8,6,6]", "float[1,8,4,4]", kernel_shape=(3, 3))
+    assert pool.work == 8 * 4 * 4 * 9
+    assert key("GlobalAveragePool", "float[1,8,6,6]", "float[1,8,1,1]").work == 8 * 6 * 6
+    assert key("Gemm", "float[5,7] =float[7,3]", "float[5,3]").work == 5 * 7 * 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -151,3 +152,11 @@ def test_the_common_ops_are_valid_and_all_different() -> None:
             model, inputs = tiny(case, integer=integer)
             made = Session(to_bytes(model), threads=1).run(inputs)
             assert [v.shape for v in made.values()] == [case.out]
+
+
+def test_an_activation_is_fused_in_float() -> None:
+    case = dataclasses.replace(CONV, activation="Clip", integer=False)
+    found = measure_cases([case], rounds=1, runs=1, profiler=fake)
+    ((only, _),) = found.by_kind["Conv"]
+    assert dict(only.attributes)["activation"] == "Clip"
+    assert "Clip" not in found.by_kind
