@@ -29,13 +29,13 @@ from onnxq.plan.calibrated import CalibratedRanges
 from onnxq.plan.plan import Placement, Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.reasons import matches
-from onnxq.plan.surroundings import Surroundings, surroundings
 from onnxq.progress import Progress, Silent
 from onnxq.stats.calibrator import Calibrator
 from onnxq.stats.engine import Outcome, Resources, calibrate
 from onnxq.stats.probe import observe
 from onnxq.stats.ranges import GivenRanges, RangeTable
 from onnxq.stats.statistics import Statistics
+from onnxq.stats.surroundings import Surroundings, surroundings
 from onnxq.stats.taps import mask_tensors
 from onnxq.stats.weights import WeightMethod
 from onnxq.targets.target import Target

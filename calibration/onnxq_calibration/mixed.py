@@ -12,10 +12,10 @@ from onnxq import registry
 from onnxq.encoding import Scheme
 from onnxq.errors import UsageError
 from onnxq.numerics import affine, dequantize, quantize
-from onnxq.plan.surroundings import linear
 from onnxq.stats.calibrator import Calibrator, Reader
 from onnxq.stats.observers import Histogram, MinMax
 from onnxq.stats.statistics import TensorStatistics
+from onnxq.stats.surroundings import linear
 from onnxq_calibration._distribution import Array, Distribution, distribution, levels
 from onnxq_calibration.mse import Mse
 

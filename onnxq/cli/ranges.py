@@ -47,7 +47,9 @@ def make_command(*, statistics: Path, method: str, settings: tuple[str, ...], ta
     """Write the range of each tensor as readable JSON, which may be edited."""
     from onnxq.workbench.calibrate import ranges
 
-    table = ranges(statistics, method, dict(map(_setting, settings)), target)
+    table, notes = ranges(statistics, method, dict(map(_setting, settings)), target)
+    for note in notes:
+        click.echo(note, err=True)
     if output is None:
         click.echo(table.to_json(), nl=False)
         return

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.encoding import Scheme
-from onnxq.plan.surroundings import Surroundings
-from onnxq.stats.calibrator import Calibrator, FeelingCalibrator
+from onnxq.stats.calibrator import Calibrator
+from onnxq.stats.ranges import range_of
 from onnxq.stats.statistics import Statistics
+from onnxq.stats.surroundings import Surroundings
 from onnxq.stats.weights import WeightMethod, weight_range
 
 
@@ -38,11 +39,7 @@ class CalibratedRanges:
         key = (tensor, scheme)
         if key not in self._cache:
             around = self.around.get(tensor, Surroundings())
-            if isinstance(self.calibrator, FeelingCalibrator):
-                bounds = self.calibrator.range_felt(found, scheme, around.readers)
-            else:
-                bounds = self.calibrator.range(found, scheme)
-            self._cache[key] = around.within(*bounds, found)
+            self._cache[key] = range_of(found, self.calibrator, scheme, around)
         return self._cache[key]
 
     def weight_range(self, weight: NDArray[Any], scheme: Scheme) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

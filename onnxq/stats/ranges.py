@@ -35,8 +35,9 @@ from numpy.typing import NDArray
 from onnxq.encoding import Scheme
 from onnxq.errors import CalibrationError, ConfigError, OutputError, UsageError
 from onnxq.reading.reader import read
-from onnxq.stats.calibrator import Calibrator
-from onnxq.stats.statistics import Statistics
+from onnxq.stats.calibrator import Calibrator, FeelingCalibrator
+from onnxq.stats.statistics import Statistics, TensorStatistics
+from onnxq.stats.surroundings import Surroundings
 from onnxq.stats.weights import WeightMethod, weight_range
 
 SCHEMA = 1
@@ -169,17 +170,32 @@ class GivenRanges:
         return weight_range(weight, scheme, self.weight_method)
 
 
+def range_of(
+    found: TensorStatistics, calibrator: Calibrator, scheme: Scheme, around: Surroundings
+) -> tuple[float, float]:
+    """The range that a calibrator chooses for a tensor, with what the ops around the tensor say.
+
+    Raises:
+        CalibrationError: the statistics lack what the calibrator reads.
+    """
+    if isinstance(calibrator, FeelingCalibrator):
+        bounds = calibrator.range_felt(found, scheme, around.readers)
+    else:
+        bounds = calibrator.range(found, scheme)
+    return around.within(*bounds, found)
+
+
 def make_ranges(
     statistics: Statistics, method: str, settings: Mapping[str, Any], calibrator: Calibrator, scheme: Scheme
 ) -> RangeTable:
-    """The range of every tensor of the statistics, as a calibrator chooses it for a scheme.
+    """The range of every tensor of the statistics, as a calibrator chooses it and `onnxq quantize` takes it.
 
     Raises:
         CalibrationError: the statistics lack what the calibrator reads.
     """
     ranges: dict[str, Bounds | None] = dict.fromkeys(statistics.unreached)
     for name, found in statistics.tensors.items():
-        low, high = calibrator.range(found, scheme)
+        low, high = range_of(found, calibrator, scheme, statistics.around.get(name, Surroundings()))
         ranges[name] = Bounds(min=float(low), max=float(high))
     return RangeTable(
         schema=SCHEMA,

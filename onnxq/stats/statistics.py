@@ -1,7 +1,7 @@
 """What calibration collects: one value for the whole model, mergeable, with a file form (npz, exact floats).
 
 File form, schema 1: a numpy `.npz` with one member `header` (UTF-8 JSON as uint8: schema, model hash, number of
-samples, shapes, unreached, and per observer the tensors it saw) and, per observer and array of its state, two
+samples, shapes, unreached, around, and per observer the tensors it saw) and, per observer and array of its state, two
 members: `<observer>.<array>`, the arrays of all tensors one after the other, and `<observer>.<array>.sizes`, their
 lengths. Equal statistics give equal bytes.
 """
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from onnxq.errors import CalibrationError, OutputError
 from onnxq.stats.observers import Histogram, MinMax, Observer, observer_class
+from onnxq.stats.surroundings import Surroundings
 
 SCHEMA = 1
 
@@ -102,6 +103,8 @@ class Statistics:
         tensors: tensor name -> statistics; only tensors of which at least one element was seen.
         shapes: tensor name -> shape seen; dimensions that differed between samples are the string "?".
         unreached: tensors that were asked for and never had an element (a branch that was never taken), sorted.
+        around: tensor that was asked for -> what the ops around it say about its range; empty in files of before that
+            was kept.
     """
 
     model_hash: str
@@ -109,6 +112,7 @@ class Statistics:
     tensors: Mapping[str, TensorStatistics]
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     unreached: tuple[str, ...] = ()
+    around: Mapping[str, Surroundings] = field(default_factory=dict)
 
     def merge(self, other: Statistics) -> Statistics:
         """Statistics of the samples of both; associative and commutative.
@@ -135,6 +139,7 @@ class Statistics:
             tensors=dict(sorted(tensors.items())),
             shapes=dict(sorted(shapes.items())),
             unreached=tuple(sorted(unreached)),
+            around=dict(sorted({**self.around, **other.around}.items())),
         )
 
     def check(self, model_hash: str) -> None:
@@ -164,6 +169,7 @@ class Statistics:
             "samples": self.samples,
             "shapes": {n: list(s) for n, s in sorted(self.shapes.items())},
             "unreached": list(self.unreached),
+            "around": {n: s.plain() for n, s in sorted(self.around.items())},
             "observers": seen,
         }
         members: dict[str, NDArray[Any]] = {
@@ -254,6 +260,7 @@ def _decode(members: Mapping[str, NDArray[Any]]) -> Statistics:
         tensors={n: TensorStatistics(name=n, observers=o) for n, o in sorted(found.items())},
         shapes={n: tuple(s) for n, s in header["shapes"].items()},
         unreached=tuple(header["unreached"]),
+        around={n: Surroundings.of(s) for n, s in header.get("around", {}).items()},
     )
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from onnxq.ir import walk
 from onnxq.ir.walk import clip_bounds
-from onnxq.stats.calibrator import Reader
-from onnxq.stats.statistics import TensorStatistics
 from onnxq.stats.taps import COPIES, aliases
+
+if TYPE_CHECKING:
+    from onnxq.stats.calibrator import Reader
+    from onnxq.stats.statistics import TensorStatistics
 
 Array = NDArray[np.float64]
 
@@ -39,18 +41,41 @@ BOUNDS = {
 """Ops whose results lie within bounds whatever they read."""
 
 
+@dataclass(frozen=True)
+class Feel:
+    """How an op feels an error in what it reads.
+
+    Attributes:
+        op: one of FUNCTIONS; "" is an op that feels every error alike.
+        parameters: of the op, those that shape it.
+    """
+
+    op: str = ""
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def reader(self) -> Reader:
+        """What the op makes of values."""
+        return FUNCTIONS[self.op](dict(self.parameters)) if self.op else linear
+
+
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """Of one tensor.
 
     Attributes:
         bounds: least and greatest value that its op can give, infinite if unbounded on a side; None if unknown.
-        readers: what each kind of reader makes of the values, without duplicates, in the order of the file; empty if
-            nobody reads it but the caller.
+        feels: each kind of reader, without duplicates, in the order of the file; empty if nobody reads it but the
+            caller.
     """
 
     bounds: tuple[float, float] | None = None
-    readers: tuple[Reader, ...] = ()
+    feels: tuple[Feel, ...] = ()
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """What each kind of reader makes of the values."""
+        return tuple(feel.reader for feel in self.feels)
 
     def within(self, low: float, high: float, seen: TensorStatistics) -> tuple[float, float]:
         """The range with each end that is the measured extreme moved to the bound, if that extreme is near to it.
@@ -66,27 +91,48 @@ class Surroundings:
             high = most
         return low, high
 
+    def plain(self) -> dict[str, Any]:
+        """For JSON; an infinite bound is null."""
+        bounds = None if self.bounds is None else [None if math.isinf(b) else b for b in self.bounds]
+        readers = [[f.op, {k: str(v) if math.isinf(v) else v for k, v in f.parameters}] for f in self.feels]
+        return {"bounds": bounds, "readers": readers}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Surroundings:
+        """The inverse of `plain`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        bounds = plain["bounds"]
+        if bounds is not None:
+            low, high = bounds
+            bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+        feels = [Feel(str(op), tuple((k, float(v)) for k, v in values.items())) for op, values in plain["readers"]]
+        for feel in feels:
+            if feel.op and feel.op not in FUNCTIONS:
+                raise ValueError(f"nobody knows the reader {feel.op}")
+        return cls(bounds=bounds, feels=tuple(feels))
+
 
 def surroundings(graph: gs.Graph, names: Collection[str]) -> dict[str, Surroundings]:
-    """Of the tensors `names` of the main graph; ops that only reorder elements are looked through."""
-    root = aliases(graph)
+    """Of the tensors `names`, of any graph; ops that only reorder elements are looked through."""
+    root: dict[str, str] = {}
     bounds: dict[str, tuple[float, float]] = {}
-    for node in graph.nodes:
-        known = clip_bounds(node) if node.op == "Clip" else BOUNDS.get(str(node.op)) if _standard(node) else None
-        if known is not None:
-            bounds.update((t.name, known) for t in node.outputs[:1])
-    readers: dict[str, dict[object, Reader]] = defaultdict(dict)
-    for _, inner in walk.graphs(graph):
+    feels: dict[str, dict[Feel, None]] = defaultdict(dict)
+    for _, inner in walk.graphs(graph):  # outermost first: what a body takes from around has its root already
+        root.update((name, root.get(end, end)) for name, end in aliases(inner).items())
         for node in inner.nodes:
+            known = clip_bounds(node) if node.op == "Clip" else BOUNDS.get(str(node.op)) if _standard(node) else None
+            if known is not None:
+                bounds.update((t.name, known) for t in node.outputs[:1])
             if node.op in COPIES and _standard(node):
                 continue
-            key, reader = _reader(node)
-            for tensor in node.inputs[:1] if key is not None else node.inputs:
-                readers[root.get(str(tensor.name), str(tensor.name))].setdefault(key, reader)
+            feel = _feel(node)
+            for tensor in node.inputs[:1] if feel.op else node.inputs:
+                feels[root.get(str(tensor.name), str(tensor.name))].setdefault(feel)
     return {
-        name: Surroundings(
-            bounds=bounds.get(root.get(name, name)), readers=tuple(readers[root.get(name, name)].values())
-        )
+        name: Surroundings(bounds=bounds.get(root.get(name, name)), feels=tuple(feels[root.get(name, name)]))
         for name in names
     }
 
@@ -95,19 +141,17 @@ def _standard(node: gs.Node) -> bool:
     return node.domain in (None, "", "ai.onnx")
 
 
-def _reader(node: gs.Node) -> tuple[object, Reader]:
-    """A key that equal readers share (None: linear in its inputs, or unknown) and the function."""
+def _feel(node: gs.Node) -> Feel:
     op = str(node.op)
-    make = _FUNCTIONS.get(op) if _standard(node) or op == "Gelu" else None
-    if make is None:
-        return None, linear
-    parameters = tuple((k, node.attrs[k]) for k in ("alpha", "beta", "gamma", "min", "max") if k in node.attrs)
+    if op not in FUNCTIONS or not (_standard(node) or op == "Gelu"):
+        return Feel()
+    parameters = tuple((k, float(node.attrs[k])) for k in ("alpha", "beta", "gamma", "min", "max") if k in node.attrs)
     if op == "Clip":
         bounds = clip_bounds(node)
         if bounds is None:
-            return None, linear
+            return Feel()
         parameters = (("min", bounds[0]), ("max", bounds[1]))
-    return (op, parameters), make(dict(parameters))
+    return Feel(op, parameters)
 
 
 def linear(x: Array, peak: float) -> Array:  # noqa: ARG001 (the form of a Reader)
@@ -155,7 +199,7 @@ def _clipped(parameters: dict[str, Any]) -> Reader:
     return lambda x, _: np.clip(x, parameters["min"], parameters["max"])
 
 
-_FUNCTIONS: dict[str, Callable[[dict[str, Any]], Reader]] = {
+FUNCTIONS: dict[str, Callable[[dict[str, Any]], Reader]] = {
     "Relu": _plain(lambda x: np.maximum(x, 0.0)),
     "Clip": _clipped,
     "LeakyRelu": _leaky,

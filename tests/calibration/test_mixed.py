@@ -13,10 +13,10 @@ from onnxq import registry
 from onnxq.encoding import Scheme
 from onnxq.errors import UsageError
 from onnxq.numerics import affine, dequantize, quantize
-from onnxq.plan.surroundings import linear
 from onnxq.stats.calibrator import FeelingCalibrator
 from onnxq.stats.observers import Heldout, Histogram, MinMax
 from onnxq.stats.statistics import TensorStatistics
+from onnxq.stats.surroundings import linear
 from onnxq_calibration.mixed import METHODS, Mixed
 
 U8 = Scheme(type="uint8", symmetric=False)

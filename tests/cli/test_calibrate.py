@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def forbid_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
 QUICK = ("--threads", 1, "--no-validate", "--placement", "rules")
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile"])
+@pytest.mark.parametrize("method", ["minmax", "percentile", "mixed"])
 def test_quantize_gives_the_same_bytes_by_whichever_way(place: Path, onnxq: Any, method: str) -> None:
     assert onnxq("quantize", "m.onnx", "--calib", "s.npz", "--method", method, *QUICK, "-o", "a.onnx").code == 0
     assert onnxq("calibrate", "m.onnx", "--calib", "s.npz", "--threads", 1, "-o", "s.st.npz").code == 0
@@ -50,6 +51,45 @@ def test_quantize_gives_the_same_bytes_by_whichever_way(place: Path, onnxq: Any,
     workers = onnxq("calibrate", "m.onnx", "--calib", "s.npz", "--no-cache", "--workers", 2, "-o", "w.npz")
     assert workers.code == 0, workers.err
     assert (place / "w.npz").read_bytes() == (place / "s.st.npz").read_bytes()
+
+
+BODIES = """<ir_version: 10, opset_import: ["": 21]>
+g (float[4,8] x, bool c) => (float[4,8] y) {
+  [outer] a = MatMul(x, w) s = Sigmoid(a) [inside] y = If (c) <
+    then_branch = t () => (float[4,8] p) { [first] b = MatMul(s, w) h = Tanh(b) [second] p = MatMul(h, w) },
+    else_branch = e () => (float[4,8] q) { k = Mul(x, x) r = Sigmoid(k) [third] l = MatMul(k, w) q = Add(l, r) }> }"""
+
+
+def test_ranges_are_those_of_quantize_in_bodies_too(
+    tmp_path: Path, onnxq: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads a tensor, and the bounds of what makes it, travel in the statistics."""
+    monkeypatch.chdir(tmp_path)
+    model = onnx.parser.parse_model(BODIES)
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((8, 8)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    onnx.save(model, "m.onnx")
+    heavy = random.standard_t(2, (12, 4, 8)).astype(np.float32)
+    np.savez("s.npz", x=heavy, c=np.arange(12) % 3 == 0)
+    assert onnxq("calibrate", "m.onnx", "--calib", "s.npz", "--threads", 1, "-o", "st.npz").code == 0
+    assert onnxq("ranges", "st.npz", "--method", "mixed", "-o", "r.json").err == ""
+    known = Statistics.load(tmp_path / "st.npz")
+    assert known.around["h"].bounds == (-1, 1) and [f.op for f in known.around["k"].feels] == ["Sigmoid", ""]
+    files = []
+    for option in (("--calib", "s.npz"), ("--statistics", "st.npz"), ("--ranges", "r.json")):
+        named = () if option[0] == "--ranges" else ("--method", "mixed")
+        done = onnxq("quantize", "m.onnx", *option, *named, *QUICK, "-o", f"{len(files)}.onnx")
+        assert done.code == 0, done.err
+        files.append((tmp_path / f"{len(files)}.onnx").read_bytes())
+    assert files[0] == files[1] == files[2]
+    told = json.loads(onnxq("explain", "0.onnx", "--json").out)["ops"]
+    assert [o["name"] for o in told if o["integer"] and o["op"] == "MatMul"] == ["outer", "first", "second", "third"]
+    replace(known, around={}).save(tmp_path / "old.npz")
+    said = onnxq("ranges", "old.npz", "--method", "mixed", "-o", "old.json")
+    assert said.code == 0 and said.err.startswith("old.npz does not tell what stands around its tensors")
+    old, new = RangeTable.load(tmp_path / "old.json"), RangeTable.load(tmp_path / "r.json")
+    assert old.ranges.keys() == new.ranges.keys() and old.ranges != new.ranges
 
 
 def test_the_summary(place: Path, onnxq: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 
 from onnxq.ir.save import to_bytes
 from onnxq.ir.text import parse
-from onnxq.plan.surroundings import Surroundings, surroundings
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.observers import MinMax
 from onnxq.stats.statistics import TensorStatistics
+from onnxq.stats.surroundings import Feel, Surroundings, surroundings
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>\n'
 
@@ -123,3 +124,38 @@ def test_softmax_feels_little_of_low_logits() -> None:
         for v in (4.5, -20.0)
     )
     assert near > 1e6 * far
+
+
+def test_a_tensor_of_a_body_and_what_it_takes_from_around() -> None:
+    text = f"""{HEAD}g (float[2] x, bool c) => (float[2] y) {{ t = Sigmoid(x) r = Identity(t)
+      y = If(c) <then_branch = a () => (float[2] p) {{ u = Tanh(r) v = Squeeze(u) p = Softmax(v) }},
+                 else_branch = b () => (float[2] q) {{ q = Neg(r) }}> }}"""
+    found = surroundings(parse(text).graph, ["r", "u", "p"])
+    assert found["r"] == Surroundings(bounds=(0, 1), feels=(Feel("Tanh"), Feel()))
+    assert found["u"] == Surroundings(bounds=(-1, 1), feels=(Feel("Softmax"),))
+    assert found["p"] == Surroundings(bounds=(0, 1))
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        Surroundings(),
+        Surroundings(bounds=(0, math.inf), feels=(Feel(), Feel("Softmax"))),
+        Surroundings(bounds=(-math.inf, 0.1)),
+        Surroundings(feels=(Feel("Clip", (("min", -math.inf), ("max", 6.0))), Feel("LeakyRelu", (("alpha", 0.1),)))),
+    ],
+)
+def test_as_json_and_back(one: Surroundings) -> None:
+    plain = json.dumps(one.plain(), allow_nan=False)
+    assert Surroundings.of(json.loads(plain)) == one
+    x = np.linspace(-3, 3, 7)
+    for mine, theirs in zip(one.readers, Surroundings.of(json.loads(plain)).readers, strict=True):
+        np.testing.assert_array_equal(mine(x, 3.0), theirs(x, 3.0))
+
+
+@pytest.mark.parametrize(
+    "plain", [{}, {"bounds": [1], "readers": []}, {"bounds": None, "readers": [["Sinus", {}]]}, {"bounds": None}]
+)
+def test_what_is_no_description_is_refused(plain: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, ValueError, TypeError)):
+        Surroundings.of(plain)
