@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ from onnxq.stats.observers import SUBSET, Histogram, MinMax
 from onnxq.stats.probe import checked_run, element_types, observe_shapes
 from onnxq.stats.reductions import Known, Reductions, scattered
 from onnxq.stats.statistics import Shape, Statistics
+from onnxq.stats.surroundings import surroundings
 from onnxq.stats.taps import aliases, names_of, produced, with_outputs
 
 __all__ = ["BUDGET", "collect", "observe_shapes"]
@@ -217,7 +219,8 @@ class _Engine:
 
     def result(self) -> Statistics:
         """When all samples ran."""
-        return self._collector.result(model_hash(self._model), self._root, self._taps, self._bodies)
+        found = self._collector.result(model_hash(self._model), self._root, self._taps, self._bodies)
+        return replace(found, around=surroundings(self._model.graph, sorted(self._root)))
 
     def _fetch(self, sample: Sample, inputs: Mapping[str, NDArray[Any]], part: int) -> dict[str, NDArray[Any]]:
         """The arrays of one part of the tensors."""

@@ -172,8 +172,8 @@ def _code(pipeline: Pipeline) -> list[Path]:
 
 def ranges(
     statistics: Path, method: str, settings: Mapping[str, Any], target: str, *, reduce_range: bool | None = None
-) -> RangeTable:
-    """The ranges that a method chooses for the activations of a target.
+) -> tuple[RangeTable, list[str]]:
+    """The ranges that a method chooses for the activations of a target, and sentences for the user.
 
     Raises:
         UsageError: the method is auto.
@@ -183,7 +183,13 @@ def ranges(
         raise UsageError("the method auto compares models on samples: name one method, such as --method mixed")
     (calibrator,) = make_calibrators(method, settings).values()
     scheme = load_target(target, reduce_range=reduce_range).activation
-    return make_ranges(Statistics.load(statistics), method, settings, calibrator, scheme)
+    found, notes = Statistics.load(statistics), []
+    if found.tensors and not found.around:
+        notes.append(
+            f"{statistics} does not tell what stands around its tensors, so onnxq quantize may take other ranges: "
+            "collect it again with onnxq calibrate."
+        )
+    return make_ranges(found, method, settings, calibrator, scheme), notes
 
 
 def merge(parts: Sequence[Path], output: Path) -> Statistics:
