@@ -1,7 +1,8 @@
 """One tree of errors: every failure a user can cause is a leaf here, a sentence (what, where, what to do) and an exit
 code.
 
-Exit codes of the command line: 0 done, 1 the verdict is no (gate, `--strict`), 2 bad usage or bad input.
+Exit codes of the command line: 0 done, 1 the verdict is no (gate, `--strict`), 2 bad usage or bad input, 3 the gate
+cannot tell.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ Paths are relative to the file. What the command line says stands above what the
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from onnxq.config.gate import GateSection, at_least
 from onnxq.config.placing import PlacementSection
 from onnxq.data.preprocess import Preprocess
 from onnxq.errors import UsageError
@@ -30,17 +30,8 @@ from onnxq.pipeline.spec import read_passes
 from onnxq.reading.reader import find, parse
 from onnxq.stats.weights import WeightMethod
 
-if TYPE_CHECKING:
-    from onnxq.validate.gate import Limits
-
 PassItem = str | Mapping[str, Any]
 """A pass by name, `{name: {setting: value}}` or `{include: pipeline}`."""
-
-
-def _at_least(least: float, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value >= least:
-            raise UsageError(f"{name} must be at least {least:g}, not {value:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +51,7 @@ class Source:
     def __post_init__(self) -> None:
         if not self.path:
             raise UsageError("path must name a folder, a file or a function, and is empty")
-        _at_least(1, limit=self.limit)
+        at_least(1, limit=self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,54 +98,8 @@ class ValidateSection:
     warmup: int = 2
 
     def __post_init__(self) -> None:
-        _at_least(1, limit=self.limit, threads=self.threads, runs=self.runs)
-        _at_least(0, warmup=self.warmup)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateSection:
-    """Limits that decide about exit code 0 or 1; None demands nothing.
-
-    Attributes:
-        max_drop: of the metric: 0.01 in its unit, or "0.5%" of the float model's score.
-        min_sqnr_db: over every float output, dB.
-        min_cosine: over every float output.
-        min_agreement: top-1 agreement with the float model, 0 to 1.
-        min_speedup: float latency / quantized latency.
-        max_latency_ms: median of the quantized model.
-        max_size_ratio: quantized file / float file.
-    """
-
-    max_drop: float | str | None = None
-    min_sqnr_db: float | None = None
-    min_cosine: float | None = None
-    min_agreement: float | None = None
-    min_speedup: float | None = None
-    max_latency_ms: float | None = None
-    max_size_ratio: float | None = None
-
-    def __post_init__(self) -> None:
-        _at_least(
-            0, min_speedup=self.min_speedup, max_latency_ms=self.max_latency_ms, max_size_ratio=self.max_size_ratio
-        )
-        if self.max_drop is not None:
-            try:
-                self.limits()
-            except UsageError as error:
-                raise UsageError(f"max_drop cannot be read: {error}") from error
-
-    @property
-    def demands(self) -> bool:
-        """True if there is any limit."""
-        return any(getattr(self, f.name) is not None for f in dataclasses.fields(self))
-
-    def limits(self) -> Limits:
-        """As the gate takes them."""
-        from onnxq.validate.gate import Drop, Limits
-
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        drop = values.pop("max_drop")
-        return Limits(max_drop=None if drop is None else Drop.parse(str(drop)), **values)
+        at_least(1, limit=self.limit, threads=self.threads, runs=self.runs)
+        at_least(0, warmup=self.warmup)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +134,7 @@ class Job:
     keep_overridable: bool = False
     pipeline: str | tuple[PassItem, ...] | None = None
     validate: ValidateSection = ValidateSection()
-    gate: GateSection = GateSection()
+    gate: GateSection = field(default_factory=GateSection)
     strict: bool = False
     base: Path = field(default=Path(), metadata={"yaml": False})
 

@@ -2,46 +2,276 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.config.gate import DriftLimit
 from onnxq.config.job import Job
-from onnxq.driver import evaluation_data, first_inputs, job_accuracy, job_latency, job_metric
-from onnxq.errors import UsageError
+from onnxq.data.sample import Dataset
+from onnxq.details import with_details
+from onnxq.driver import evaluation_data, first_inputs
+from onnxq.errors import DataError, UsageError
+from onnxq.gating import accuracy, portability, resources, speed, structure
+from onnxq.gating import baseline as baseline_file
+from onnxq.gating.baseline import Baseline, Score
+from onnxq.gating.causes import causes
+from onnxq.ir.hash import model_hash
+from onnxq.ir.load import load
 from onnxq.progress import Progress, Silent
-from onnxq.validate.gate import Limits, Sizes
-from onnxq.validate.gate import gate as judge
+from onnxq.runtime.session import SIDE_BY_SIDE, Level, Session
+from onnxq.validate.accuracy import Accuracy, Comparison, run_both
+from onnxq.validate.coverage import Coverage, coverage
+from onnxq.validate.gate import Check, Sizes, at_most, verdict
+from onnxq.validate.latency import Latency, measure
+from onnxq.validate.layers import Layers, layers
 from onnxq.validate.result import Result, environment, file_bytes
 
+Inputs = Mapping[str, NDArray[Any]]
 
-def gate(baseline: Path, candidate: Path, job: Job, *, progress: Progress | None = None) -> Result:
+DRIFT_DB = 3.0
+"""Tolerated fall of a tensor's SQNR where a committed baseline is named and no limit: twice the noise."""
+
+DRIFT_SAMPLES = 8
+"""That tensors are compared on, where no limit says how many."""
+
+LITERAL_SAMPLES = 4
+"""Samples on which the fused candidate is compared with what its Q/DQ mean literally."""
+
+
+@dataclass
+class Run:
+    """What one run of the gate holds together; each part is measured when it is asked for."""
+
+    baseline: Path
+    candidate: Path
+    job: Job
+    data: Dataset
+    progress: Progress
+    statistics: accuracy.Statistics
+    checks: list[Check] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    accuracy: Accuracy | None = None
+    comparison: Comparison | None = None
+    latency: tuple[Latency, ...] = ()
+
+    @property
+    def samples(self) -> list[Inputs]:
+        """Inputs of the first few samples."""
+        return first_inputs(self.data)
+
+
+def gate(
+    baseline: Path,
+    candidate: Path,
+    job: Job,
+    *,
+    detail: bool = False,
+    compare: Path | None = None,
+    update_baseline: Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
     """Judge a candidate against the limits of the job's gate section; measures only what they ask for.
+
+    Args:
+        baseline: the model to compare with, as a rule the float one.
+        candidate: the model to judge.
+        job: its data, validate and gate sections count.
+        detail: the result also says layer by layer what was lost, and what it was made of.
+        compare: a committed baseline to look for drift against, instead of the job's.
+        update_baseline: where to write what was measured, for later runs to compare with.
+        progress: shown meanwhile.
 
     Raises:
         OnnxqError: one sentence for whatever the user can mend.
         UsageError: no limit is given.
     """
-    progress = progress or Silent()
-    limits = job.gate.limits()
     if not job.gate.demands:
-        raise UsageError("the gate has no limit to check: give --max-drop X, or a gate section in the job file")
-    metric = job_metric(job)
+        raise UsageError(
+            "the gate has no limit to check: give --max-drop X, or --config with a file of limits or a job file that "
+            "has a gate section"
+        )
     data = evaluation_data(job, baseline)
-    needs_speed = limits.min_speedup is not None or limits.max_latency_ms is not None
-    accuracy = job_accuracy(job, baseline, candidate, data, metric, progress) if _asks_accuracy(limits) else None
-    latency = job_latency(job, baseline, candidate, first_inputs(data), progress) if needs_speed else ()
+    run = Run(baseline, candidate, job, data, progress or Silent(), accuracy.Statistics.of(job.gate))
     sizes = Sizes(reference=file_bytes(baseline), candidate=file_bytes(candidate))
-    return Result(
+    if accuracy.asks_accuracy(job.gate):
+        _accuracy(run)
+    _speed(run)
+    run.checks.extend(_size(run, sizes))
+    _resources(run)
+    committed = _committed(run, compare)
+    covered = _coverage(run, committed, always=update_baseline is not None)
+    if job.gate.structure is not None:
+        run.checks.extend(structure.judge(baseline, candidate, job.gate.structure))
+    if job.gate.portability is not None:
+        variants = portability.judge(
+            candidate, job, job.gate.portability, data, run.statistics, run.progress, run.notes
+        )
+        run.checks.extend(variants)
+    now = _drift(run, committed, always=update_baseline is not None)
+    if update_baseline is not None:
+        _update(run, update_baseline, sizes, covered, now)
+    why = causes(baseline, candidate, data, run.checks)
+    result = Result(
         command="gate",
         reference=baseline,
         candidate=candidate,
         sizes=sizes,
-        accuracy=accuracy,
-        latency=latency,
-        verdict=judge(accuracy, latency[0] if latency else None, sizes, limits),
+        accuracy=run.accuracy,
+        latency=run.latency,
+        coverage=covered,
+        verdict=verdict(run.checks, why),
+        notes=tuple(run.notes),
         environment=environment(),
     )
+    return with_details(result, job, run.samples, evaluation=data) if detail else result
 
 
-def _asks_accuracy(limits: Limits) -> bool:
-    wanted = (limits.max_drop, limits.min_sqnr_db, limits.min_cosine, limits.min_agreement)
-    return any(w is not None for w in wanted)
+def _accuracy(run: Run) -> None:
+    """Both models as they are deployed, once over the samples, for all metrics."""
+    job = run.job
+    threads = job.validate.threads
+    first, second = (Session(m, threads=threads, config=SIDE_BY_SIDE) for m in (run.baseline, run.candidate))
+    sample = next(iter(run.data), None)
+    if sample is None:
+        raise DataError(f"{run.data.description} holds no sample to judge with: name another folder")
+    value = next(iter(sample.inputs.values()), None)
+    batch = int(value.shape[0]) if value is not None and np.ndim(value) else None
+    plan = accuracy.plan(job, first.run(sample.inputs), batch)
+    found = run_both(
+        first,
+        second,
+        run.data,
+        plan.metrics,
+        limit=job.validate.limit,
+        literal=Session(run.candidate, threads=threads, level=Level.OFF, config=SIDE_BY_SIDE),
+        literal_samples=LITERAL_SAMPLES,
+        progress=run.progress,
+    )
+    checks, results = accuracy.judge(plan, found, run.statistics)
+    run.checks.extend(checks)
+    run.comparison = found
+    run.accuracy = found.accuracy(results[0] if results else None)
+
+
+def _speed(run: Run) -> None:
+    limit = run.job.gate.speed_limit
+    if limit is None:
+        return
+    threads = limit.threads or run.job.validate.threads or 1
+    with run.progress.task("measuring speed", 1) as step:
+        latency = measure(
+            run.baseline,
+            run.candidate,
+            run.samples,
+            threads=threads,
+            runs=limit.runs or run.job.validate.runs,
+            warmup=limit.warmup,
+            budget_seconds=limit.seconds,
+            level=run.statistics.level,
+        )
+        step(1)
+    run.latency = (latency,)
+    run.checks.extend(speed.judge(latency, limit))
+
+
+def _size(run: Run, sizes: Sizes) -> Iterator[Check]:
+    limit = run.job.gate.size_limit
+    if limit is None:
+        return
+    if limit.max_ratio is not None:
+        yield at_most("size ratio", sizes.ratio, limit.max_ratio, " of the baseline's file", group="size")
+    if limit.max_bytes is not None:
+        yield at_most("size", sizes.candidate, limit.max_bytes, " bytes", group="size")
+
+
+def _resources(run: Run) -> None:
+    section = run.job.gate
+    probes = resources.measure(
+        run.baseline,
+        run.candidate,
+        run.samples[0],
+        section.memory,
+        section.load,
+        threads=run.job.validate.threads or 1,
+    )
+    if probes is not None:
+        run.checks.extend(resources.judge(probes, section.memory, section.load, level=run.statistics.level))
+
+
+def _committed(run: Run, compare: Path | None) -> Baseline | None:
+    """The committed baseline that the command line or the job names."""
+    limit = run.job.gate.drift
+    path = compare or (limit.baseline if limit is not None else None)
+    return baseline_file.load(path) if path is not None else None
+
+
+def _coverage(run: Run, committed: Baseline | None, *, always: bool) -> Coverage | None:
+    limit = run.job.gate.coverage
+    if limit is None and not always:
+        return None
+    sample = run.samples[0]
+    found = coverage(run.candidate, sample=sample)
+    if limit is not None:
+        reference = coverage(run.baseline, sample=sample) if limit.no_new_float else None
+        run.checks.extend(baseline_file.coverage_checks(found, limit, reference=reference, committed=committed))
+    return found
+
+
+def _drift(run: Run, committed: Baseline | None, *, always: bool) -> Layers | None:
+    """Layers of this run, and their drift."""
+    limit = run.job.gate.drift
+    if limit is None and committed is not None:
+        limit = DriftLimit(max_sqnr_drop_db=DRIFT_DB)
+    if limit is None and not always:
+        return None
+    many = limit.samples if limit is not None else DRIFT_SAMPLES
+    samples = [s.inputs for s in itertools.islice(iter(run.data), many)]
+    now = layers(run.baseline, run.candidate, samples, worst=0)
+    run.notes.extend(now.notes)
+    if limit is not None and committed is not None:
+        run.checks.extend(baseline_file.drift(committed, now, _scores(run), limit))
+    elif limit is not None and not always:
+        raise UsageError(
+            "the gate limits drift, but there is no committed baseline: give drift.baseline or --compare, and write "
+            "the file with --update-baseline"
+        )
+    return now
+
+
+def _scores(run: Run) -> dict[str, Score]:
+    """Scores of the candidate."""
+    if run.comparison is None:
+        return {}
+    return {
+        name: Score(
+            score=float(records.metric.score(records.arrays()[1])),
+            samples=run.comparison.samples,
+            higher_is_better=records.metric.higher_is_better,
+        )
+        for name, records in run.comparison.records.items()
+    }
+
+
+def _update(run: Run, path: Path, sizes: Sizes, covered: Coverage | None, now: Layers | None) -> None:
+    assert covered is not None and now is not None
+    baseline_file.save(
+        Baseline(
+            schema=baseline_file.SCHEMA,
+            candidate=run.candidate.name,
+            model_hash=model_hash(load(run.candidate, keep_overridable=True)),
+            samples=run.comparison.samples if run.comparison is not None else 0,
+            size=sizes.candidate,
+            scores=_scores(run),
+            tensors=baseline_file.tensors(now),
+            integer_ops=tuple(o.name for o in covered.ops if o.integer),
+            integer_macs=covered.mac_share,
+            packages=dict(environment().packages),
+        ),
+        path,
+    )

@@ -14,6 +14,7 @@ WORDS: Mapping[str, str] = {"pass": "ok", "fail": "FAIL", "inconclusive": "open"
 _TITLES = {"pass": "Gate: pass", "fail": "Gate: FAIL", "inconclusive": "Gate: inconclusive"}
 _MOODS = {"pass": "good", "fail": "bad", "inconclusive": "open"}
 _MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "warn": "⚠️"}
+_EXPLAINED = ("accuracy", "drift", "portability")
 _SHOWN = 5
 
 
@@ -45,7 +46,7 @@ def junit(result: Result) -> str:
         for check in checks:
             case = ET.SubElement(suite, "testcase", name=_xml(check.name), classname=f"onnxq.gate.{group}", time="0")
             tag = {"fail": "failure", "inconclusive": "error", "warn": "skipped"}.get(check.outcome)
-            text = "\n".join((check.sentence, *check.details, *(verdict.causes if check.outcome == "fail" else ())))
+            text = "\n".join((check.sentence, *check.details, *_causes(check, verdict)))
             if tag is not None:
                 kind = {} if tag == "skipped" else {"type": check.outcome}
                 ET.SubElement(case, tag, {"message": _xml(check.sentence), **kind}).text = _xml(text)
@@ -53,6 +54,11 @@ def junit(result: Result) -> str:
                 ET.SubElement(case, "system-out").text = _xml(text)
     ET.indent(top)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(top, encoding="unicode") + "\n"
+
+
+def _causes(check: Check, verdict: GateVerdict) -> tuple[str, ...]:
+    """Layers that explain this check."""
+    return verdict.causes if check.outcome == "fail" and check.group in _EXPLAINED else ()
 
 
 def _counts(checks: Sequence[Check]) -> dict[str, str]:
@@ -108,7 +114,7 @@ def workflow_commands(result: Result) -> Iterator[str]:
         if check.outcome == "pass":
             continue
         command = "error" if check.outcome == "fail" else "warning"
-        cause = f"\n{verdict.causes[0]}" if check.outcome == "fail" and verdict.causes else ""
+        cause = "".join(f"\n{c}" for c in _causes(check, verdict)[:1])
         title = _property(f"onnxq gate: {check.name}")
         yield f"::{command} {file}title={title}::{_data(check.sentence + cause)}"
 

@@ -1,13 +1,14 @@
-"""May this model ship? Limits against what was measured; a sentence for each."""
+"""May this model ship? The verdict as a value: limits against what was measured, a sentence for each."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from onnxq.errors import UsageError
-from onnxq.validate.accuracy import Accuracy
-from onnxq.validate.latency import Latency
+from onnxq.validate.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -55,144 +56,157 @@ class Sizes:
         return self.candidate / self.reference if self.reference else math.nan
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the gate demands; None demands nothing.
+Outcome = Literal["pass", "fail", "inconclusive", "warn"]
 
-    Attributes:
-        max_drop: of the metric.
-        min_sqnr_db: over every float output, dB.
-        min_cosine: over every float output.
-        min_agreement: top-1 agreement with the float model over every output that looks like class scores, 0 to 1.
-        min_speedup: median ratio.
-        max_latency_ms: median of the candidate.
-        max_size_ratio: candidate file / float file.
-    """
-
-    max_drop: Drop | None = None
-    min_sqnr_db: float | None = None
-    min_cosine: float | None = None
-    min_agreement: float | None = None
-    min_speedup: float | None = None
-    max_latency_ms: float | None = None
-    max_size_ratio: float | None = None
+SCHEMA = "onnxq.verdict/1"
+"""Name and version of a verdict's JSON form: keys are only added within a version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One limit: what was measured, what was demanded, and the verdict in a sentence."""
+    """One limit: what was measured, what was demanded, and the verdict in a sentence.
+
+    Attributes:
+        name: what is limited.
+        passed: the limit is kept.
+        measured, limit: in the unit of what is limited; for a list of faults their number, and 0.
+        sentence: for people.
+        group: accuracy, speed, size, memory, load, coverage, structure, portability or drift.
+        inconclusive: neither kept nor broken, as far as these samples tell: the interval holds the limit.
+        warning: a broken limit that does not fail the gate, as configured.
+        interval: of what was measured; None where it was measured exactly.
+        samples: that it rests on.
+        samples_needed: if inconclusive, so many samples like these would decide; None: no number would, or not known.
+        details: faults, layers or operators by name, one sentence each.
+    """
 
     name: str
     passed: bool
     measured: float
     limit: float
     sentence: str
+    group: str = ""
+    inconclusive: bool = False
+    warning: bool = False
+    interval: Interval | None = None
+    samples: int | None = None
+    samples_needed: int | None = None
+    details: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """In one word."""
+        if self.passed:
+            return "pass"
+        if self.warning:
+            return "warn"
+        return "inconclusive" if self.inconclusive else "fail"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateVerdict:
-    """All checks; `passed` if every one is."""
+    """All checks.
+
+    Attributes:
+        passed: nothing failed and nothing is open.
+        checks: in the order of the sections.
+        causes: where a failure comes from, as far as it is known: layers, the worst first, one sentence each.
+    """
 
     passed: bool
     checks: tuple[Check, ...]
+    causes: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> str:
+        """Of the JSON form."""
+        return SCHEMA
+
+    @property
+    def outcome(self) -> Outcome:
+        """`fail` if any check fails; else `inconclusive` if any is; else `pass`."""
+        if self.passed:
+            return "pass"
+        open_only = any(c.outcome == "inconclusive" for c in self.checks) and not any(
+            c.outcome == "fail" for c in self.checks
+        )
+        return "inconclusive" if open_only else "fail"
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 1 fail."""
-        return 0 if self.passed else 1
+        """0 pass, 1 fail, 3 inconclusive (2 is bad usage or bad input)."""
+        return {"pass": 0, "warn": 0, "fail": 1, "inconclusive": 3}[self.outcome]
 
 
-def gate(accuracy: Accuracy | None, latency: Latency | None, sizes: Sizes | None, limits: Limits) -> GateVerdict:
-    """Judge the measurements. A NaN never passes.
-
-    Raises:
-        UsageError: no limit is given, or a limit asks for something that was not measured.
-    """
-    checks = [*_accuracy(accuracy, limits), *_speed(latency, limits)]
-    if limits.max_size_ratio is not None:
-        if sizes is None:
-            raise UsageError("the gate limits the file size, but no sizes were given")
-        checks.append(_at_most("size ratio", sizes.ratio, limits.max_size_ratio, "of the float file"))
-    if not checks:
-        raise UsageError("the gate has no limit to check: give at least one, like --max-drop 0.01")
-    return GateVerdict(passed=all(c.passed for c in checks), checks=tuple(checks))
+def verdict(checks: Sequence[Check], causes: Sequence[str] = ()) -> GateVerdict:
+    """The verdict that these checks make."""
+    passed = all(c.outcome in ("pass", "warn") for c in checks)
+    return GateVerdict(passed=passed, checks=tuple(checks), causes=tuple(causes))
 
 
-def _accuracy(accuracy: Accuracy | None, limits: Limits) -> list[Check]:
-    wanted = (limits.max_drop, limits.min_sqnr_db, limits.min_cosine, limits.min_agreement)
-    if all(w is None for w in wanted):
-        return []
-    if accuracy is None:
-        raise UsageError("the gate limits accuracy, but nothing was validated: give evaluation data")
-    checks = []
-    if limits.max_drop is not None:
-        checks.append(_drop(accuracy, limits.max_drop))
-    for output in accuracy.outputs:
-        for what, value, limit in (
-            ("SQNR", output.sqnr_db, limits.min_sqnr_db),
-            ("cosine", output.cosine, limits.min_cosine),
-            ("top-1 agreement", output.top1_agreement, limits.min_agreement),
-        ):
-            if value is None or limit is None:
-                continue
-            # NaN or Inf in the candidate alone are left out of the sums, so they must fail here
-            broken = output.nonfinite or output.mismatched
-            name = f"{what} of {output.name}"
-            if broken:
-                sentence = (
-                    f"{name}: fails, the output has elements that are not finite or not of the float model's shape"
-                )
-                checks.append(Check(name=name, passed=False, measured=value, limit=limit, sentence=sentence))
-            else:
-                checks.append(_at_least(name, value, limit, " dB" if what == "SQNR" else ""))
-    if not checks:
-        raise UsageError("the gate limits SQNR, cosine or agreement, but the model has no float output they apply to")
-    return checks
-
-
-def _drop(accuracy: Accuracy, limit: Drop) -> Check:
-    metric = accuracy.metric
-    if metric is None:
-        raise UsageError("--max-drop needs a metric and labelled evaluation data: give --metric, like top1")
-    allowed = limit.value * abs(metric.reference) if limit.relative else limit.value
-    # scores are quotients of whole numbers: a drop of exactly the limit must not fail by one rounding
-    passed = metric.drop <= allowed + 1e-12
-    absolute = f", which is {_number(allowed)}" if limit.relative else ""
-    sentence = (
-        f"{metric.name}: {_number(metric.reference)} -> {_number(metric.candidate)}, drop {_number(metric.drop)} "
-        f"(95 % interval {_number(metric.interval.low)} to {_number(metric.interval.high)}), "
-        f"{'within' if passed else 'over'} the limit of {limit}{absolute}"
-    )
-    return Check(name=f"drop of {metric.name}", passed=passed, measured=metric.drop, limit=allowed, sentence=sentence)
-
-
-def _speed(latency: Latency | None, limits: Limits) -> list[Check]:
-    if limits.min_speedup is None and limits.max_latency_ms is None:
-        return []
-    if latency is None:
-        raise UsageError("the gate limits speed, but latency was not measured")
-    checks = []
-    if limits.min_speedup is not None:
-        checks.append(_at_least("speed-up", latency.speedup, limits.min_speedup, " times"))
-    if limits.max_latency_ms is not None:
-        checks.append(_at_most("latency", latency.candidate_ms, limits.max_latency_ms, "ms"))
-    return checks
-
-
-def _at_least(name: str, value: float, limit: float, unit: str) -> Check:
+def at_least(name: str, value: float, limit: float, unit: str = "", **more: Any) -> Check:
+    """Something measured exactly, against a lower limit. A NaN never passes."""
     passed = value >= limit
-    sentence = (
-        f"{name}: {_number(value)}{unit}, {'at least' if passed else 'below'} the limit of {_number(limit)}{unit}"
-    )
-    return Check(name=name, passed=passed, measured=value, limit=limit, sentence=sentence)
+    sentence = f"{name}: {number(value)}{unit}, {'at least' if passed else 'below'} the limit of {number(limit)}{unit}"
+    return Check(name=name, passed=passed, measured=value, limit=limit, sentence=sentence, **more)
 
 
-def _at_most(name: str, value: float, limit: float, unit: str) -> Check:
+def at_most(name: str, value: float, limit: float, unit: str = "", **more: Any) -> Check:
+    """Something measured exactly, against an upper limit. A NaN never passes."""
     passed = value <= limit
-    sentence = f"{name}: {_number(value)} {unit}, {'within' if passed else 'over'} the limit of {_number(limit)} {unit}"
-    return Check(name=name, passed=passed, measured=value, limit=limit, sentence=sentence)
+    sentence = f"{name}: {number(value)}{unit}, {'within' if passed else 'over'} the limit of {number(limit)}{unit}"
+    return Check(name=name, passed=passed, measured=value, limit=limit, sentence=sentence, **more)
 
 
-def _number(value: float) -> str:
+def none_of(name: str, faults: Sequence[str], good: str, **more: Any) -> Check:
+    """A list that must be empty; `good` is the sentence if it is."""
+    count = len(faults)
+    first = f"{faults[0]}{f' and {count - 1} more' if count > 1 else ''}" if faults else ""
+    sentence = f"{name}: {first if faults else good}"
+    return Check(
+        name=name, passed=not faults, measured=float(count), limit=0.0, sentence=sentence, details=tuple(faults), **more
+    )
+
+
+def interval_check(
+    name: str, value: float, interval: Interval, limit: float, *, upper: bool, said: str, unit: str = "", **more: Any
+) -> Check:
+    """An estimate against a limit: kept if the whole interval keeps it, broken if none of it does, else open.
+
+    Args:
+        interval: of the value; NaN never passes and is no verdict either: it fails.
+        upper: the limit is one from above.
+        said: the sentence up to the verdict.
+        unit: of the limit.
+    """
+    broken = math.isnan(value) or math.isnan(interval.low) or math.isnan(interval.high)
+    edge = 1e-12  # scores are quotients of whole numbers: one rounding decides nothing
+    passed = not broken and (interval.high <= limit + edge if upper else interval.low >= limit - edge)
+    failed = broken or (interval.low > limit + edge if upper else interval.high < limit - edge)
+    word = {True: ("within", "over"), False: ("at least", "below")}[upper]
+    if passed or failed:
+        end = f"{word[0] if passed else word[1]} the limit of {number(limit)}{unit}"
+    else:
+        end = f"which does not decide about the limit of {number(limit)}{unit}"
+        needed = more.get("samples_needed")
+        if needed is not None:
+            end += f": about {needed:,} samples like these would"
+    if passed or failed:
+        more["samples_needed"] = None
+    percent = f"{interval.level * 100:g} %"
+    span = f"({percent} interval {number(interval.low)} to {number(interval.high)})"
+    return Check(
+        name=name,
+        passed=passed,
+        inconclusive=not passed and not failed,
+        measured=value,
+        limit=limit,
+        sentence=f"{said} {span}, {end}",
+        interval=interval,
+        **more,
+    )
+
+
+def number(value: float) -> str:
     """Six significant digits, no minus zero."""
     return f"{value + 0.0:.6g}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from onnxq.errors import UsageError
 from onnxq.runtime.session import SIDE_BY_SIDE, Session
+from onnxq.validate.intervals import Interval, median_interval
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -33,6 +34,8 @@ class Latency:
         reference_ms, candidate_ms: medians, milliseconds per run.
         speedup: median over pairs of reference / candidate; above 1 the candidate is faster.
         speedup_low, speedup_high: quartiles of the same ratios.
+        speedup_interval: 95 % interval of the median ratio (or of the level that was asked for).
+        candidate_interval: of the candidate's median, milliseconds.
         noisy: the quartiles are more than 15 % of the median apart: read the ratio with care.
         seconds: what the measurement took.
     """
@@ -47,6 +50,13 @@ class Latency:
     speedup_high: float
     noisy: bool
     seconds: float
+    speedup_interval: Interval | None = None
+    candidate_interval: Interval | None = None
+
+    @property
+    def noise(self) -> float:
+        """Distance of the quartiles over the median of the ratio."""
+        return (self.speedup_high - self.speedup_low) / self.speedup
 
 
 def measure(
@@ -58,6 +68,7 @@ def measure(
     runs: int | None = None,
     warmup: int = 2,
     budget_seconds: float = 3.0,
+    level: float = 0.95,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
     """Time both models.
@@ -70,6 +81,7 @@ def measure(
         runs: pairs to time; None: as many as fit the budget, 5 to 1,000.
         warmup: untimed runs of each before.
         budget_seconds: aimed at; models too slow for 5 pairs within it take longer.
+        level: of the intervals.
         clock: seconds; tests give their own.
 
     Raises:
@@ -99,10 +111,10 @@ def measure(
             for _ in range(inner):
                 session.run(sample)
             times[pair, side] = (clock() - start) / inner
-    return summarize(times, threads=threads, inner=inner, seconds=clock() - begin)
+    return summarize(times, threads=threads, inner=inner, seconds=clock() - begin, level=level)
 
 
-def summarize(times: NDArray[np.float64], *, threads: int, inner: int, seconds: float) -> Latency:
+def summarize(times: NDArray[np.float64], *, threads: int, inner: int, seconds: float, level: float = 0.95) -> Latency:
     """Medians and quartiles of timings [pairs, 2] (float model, quantized model), seconds per run."""
     ratios = times[:, 0] / times[:, 1]
     low, middle, high = (float(q) for q in np.quantile(ratios, [0.25, 0.5, 0.75]))
@@ -118,6 +130,8 @@ def summarize(times: NDArray[np.float64], *, threads: int, inner: int, seconds: 
         speedup_high=high,
         noisy=(high - low) / middle > _NOISY,
         seconds=seconds,
+        speedup_interval=median_interval(ratios, level=level),
+        candidate_interval=median_interval(times[:, 1] * 1e3, level=level),
     )
 
 

@@ -60,6 +60,32 @@ def share_bound(hits: int, n: int, level: float = 0.95) -> float:
     return 1.0 if hits >= n else float(beta.ppf((1 + level) / 2, hits + 1, n - hits))
 
 
+def share_interval(hits: int, n: int, *, level: float = 0.95) -> Interval:
+    """Clopper and Pearson's interval of a share, which holds at least its level for every n.
+
+    >>> [round(v, 4) for v in (share_interval(20, 20).low, share_interval(20, 20).high)]
+    [0.8316, 1.0]
+    """
+    return Interval(
+        low=1.0 - share_bound(n - hits, n, level),
+        high=share_bound(hits, n, level),
+        level=level,
+        method="clopper-pearson",
+    )
+
+
+def share_samples_needed(hits: int, n: int, limit: float, *, level: float = 0.95) -> int | None:
+    """As `samples_needed`, for one share; scaled hits are rounded."""
+    if math.isclose(hits / n, limit, abs_tol=1e-12):
+        return None
+
+    def decides(size: int) -> bool:
+        interval = share_interval(round(hits * size / n), size, level=level)
+        return interval.low >= limit or interval.high < limit
+
+    return _least(decides, n)
+
+
 def paired_interval(only_reference: float, only_candidate: float, n: float, *, level: float = 0.95) -> Interval:
     """Interval of share(reference) - share(candidate), from the numbers of samples that only one gets right.
 
@@ -134,6 +160,11 @@ def samples_needed(
         interval = paired_interval(only_reference * scale, only_candidate * scale, size, level=level)
         return interval.high <= limit or interval.low > limit
 
+    return _least(decides, n)
+
+
+def _least(decides: Callable[[int], bool], n: int) -> int | None:
+    """The least number from n on that decides, if all greater ones do."""
     high = n
     while not decides(high):
         high *= 2

@@ -52,13 +52,56 @@ def difference_interval(
         return proportions.paired_interval(b, c, n, level=level)
     resamples = min(resamples, int(getattr(metric, "max_resamples", resamples)))
     interval = paired_bootstrap(metric, reference, candidate, resamples=resamples, level=level, seed=seed, expand=True)
-    differing = int((~np.all((reference == candidate) | (np.isnan(reference) & np.isnan(candidate)), axis=1)).sum())
-    if differing > FEW or math.isnan(interval.low):
+    if math.isnan(interval.low):
         return interval
-    bounds = getattr(metric, "bounds", None)
-    span = bounds[1] - bounds[0] if bounds is not None else abs(float(metric.score(reference)))
-    more = (proportions.share_bound(differing, n, level) - differing / n) * span
+    differing = int((~np.all((reference == candidate) | (np.isnan(reference) & np.isnan(candidate)), axis=1)).sum())
+    if differing > FEW:
+        return interval
+    more = (proportions.share_bound(differing, n, level) - differing / n) * _span(metric, reference)
     return Interval(low=interval.low - more, high=interval.high + more, level=level, method="bootstrap")
+
+
+def score_interval(
+    metric: Metric, rows: Rows, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Interval of score(rows) itself, for limits on the candidate's own score.
+
+    * Rows of one 0 or 1 whose mean is the score: Clopper and Pearson's, which never holds its level too loosely.
+    * Else the bootstrap as in `difference_interval`. Where it has no width, the lower end is what the score would be if
+      as many samples were as bad as can be as n good ones cannot exclude: by the metric's `at_worst(rows, share)`, else
+      share * span below.
+    """
+    n = len(rows)
+    if rows.shape[1] == 1 and bool(np.isin(rows, (0, 1)).all()) and is_mean(metric, rows):
+        return proportions.share_interval(int(rows.sum()), n, level=level)
+    resamples = min(resamples, int(getattr(metric, "max_resamples", resamples)))
+    found = _percentiles(_draw_scores(metric, rows, resamples, seed), n, level, expand=True)
+    if found.low != found.high:
+        return found
+    share = proportions.share_bound(0, n, level)
+    at_worst = getattr(metric, "at_worst", None)
+    if at_worst is not None:
+        return Interval(low=float(at_worst(rows, share)), high=found.high, level=level)
+    more = share * _span(metric, rows)
+    better = metric.higher_is_better
+    return Interval(low=found.low - more * better, high=found.high + more * (not better), level=level)
+
+
+def score_samples_to_decide(metric: Metric, rows: Rows, interval: Interval, limit: float) -> int | None:
+    """As `samples_to_decide`, for a limit on the score of one model."""
+    n = len(rows)
+    if interval.method == "clopper-pearson":
+        return proportions.share_samples_needed(int(rows.sum()), n, limit, level=interval.level)
+    return samples_by_width(float(metric.score(rows)), interval, limit, n)
+
+
+def _span(metric: Metric, rows: Rows) -> float:
+    """The widest that one sample, of all, can move the score by."""
+    bounds = getattr(metric, "bounds", None)
+    if bounds is not None:
+        return float(bounds[1] - bounds[0])
+    score = abs(float(metric.score(rows)))
+    return score if 0 < score < math.inf else 1.0
 
 
 def right_or_wrong(metric: Metric, reference: Rows, candidate: Rows) -> bool:
@@ -84,8 +127,8 @@ def samples_to_decide(metric: Metric, reference: Rows, candidate: Rows, interval
         b, c = proportions.discordant(reference[:, 0] > 0, candidate[:, 0] > 0)
         return proportions.samples_needed(b, c, n, limit, level=interval.level)
     point = minus(metric.score(reference), metric.score(candidate))
-    if np.array_equal(reference, candidate) and 0 < limit < interval.high:
-        return math.ceil(n * interval.high / limit)
+    if np.array_equal(reference, candidate):
+        return math.ceil(n * interval.high / abs(limit)) if 0 < abs(limit) < interval.high else None
     return samples_by_width(point, interval, limit, n)
 
 
@@ -111,8 +154,10 @@ def paired_bootstrap(
             tail (Hesterberg, The American Statistician 69:371, 2015), without which small samples give too narrow
             intervals.
     """
-    n = len(reference)
-    draws = _scores(metric, reference, candidate, resamples, seed)
+    return _percentiles(_scores(metric, reference, candidate, resamples, seed), len(reference), level, expand=expand)
+
+
+def _percentiles(draws: NDArray[np.float64], n: int, level: float, *, expand: bool) -> Interval:
     draws = draws[~np.isnan(draws)]
     if not draws.size or (expand and n < 2):
         return Interval(low=np.nan, high=np.nan, level=level)
@@ -134,18 +179,21 @@ def _scores(metric: Metric, reference: Rows, candidate: Rows, resamples: int, se
     if is_mean(metric, reference) and is_mean(metric, candidate):
         difference = reference[:, 0] - candidate[:, 0]
         return np.concatenate([difference[index].mean(axis=1) for index in _draws(n, resamples, seed)])
+    one, two = (_draw_scores(metric, rows, resamples, seed) for rows in (reference, candidate))
+    with np.errstate(invalid="ignore"):
+        return np.where(one == two, 0.0, one - two)
+
+
+def _draw_scores(metric: Metric, rows: Rows, resamples: int, seed: int) -> NDArray[np.float64]:
+    """The score of each draw."""
     of_sums: Callable[[Rows], NDArray[np.float64]] | None = getattr(metric, "of_sums", None)
     found: list[NDArray[np.float64]] = []
-    for index in _draws(n, resamples, seed):
+    for index in _draws(len(rows), resamples, seed):
         if of_sums is not None:
-            one, two = (
-                of_sums(np.stack([rows[:, k][index].sum(axis=1) for k in range(rows.shape[1])], axis=1))
-                for rows in (reference, candidate)
-            )
+            sums = np.stack([rows[:, k][index].sum(axis=1) for k in range(rows.shape[1])], axis=1)
+            found.append(np.asarray(of_sums(sums), dtype=np.float64))
         else:
-            one, two = (np.array([metric.score(rows[row]) for row in index]) for rows in (reference, candidate))
-        with np.errstate(invalid="ignore"):
-            found.append(np.where(one == two, 0.0, one - two))
+            found.append(np.array([metric.score(rows[row]) for row in index], dtype=np.float64))
     return np.concatenate(found)
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnxq.config.job import CalibrationSection, DataSection, GateSection, Job, Source, ValidateSection, load_job
 from onnxq.data import Preprocess, Side
 from onnxq.errors import ConfigError, UsageError
-from onnxq.validate.gate import Drop, Limits
+from onnxq.validate.gate import Drop
 
 MODELS = Path(__file__).parents[2] / "models"
 JOBS = sorted(MODELS.glob("*/job*.yaml"))
@@ -115,10 +115,10 @@ def test_defaults(tmp_path: Path) -> None:
 
 
 def test_limits_of_the_gate() -> None:
-    assert GateSection(max_drop=0.01).limits() == Limits(max_drop=Drop(0.01))
-    assert GateSection(max_drop="0.5%", min_speedup=2).limits() == Limits(max_drop=Drop(0.005, True), min_speedup=2)
+    assert GateSection(max_drop=0.01).drop == Drop(0.01)
+    assert GateSection(max_drop="0.5%").drop == Drop(0.005, True)
     assert GateSection(max_drop=0).demands
-    assert GateSection().limits() == Limits()
+    assert GateSection().drop is None
 
 
 def test_faults_of_a_job_all_at_once(tmp_path: Path) -> None:

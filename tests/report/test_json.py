@@ -31,6 +31,11 @@ coverage.ops[].kernel coverage.ops[].macs coverage.ops[].reason coverage.kernels
 coverage.kernels.QuantizeLinear coverage.notes[] coverage.macs coverage.integer_macs coverage.mac_share
 coverage.integer_ops coverage.heavy_total coverage.conversions verdict.passed verdict.checks[].name
 verdict.checks[].passed verdict.checks[].measured verdict.checks[].limit verdict.checks[].sentence verdict.exit_code
+verdict.checks[].group verdict.checks[].inconclusive verdict.checks[].warning verdict.checks[].interval
+verdict.checks[].samples verdict.checks[].samples_needed verdict.checks[].details verdict.checks[].outcome
+verdict.causes verdict.schema verdict.outcome
+accuracy.metric.interval.method accuracy.metric.mcnemar_mid_p
+latency[].speedup_interval latency[].candidate_interval latency[].noise
 model.path model.bytes model.external[] model.opset model.ir_version model.domains.com.microsoft model.producer
 model.inputs[].name model.inputs[].dtype model.inputs[].shape[] model.outputs[].name model.outputs[].dtype
 model.outputs[].shape model.parameters model.weight_bytes model.nodes.Conv model.nodes.Relu model.quantized

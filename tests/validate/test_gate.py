@@ -1,85 +1,92 @@
+"""The verdict as a value: what passes, fails and stays open."""
+
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 
 from onnxq.errors import UsageError
-from onnxq.validate.accuracy import Accuracy, MetricResult, OutputAccuracy
-from onnxq.validate.gate import Drop, Limits, Sizes, gate
-from onnxq.validate.latency import Latency
-from onnxq.validate.statistics import Interval
-
-SIZES = Sizes(reference=400, candidate=110)
-LATENCY = Latency(
-    threads=1, pairs=9, inner=1, reference_ms=3.0, candidate_ms=1.5, speedup=2.0, speedup_low=1.9, speedup_high=2.1,
-    noisy=False, seconds=1.0,
-)  # fmt: skip
+from onnxq.validate.gate import Check, Drop, GateVerdict, Sizes, at_least, at_most, interval_check, none_of, verdict
+from onnxq.validate.intervals import Interval
 
 
-def accuracy(drop: float = 0.01, **output: Any) -> Accuracy:
-    values: dict[str, Any] = {"name": "y", "dtype": "float32", "elements": 8, "sqnr_db": 30.0, "cosine": 0.999}
-    metric = MetricResult(
-        name="top1", higher_is_better=True, samples=1000, reference=0.9, candidate=0.9 - drop, drop=drop,
-        interval=Interval(low=drop - 0.005, high=drop + 0.005), resamples=2000,
-    )  # fmt: skip
-    return Accuracy(
-        samples=1000, data="d", outputs=(OutputAccuracy(**{**values, "top1_agreement": 0.97, **output}),), metric=metric
+def check(*, passed: bool = False, inconclusive: bool = False, warning: bool = False) -> Check:
+    return Check(
+        name="c", passed=passed, measured=0.0, limit=0.0, sentence="s", inconclusive=inconclusive, warning=warning
     )
+
+
+GOOD, BAD, OPEN = check(passed=True), check(), check(inconclusive=True)
+WARNED, OPEN_WARNED = check(warning=True), check(inconclusive=True, warning=True)
 
 
 @pytest.mark.parametrize(
-    ("limits", "passed"),
+    ("checks", "outcome", "code"),
     [
-        (Limits(max_drop=Drop(0.01)), True),
-        (Limits(max_drop=Drop(0.0099)), False),
-        (Limits(max_drop=Drop(0.012, relative=True)), True),
-        (Limits(max_drop=Drop(0.011, relative=True)), False),
-        (Limits(min_sqnr_db=30.0), True),
-        (Limits(min_sqnr_db=30.1), False),
-        (Limits(min_cosine=0.999), True),
-        (Limits(min_cosine=0.9991), False),
-        (Limits(min_agreement=0.97), True),
-        (Limits(min_agreement=0.98), False),
-        (Limits(min_speedup=2.0), True),
-        (Limits(min_speedup=2.01), False),
-        (Limits(max_latency_ms=1.5), True),
-        (Limits(max_latency_ms=1.49), False),
-        (Limits(max_size_ratio=0.275), True),
-        (Limits(max_size_ratio=0.27), False),
+        ((), "pass", 0),
+        ((GOOD,), "pass", 0),
+        ((GOOD, WARNED, OPEN_WARNED), "pass", 0),
+        ((GOOD, OPEN, WARNED), "inconclusive", 3),
+        ((GOOD, OPEN, BAD), "fail", 1),
+        ((BAD,), "fail", 1),
     ],
 )
-def test_each_limit_passes_and_fails(limits: Limits, passed: bool) -> None:
-    verdict = gate(accuracy(), LATENCY, SIZES, limits)
-    assert verdict.passed == passed
-    assert verdict.exit_code == (0 if passed else 1)
-    assert len(verdict.checks) == 1
+def test_the_worst_check_decides(checks: tuple[Check, ...], outcome: str, code: int) -> None:
+    found = verdict(checks)
+    assert (found.outcome, found.exit_code, found.passed) == (outcome, code, code == 0)
 
 
-def test_one_failure_fails_the_gate() -> None:
-    verdict = gate(accuracy(), LATENCY, SIZES, Limits(max_drop=Drop(0.02), min_speedup=3.0))
-    assert [c.passed for c in verdict.checks] == [True, False]
-    assert not verdict.passed
+def test_a_verdict_that_did_not_pass_without_a_reason_fails() -> None:
+    assert GateVerdict(passed=False, checks=()).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "upper", "outcome"),
+    [
+        (0.0, 0.01, True, "pass"),
+        (0.0, 0.0101, True, "inconclusive"),
+        (0.0099, 0.02, True, "inconclusive"),
+        (0.0101, 0.02, True, "fail"),
+        (0.01, 0.02, False, "pass"),
+        (0.0099, 0.02, False, "inconclusive"),
+        (0.0, 0.0099, False, "fail"),
+        (math.nan, 0.02, True, "fail"),
+    ],
+)
+def test_an_interval_decides_if_it_does_not_hold_the_limit(low: float, high: float, upper: bool, outcome: str) -> None:
+    found = interval_check("x", 0.01, Interval(low=low, high=high), 0.01, upper=upper, said="x: 0.01", samples_needed=7)
+    assert found.outcome == outcome
+    assert ("about 7 samples like these would" in found.sentence) == (outcome == "inconclusive")
+    assert found.samples_needed == (7 if outcome == "inconclusive" else None)
 
 
 def test_sentences() -> None:
-    verdict = gate(
-        accuracy(), LATENCY, SIZES, Limits(max_drop=Drop(0.005, relative=True), min_speedup=1.5, min_sqnr_db=20)
-    )
-    assert [c.sentence for c in verdict.checks] == [
-        "top1: 0.9 -> 0.89, drop 0.01 (95 % interval 0.005 to 0.015), over the limit of 0.5 % of the float score, "
-        "which is 0.0045",
-        "SQNR of y: 30 dB, at least the limit of 20 dB",
-        "speed-up: 2 times, at least the limit of 1.5 times",
+    span = Interval(low=0.005, high=0.015)
+    sentences = [
+        interval_check("d", 0.01, span, 0.02, upper=True, said="drop 0.01").sentence,
+        interval_check("d", 0.01, span, 0.001, upper=True, said="drop 0.01").sentence,
+        interval_check("d", 0.01, span, 0.01, upper=True, said="drop 0.01").sentence,
+        at_least("SQNR", 30, 20, " dB").sentence,
+        at_most("size", 3, 2.5, " MB").sentence,
+        none_of("ops", ["a", "b", "c"], "fine").sentence,
+        none_of("ops", [], "fine").sentence,
+    ]
+    assert sentences == [
+        "drop 0.01 (95 % interval 0.005 to 0.015), within the limit of 0.02",
+        "drop 0.01 (95 % interval 0.005 to 0.015), over the limit of 0.001",
+        "drop 0.01 (95 % interval 0.005 to 0.015), which does not decide about the limit of 0.01",
+        "SQNR: 30 dB, at least the limit of 20 dB",
+        "size: 3 MB, over the limit of 2.5 MB",
+        "ops: a and 2 more",
+        "ops: fine",
     ]
 
 
 def test_nan_never_passes() -> None:
-    assert not gate(accuracy(math.nan), None, None, Limits(max_drop=Drop(0.5))).passed
-    assert not gate(accuracy(sqnr_db=math.nan), None, None, Limits(min_sqnr_db=-100)).passed
-    assert not gate(accuracy(sqnr_db=math.inf, nonfinite=1), None, None, Limits(min_sqnr_db=10)).passed
-    assert gate(accuracy(sqnr_db=math.inf), None, None, Limits(min_sqnr_db=10)).passed
+    assert not at_least("x", math.nan, 0).passed
+    assert not at_most("x", math.nan, 0).passed
+    assert interval_check("x", math.nan, Interval(low=0, high=0), 1, upper=True, said="x").outcome == "fail"
 
 
 def test_drop_parses_and_refuses() -> None:
@@ -90,28 +97,6 @@ def test_drop_parses_and_refuses() -> None:
             Drop.parse(bad)
 
 
-@pytest.mark.parametrize(
-    ("limits", "sentence"),
-    [
-        (Limits(), "no limit to check"),
-        (Limits(min_speedup=1.0), "latency was not measured"),
-        (Limits(max_size_ratio=1.0), "no sizes were given"),
-        (Limits(max_drop=Drop(0.1)), "nothing was validated"),
-    ],
-)
-def test_limits_without_measurements(limits: Limits, sentence: str) -> None:
-    with pytest.raises(UsageError, match=sentence):
-        gate(None, None, None, limits)
-
-
-def test_limits_that_do_not_apply_to_the_model() -> None:
-    plain = Accuracy(samples=1, data="d", outputs=(OutputAccuracy(name="i", dtype="int64", elements=1, agreement=1.0),))
-    with pytest.raises(UsageError, match="no float output"):
-        gate(plain, None, None, Limits(min_cosine=0.9))
-    with pytest.raises(UsageError, match="needs a metric"):
-        gate(plain, None, None, Limits(max_drop=Drop(0.1)))
-
-
 def test_size_ratio() -> None:
-    assert SIZES.ratio == 0.275
+    assert Sizes(reference=400, candidate=110).ratio == 0.275
     assert math.isnan(Sizes(reference=0, candidate=1).ratio)
