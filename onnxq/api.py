@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from onnxq import driver
-from onnxq.config.gate import load_gate_job
+from onnxq.config.gatefile import load_gate_job
 from onnxq.config.job import Job, load_job
 from onnxq.data.held import hold
 from onnxq.errors import ConfigError, UsageError
@@ -88,8 +88,9 @@ def quantize(
     Returns:
         What was made and measured: `candidate` is the path of the int8 model; `sizes` in bytes; `latency`, one per
         number of threads, in milliseconds, with the median and the quartiles of paired ratios; `accuracy` with SQNR in
-        dB (10 log10 of signal over noise energy) and the drop of the metric with its paired-bootstrap interval (Efron
-        and Tibshirani 1993, chapter 13); `coverage` with a reason for each operator that stayed float.
+        dB (10 log10 of signal over noise energy) and the drop of the metric with a 95 % interval over paired samples,
+        whose `method` names its rule (sources: `onnxq.validate.statistics`); `coverage` with a reason for each
+        operator that stayed float.
 
     Raises:
         OnnxqError: one sentence; nothing is written then.

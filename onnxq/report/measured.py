@@ -76,6 +76,9 @@ def comparison(doc: Document) -> str:
         using = threads(one["threads"])
         a, b = one["reference_ms"], one["candidate_ms"]
         change = f"{one['speedup']:.2f} times as fast ({one['speedup_low']:.2f} to {one['speedup_high']:.2f})"
+        if span := one.get("speedup_interval"):
+            low, high = number(span["low"]), number(span["high"])
+            change += f", {100 * span['level']:g} % interval of the median {low:.3g} to {high:.3g}"
         noisy = ", noisy: the machine was busy" if one.get("noisy") else ""
         rows.append((f"latency, {using}", Number(a, f"{a:.3g} ms"), Number(b, f"{b:.3g} ms"), change + noisy))
         bars += [
