@@ -42,6 +42,8 @@ def modules(root: Path) -> list[Path]:
         "README.md",
         "CHANGELOG.md",
         "LICENSE",
+        "action.yml",
+        "examples/ci/ci.sh",
         "docs/architecture.md",
         "onnxq/py.typed",
         "passes/onnxq_passes/py.typed",

@@ -45,7 +45,7 @@ def command(
     do not tell. --config takes a file of limits (docs/gate.md), or a job file with a gate section.
     """
     from onnxq.cli import gate_output, output
-    from onnxq.config.gate import load_gate_job
+    from onnxq.config.gatefile import load_gate_job
     from onnxq.gating.run import gate
 
     start = load_gate_job(config, baseline) if config is not None else None

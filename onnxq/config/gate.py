@@ -1,11 +1,4 @@
-"""The limits of the gate: the gate section of a job file, or a file of their own.
-
-    # gate.yaml
-    metrics:
-      - {metric: top1, max_drop: 0.01}
-    outputs:
-      logits: {min_sqnr_db: 20}
-    size: {max_ratio: 0.35}
+"""The limits of the gate: sections of a file of limits, or of the gate section of a job file.
 
 Every limit is optional; what is not limited is not measured.
 """
@@ -16,15 +9,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from onnxq.data.preprocess import Preprocess
 from onnxq.errors import UsageError
-from onnxq.reading.reader import find, parse
 from onnxq.validate.gate import Drop
-
-if TYPE_CHECKING:
-    from onnxq.config.job import Job, Source
 
 Strictness = Literal["warn", "fail"]
 
@@ -374,64 +362,3 @@ class GateSection:
             return self.size
         ratio = self.max_size_ratio
         return replace(self.size, max_ratio=ratio) if self.size is not None else SizeLimit(max_ratio=ratio)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateFile(GateSection):
-    """A file of limits.
-
-    Attributes:
-        data: samples to judge with; --data stands above it.
-        preprocess: for pictures and texts.
-        skip_bad: leave damaged files out and count them.
-        metric: that `max_drop` is about; --metric stands above it.
-        samples: at most.
-        threads: of ONNX Runtime.
-    """
-
-    data: str | None = None
-    preprocess: Preprocess = field(default_factory=Preprocess)
-    skip_bad: bool = False
-    metric: str | None = None
-    samples: int | None = None
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, samples=self.samples, threads=self.threads)
-
-
-def load_gate_job(path: Path, model: Path) -> Job:
-    """A file of limits, or a whole job file with a gate section (one that names a model), as a job.
-
-    Raises:
-        ConfigError: every fault of the file, each with its line and column.
-    """
-    from onnxq.config.job import DataSection, Job, Source, ValidateSection, load_job
-
-    reader, root = parse(path)
-    if find(root, "model") is not None:
-        return _based(load_job(path))
-    limits = reader.read_node(root, GateFile)
-    reader.finish()
-    assert isinstance(limits, GateFile)
-    source: Source | None = None if limits.data is None else Source(path=limits.data)
-    section = GateSection(**{f.name: getattr(limits, f.name) for f in dataclasses.fields(GateSection)})
-    return _based(
-        Job(
-            model=model,
-            data=DataSection(eval=source, preprocess=limits.preprocess, skip_bad=limits.skip_bad),
-            validate=ValidateSection(metric=limits.metric, limit=limits.samples, threads=limits.threads),
-            gate=section,
-            base=path.parent,
-        )
-    )
-
-
-def _based(job: Job) -> Job:
-    """With the committed baseline's path resolved against the file's folder."""
-    drift = job.gate.drift
-    if drift is None or drift.baseline is None:
-        return job
-    moved = replace(drift, baseline=job.base / drift.baseline)
-    return replace(job, gate=replace(job.gate, drift=moved))

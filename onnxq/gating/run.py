@@ -104,7 +104,7 @@ def gate(
     _speed(run)
     run.checks.extend(_size(run, sizes))
     _resources(run)
-    committed = _committed(run, compare)
+    committed = _committed(run, compare, update_baseline)
     covered = _coverage(run, committed, always=update_baseline is not None)
     if job.gate.structure is not None:
         run.checks.extend(structure.judge(baseline, candidate, job.gate.structure))
@@ -204,11 +204,13 @@ def _resources(run: Run) -> None:
         run.checks.extend(resources.judge(probes, section.memory, section.load, level=run.statistics.level))
 
 
-def _committed(run: Run, compare: Path | None) -> Baseline | None:
-    """The committed baseline that the command line or the job names."""
+def _committed(run: Run, compare: Path | None, update: Path | None) -> Baseline | None:
+    """The committed baseline that the command line or the job names; none if it is about to be written anew."""
     limit = run.job.gate.drift
     path = compare or (limit.baseline if limit is not None else None)
-    return baseline_file.load(path) if path is not None else None
+    if path is None or (update is not None and path.resolve() == update.resolve()):
+        return None
+    return baseline_file.load(path)
 
 
 def _coverage(run: Run, committed: Baseline | None, *, always: bool) -> Coverage | None:

@@ -194,7 +194,7 @@ def interval_check(
     if passed or failed:
         more["samples_needed"] = None
     percent = f"{interval.level * 100:g} %"
-    span = f"({percent} interval {number(interval.low)} to {number(interval.high)})"
+    span = f"({percent} interval {interval.low + 0.0:.4g} to {interval.high + 0.0:.4g})"
     return Check(
         name=name,
         passed=passed,
