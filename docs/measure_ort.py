@@ -17,6 +17,7 @@ import platform
 import sys
 from pathlib import Path
 
+import measure_bodies
 import measure_exact
 import measure_gemm
 import measure_kernels
@@ -62,6 +63,7 @@ STRUCTURAL: tuple[Fact, ...] = (
     *measure_gemm.FACTS,
     *measure_numbers.FACTS,
     *measure_exact.FACTS,
+    *measure_bodies.FACTS,
 )
 TIMED: tuple[Fact, ...] = measure_speed.FACTS
 
