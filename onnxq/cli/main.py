@@ -42,6 +42,7 @@ COMMANDS = (
     "show",
     "explain",
     "bisect",
+    "sensitivity",
     "check",
     "passes",
     "doctor",

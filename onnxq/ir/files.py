@@ -35,6 +35,24 @@ def check_writable(path: Path | str) -> None:
         raise OutputError(f"{path} cannot be written: it is read-only; remove it or choose another output path")
 
 
+def write_text(path: Path, text: str, option: str) -> None:
+    """A text file, all or nothing: a temporary file beside it, then a rename.
+
+    Args:
+        option: of the command line, that names the file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=".onnxq-", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            made.write_text(text, encoding="utf-8")
+            made.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}): give another path with {option}") from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make the renames durable, where the system can."""
     with contextlib.suppress(OSError):

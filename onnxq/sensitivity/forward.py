@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 from onnxq.ir import walk
 from onnxq.ir.save import runnable, weight_bytes
 from onnxq.runtime.session import SIDE_BY_SIDE, Level, Session
-from onnxq.sensitivity.instrument import ENABLE, Instrumented
+from onnxq.sensitivity.instrument import ENABLE, Instrumented, Rounded
 from onnxq.stats.taps import with_outputs
 
 PARTS = 4
 """Cuts, the one before everything included."""
 
 CUT_BELOW = 256 << 20
-"""Bytes of weights above which nothing is cut: each part is a session that holds its own weights."""
+"""Bytes of weights above which nothing is cut, since each part is a session that holds its own weights, and rounded
+constants are made anew for each run."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -51,8 +52,9 @@ class Forward:
 
     def __init__(self, instrumented: Instrumented, *, threads: int | None = None, parts: int = PARTS) -> None:
         self.instrumented, self._threads = instrumented, threads
-        self._values = instrumented.constants()
-        self._cuts = _cuts(instrumented, parts if weight_bytes(instrumented.model) < CUT_BELOW else 1)
+        small = weight_bytes(instrumented.model) < CUT_BELOW
+        self._rounded = Rounded(instrumented, keep=small)
+        self._cuts = _cuts(instrumented, parts if small else 1)
         self._sessions: dict[int, Session] = {}
         self._inputs: Arrays = {}
         self._held: Arrays = {}
@@ -86,7 +88,7 @@ class Forward:
         return {name: found[at] for name, at in outputs.items()}
 
     def _feed(self, switches: Collection[int]) -> dict[str, NDArray[Any]]:
-        return self.instrumented.feed(switches, self._values)
+        return self.instrumented.feed(switches, self._rounded)
 
     def _whole(self) -> Session:
         if 0 not in self._sessions:

@@ -89,12 +89,11 @@ class Instrumented:
         """Length of ENABLE."""
         return sum(s.flag is not None for s in self.switches)
 
-    def feed(self, on: Collection[int], values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def feed(self, on: Collection[int], rounded: Rounded) -> dict[str, NDArray[Any]]:
         """The inputs that turn switches on, all others off.
 
         Args:
             on: positions in `switches`.
-            values: of the constants, see `constants`.
         """
         fed: dict[str, NDArray[Any]] = {}
         if self.flags:
@@ -103,19 +102,36 @@ class Instrumented:
             switch = self.switches[index]
             if switch.flag is not None:
                 fed[ENABLE][switch.flag] = True
-            for name, encoding in switch.constants:
-                fed[name] = dequantize(quantize(values[name], encoding), encoding)
+            fed.update((name, rounded[name]) for name, _ in switch.constants)
         return fed
 
-    def constants(self) -> dict[str, NDArray[Any]]:
-        """The float values of all constants that have a switch."""
-        wanted = {name for switch in self.switches for name, _ in switch.constants}
-        return {
+
+class Rounded:
+    """The rounded values of the constants that have a switch, by initializer of the instrumented model.
+
+    Args:
+        keep: what was made once; else it is made at each look.
+    """
+
+    def __init__(self, instrumented: Instrumented, *, keep: bool) -> None:
+        self._encodings = {name: e for switch in instrumented.switches for name, e in switch.constants}
+        self._values = {
             t.name: t.values
-            for node in self.model.graph.nodes
+            for node in instrumented.model.graph.nodes
             for t in node.inputs
-            if isinstance(t, gs.Constant) and t.name in wanted
+            if isinstance(t, gs.Constant) and t.name in self._encodings
         }
+        self._keep = keep
+        self._kept: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name in self._kept:
+            return self._kept[name]
+        encoding = self._encodings[name]
+        found = dequantize(quantize(self._values[name], encoding), encoding)
+        if self._keep:
+            self._kept[name] = found
+        return found
 
 
 def instrument(model: Model, plan: Plan) -> Instrumented:

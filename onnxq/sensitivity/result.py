@@ -25,7 +25,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from onnxq.errors import ConfigError, OutputError
+from onnxq.errors import ConfigError
+from onnxq.ir.files import write_text
 from onnxq.validate.metrics.fidelity import decibels
 
 SCHEMA = 1
@@ -228,10 +229,7 @@ class Sensitivity:
         Raises:
             OutputError: the file cannot be written.
         """
-        try:
-            path.write_text(self.to_json(), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written ({error.strerror}): give another path with -o") from error
+        write_text(path, self.to_json(), "-o")
 
     @classmethod
     def load(cls, path: Path) -> Sensitivity:

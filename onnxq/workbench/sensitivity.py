@@ -31,8 +31,6 @@ def measure(job: Job, options: Options | None = None, *, progress: Progress | No
     calib, judged = job.data.calib, job.data.eval
     if calib is None:
         raise UsageError("there is nothing to calibrate with: give --calib DATA, or data.calib in the job file")
-    if judged is not None and job.validate.metric is None:
-        raise UsageError("evaluation data are given and no metric: give --metric NAME, or leave --eval out")
     pipeline = job_pipeline(job)
     calibration = over(job.calibration, pipeline.calibration)
     job = replace(job, calibration=replace(job.calibration, feedback=calibration.feedback))
@@ -42,7 +40,7 @@ def measure(job: Job, options: Options | None = None, *, progress: Progress | No
         scoring = Scoring(metric=metric, name=job.validate.metric, base=job.base)
     means = resources(calibration)
     data = open_source(job, calib, calibration.limit)
-    evaluation = None if judged is None else open_source(job, judged, None)
+    evaluation = None if judged is None or scoring is None else open_source(job, judged, None)
     begin = ready(job, data, pipeline, calibration, means, progress)
     begin.provider(begin.graph, begin.context)
     plan = begin.context.plan

@@ -22,6 +22,7 @@ from onnxq.encoding import Affine
 from onnxq.errors import CalibrationError, DataError, MetricError, ModelError
 from onnxq.plan.plan import Plan
 from onnxq.sensitivity.engine import Options, sensitivity
+from onnxq.sensitivity.instrument import Rounded, instrument
 from onnxq.sensitivity.result import Sensitivity, noise, predict, tensor_noise
 from onnxq.sensitivity.work import Scoring
 from onnxq.stats.cache import Cache
@@ -83,10 +84,9 @@ def test_figures_are_those_of_the_definition() -> None:
     samples = normal(4, x=(2, 4, 6, 6))
     model, plan = planned(RESIDUAL, samples)
     found = sensitivity(model, plan, Samples(samples), Options(samples=None), threads=1)
-    from onnxq.sensitivity.instrument import instrument
 
     made = instrument(model, plan)
-    session, values = open_off(made.model), made.constants()
+    session, values = open_off(made.model), Rounded(made, keep=True)
     for index, tensor in enumerate(found.tensors):
         relative = {}
         for name, at in made.outputs.items():
@@ -344,10 +344,9 @@ def test_each_trial_goes_on_with_its_own_state() -> None:
     model, plan, samples = _fed()
     options = Options(samples=None, feedback={"next": "state"})
     found = sensitivity(model, plan, Samples(samples), options, threads=1)
-    from onnxq.sensitivity.instrument import instrument
 
     made = instrument(model, plan)
-    session, values, outputs = open_off(made.model), made.constants(), list(made.outputs.values())
+    session, values, outputs = open_off(made.model), Rounded(made, keep=True), list(made.outputs.values())
     error = signal = 0.0
     trials: list[tuple[int, ...]] = [(), (0,)]
     states = dict.fromkeys(trials, samples[0]["state"])

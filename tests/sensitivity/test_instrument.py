@@ -15,7 +15,7 @@ from whole import Arrays, normal
 from onnxq.errors import PassError
 from onnxq.ir.model import Model
 from onnxq.plan.plan import Plan
-from onnxq.sensitivity.instrument import ENABLE, Instrumented, instrument
+from onnxq.sensitivity.instrument import ENABLE, Instrumented, Rounded, instrument
 
 TIED = """<ir_version: 8, opset_import: ["": 17]>
 g (int64["N",3] ids) => (float["N",3,6] y)
@@ -40,7 +40,7 @@ g (float[1,4,6,6] x, bool[1] choose) => (float[1,4,6,6] y)
 
 
 def _run(made: Instrumented, inputs: Arrays, on: Collection[int]) -> dict[str, bytes]:
-    found = open_off(made.model).run({**inputs, **made.feed(on, made.constants())}, list(made.outputs.values()))
+    found = open_off(made.model).run({**inputs, **made.feed(on, Rounded(made, keep=True))}, list(made.outputs.values()))
     return {name: bits(found[at]) for name, at in made.outputs.items()}
 
 
