@@ -23,7 +23,7 @@ from onnxq.ir.opset import made_up_sample
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.prepare import annotate, run_literally
-from onnxq.placement.place import Placed
+from onnxq.placement.result import Placed
 from onnxq.placement.stage import placed_plan
 from onnxq.plan.calibrated import CalibratedRanges
 from onnxq.plan.plan import Placement, Plan

@@ -9,10 +9,13 @@ against the float model, in turns, and the fastest is taken.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -28,6 +31,8 @@ from onnxq.ir.save import runnable
 from onnxq.placement.attribute import Attribution, attribute
 from onnxq.placement.cut import Labels, Problem, cheapest, conversions
 from onnxq.placement.race import Timing, configuration, race
+from onnxq.placement.result import FLOAT, FULL, ORIGINAL, PAYS, Form, Placed, UnitChoice
+from onnxq.placement.search import flips
 from onnxq.placement.units import Costs, Line, layout, problem
 from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.observe import node_runs
@@ -36,15 +41,12 @@ from onnxq.runtime.session import Session
 
 Inputs = Mapping[str, NDArray[Any]]
 
-FLOAT, FULL = "float", "all int8"
-PAYS = 1.02
-"""How much faster than float a placed model must be: below, int8 is not worth its error."""
-
-
 OFF = 0.1
 """Share by which a prediction may miss before the report says so."""
 
 _SAID = 0.005
+_DUEL_SECONDS = 0.5
+_WON = 1.005
 _ENDS = (1 << 10, 1 << 20)
 
 
@@ -56,80 +58,20 @@ class Effort:
         rounds: placed models that are profiled at most.
         profile_seconds: aimed at for one profile.
         race_seconds: aimed at for the race at the end.
+        search_seconds: at most, for flipping regions where costs and clock disagree.
     """
 
     rounds: int
     profile_seconds: float
     race_seconds: float
+    search_seconds: float
 
 
 EFFORTS = {
-    "fast": Effort(rounds=1, profile_seconds=0.3, race_seconds=1.0),
-    "default": Effort(rounds=3, profile_seconds=0.8, race_seconds=3.0),
-    "max": Effort(rounds=6, profile_seconds=3.0, race_seconds=10.0),
+    "fast": Effort(rounds=1, profile_seconds=0.3, race_seconds=1.0, search_seconds=0.0),
+    "default": Effort(rounds=3, profile_seconds=0.8, race_seconds=3.0, search_seconds=10.0),
+    "max": Effort(rounds=6, profile_seconds=3.0, race_seconds=10.0, search_seconds=60.0),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """One form of the model.
-
-    Attributes:
-        name: "float", "all int8" or "placed 1", "placed 2" ...
-        integer_units: how many units run in int8.
-        predicted: seconds of one run by the costs before it was made; NaN where nothing was predicted.
-        timing: measured against the float form.
-    """
-
-    name: str
-    integer_units: int
-    predicted: float
-    timing: Timing
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitChoice:
-    """What became of one unit, for the report; seconds of one run.
-
-    Attributes:
-        nodes: its nodes.
-        ops: their types.
-        integer: it runs in int8.
-        float_seconds, integer_seconds: of its kernels.
-        conversion_seconds: what the conversions beside it cost or would cost if it alone changed sides.
-        why: a sentence.
-    """
-
-    nodes: tuple[str, ...]
-    ops: tuple[str, ...]
-    integer: bool
-    float_seconds: float
-    integer_seconds: float
-    conversion_seconds: float
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placed:
-    """The outcome.
-
-    Attributes:
-        placement: of the chosen form.
-        chosen: name of the form.
-        forms: all that ran against each other, the float form first.
-        units: of the chosen form, graph order.
-        limit: seconds of the model's kernel limit: each unit in its faster form, conversions free.
-        threads: that all was measured with.
-        notes: sentences for the user.
-    """
-
-    placement: Placement
-    chosen: str
-    forms: tuple[Form, ...]
-    units: tuple[UnitChoice, ...]
-    limit: float
-    threads: int
-    notes: tuple[str, ...]
 
 
 def place(
@@ -140,6 +82,7 @@ def place(
     insert: Callable[[Plan], Model],
     samples: Sequence[Inputs],
     placing: Placing,
+    original: Path | None = None,
 ) -> Placed:
     """Choose.
 
@@ -149,11 +92,12 @@ def place(
         replan: the plan under a placement.
         insert: the model with the Q/DQ of a plan; `model` stays as it is.
         samples: inputs to run with, one at least.
+        original: the file that the user gave, which speed is measured against.
 
     Raises:
         ModelError: ORT cannot load or run a form.
     """
-    return _Place(model, full, replan, insert, samples, placing).run()
+    return _Place(model, full, replan, insert, samples, placing, original).run()
 
 
 @dataclass(frozen=True)
@@ -174,10 +118,12 @@ class _Place:
         insert: Callable[[Plan], Model],
         samples: Sequence[Inputs],
         placing: Placing,
+        original: Path | None,
     ) -> None:
         self.model, self.full, self.replan, self.insert = model, full, replan, insert
         self.samples, self.threads, self.effort = samples, placing.threads, EFFORTS[placing.effort]
         self.elsewhere = placing.costs is not None
+        self.original = None if self.elsewhere else original
         self.prices, self.notes = open_costs(placing.costs)
         if not self.elsewhere:
             self.notes = ()  # what is missing in a file is measured
@@ -202,7 +148,38 @@ class _Place:
                 break
             self._learn(labels, self._add(f"placed {number}", plan, costs.cost(labels), labels=labels))
         self._remember()
+        if not self.elsewhere and self.effort.search_seconds:
+            self._search()
         return self._outcome()
+
+    def _search(self) -> None:
+        """Where the clock says otherwise than the costs: flip a region, measure, keep it or take it back."""
+        timings = self._timings()[-len(self.made) :]
+        at = max(range(len(timings)), key=lambda i: (timings[i].ratio, -i))
+        best, seconds = self.made[at], timings[at].seconds
+        if math.isnan(best.predicted) or abs(best.predicted / seconds - 1) <= OFF:
+            return
+        costs, deadline = problem(self.layout, self.costs), time.monotonic() + self.effort.search_seconds
+        tried, number, fresh = {m.plan.key for m in self.made}, 0, True
+        while fresh:
+            fresh = False
+            for labels in flips(costs, best.labels):
+                if time.monotonic() > deadline:
+                    return
+                plan = self.replan(self._placement(labels))
+                if plan.key in tried:
+                    continue
+                tried.add(plan.key)
+                self._add(f"searched {number + 1}", plan, costs.cost(labels), labels=labels)
+                if self._wins(self.made[-1], best):
+                    best, number, fresh = self.made[-1], number + 1, True
+                    break
+                self.made.pop()
+
+    def _wins(self, one: _Made, other: _Made) -> bool:
+        sessions = [s for s in (other.session, one.session) if s is not None]
+        duel = race(sessions, self.samples, threads=self.threads, budget_seconds=_DUEL_SECONDS)[1]
+        return duel.ratio > _WON and duel.low > 1.0
 
     def _remember(self) -> None:
         """Keep what was measured for other models; a folder that cannot be written is no fault of this model."""
@@ -291,22 +268,30 @@ class _Place:
             ratios = [self.seconds[0] / s for s in self.seconds]
             return [Timing(seconds=s, ratio=r, low=r, high=r) for s, r in zip(self.seconds, ratios, strict=True)]
         sessions = [m.session for m in self.made if m.session is not None]
+        if self.original is not None:
+            sessions.insert(0, Session(self.original, threads=self.threads, config=configuration(self.threads)))
         return race(sessions, self.samples, threads=self.threads, budget_seconds=self.effort.race_seconds)
 
     def _outcome(self) -> Placed:
         timings = self._timings()
+        before = [Form(name=ORIGINAL, integer_units=0, predicted=math.nan, timing=timings[0])]
         forms = [
             Form(name=m.name, integer_units=sum(m.labels), predicted=m.predicted, timing=t)
-            for m, t in zip(self.made, timings, strict=True)
+            for m, t in zip(self.made, timings[-len(self.made) :], strict=True)
         ]
         best = max(range(1, len(forms)), key=lambda i: (forms[i].timing.ratio, -i))
-        if forms[best].timing.ratio < PAYS:
+        if forms[best].timing.ratio < PAYS * forms[0].timing.ratio:
             best = 0
         chosen, costs = self.made[best], problem(self.layout, self.costs)
+        placement = self._placement(chosen.labels)
+        if best == 0:  # then bodies of If, Loop and Scan, which are not placed, are not worth it either
+            rest = [n for n, d in self.full.decisions.items() if d.integer and n not in self.layout.unit]
+            why = f"{MEASURED}: no form of this model with int8 is faster than float"
+            placement = dataclasses.replace(placement, floats={**placement.floats, **dict.fromkeys(rest, why)})
         return Placed(
-            placement=self._placement(chosen.labels),
+            placement=placement,
             chosen=chosen.name,
-            forms=tuple(forms),
+            forms=(*before[: len(timings) - len(forms)], *forms),
             units=tuple(self._choices(costs, chosen.labels)),
             limit=costs.fixed + sum(min(u.float_cost, u.integer_cost) for u in costs.units),
             threads=self.threads,

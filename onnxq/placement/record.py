@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from onnxq.placement.place import Form, Placed, UnitChoice
 from onnxq.placement.race import Timing
+from onnxq.placement.result import Form, Placed, UnitChoice
 from onnxq.plan.plan import Placement
 
 VERSION = 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,14 +13,21 @@ from onnxq.config.placing import Placing
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.ir.save import weight_bytes
-from onnxq.placement.place import Placed, place
+from onnxq.placement.place import place
 from onnxq.placement.record import from_text, to_text
+from onnxq.placement.result import Placed
 from onnxq.plan.plan import Placement, Plan
-from onnxq.stats.cache import Cache, digest
+from onnxq.stats.cache import Cache, digest, files_digest
 from onnxq.targets.hardware import detect
 
 LARGEST = 512 << 20
 """Bytes of weights above which int8 is placed by rules: several forms of the model are in memory at once."""
+
+
+@functools.cache
+def _own_digest() -> str:
+    """A hash of this wing's source: what another version measured is measured again."""
+    return files_digest(sorted(Path(__file__).parent.glob("*.py")))
 
 
 def placed_plan(
@@ -43,12 +52,16 @@ def placed_plan(
     full = replan(Placement(eager=True))
     placed, notes, key = None, [], ""
     if cache is not None and placing.costs is None:
-        key = cache.key(model_hash(model), digest(full.to_json()), placing.effort, placing.threads, detect().name)
+        key = cache.key(
+            model_hash(model), digest(full.to_json()), _own_digest(), placing.effort, placing.threads, detect().name
+        )
         placed = from_text(cache.text("placements", key) or "")
     if placed is not None:
         notes.append("Where int8 pays was measured before on this machine; --no-cache measures again.")
     else:
-        placed = place(model, full, replan=replan, insert=insert, samples=samples, placing=placing)
+        placed = place(
+            model, full, replan=replan, insert=insert, samples=samples, placing=placing, original=model.source
+        )
         if key and cache is not None:
             cache.put_text("placements", key, to_text(placed))
     return replan(placed.placement), placed, [*notes, *placed.notes]
