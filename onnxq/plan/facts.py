@@ -41,8 +41,7 @@ class Facts:
         around: of the graph that the body stands in.
 
     Attributes:
-        outer: names of all that the graphs around give.
-        held: those of them that exist in 8 bits only; known when the graphs around are decided.
+        held: what the graphs around give in 8 bits only; known when they are decided.
         masks: see `onnxq.stats.taps.mask_tensors`.
     """
 
@@ -56,10 +55,8 @@ class Facts:
         self.consumers: dict[str, list[Consumer]] = defaultdict(list)
         self.by_name: dict[str, gs.Node] = {}
         self.inputs = {t.name for t in graph.inputs}
-        self.outer: frozenset[str] = frozenset()
+        self.around = around
         self.held: frozenset[str] = frozenset()
-        if around is not None:
-            self.outer = around.outer.union(around.inputs, around.producer)
         self.masks: set[str] = mask_tensors(graph) if around is None else around.masks
         for deeper, inner in walk.graphs(graph):
             for node in inner.nodes:
@@ -75,12 +72,18 @@ class Facts:
 
     def captured(self, name: str) -> bool:
         """True for a tensor that a body takes from the graphs around it."""
-        return name in self.outer and name not in self.producer and name not in self.inputs
+        return not self._here(name) and self.around is not None and self.around.known(name)
+
+    def known(self, name: str) -> bool:
+        """True for a tensor that this graph or one around it makes or is given."""
+        return self._here(name) or (self.around is not None and self.around.known(name))
+
+    def _here(self, name: str) -> bool:
+        return name in self.producer or name in self.inputs
 
     def overridable(self, tensor: Any) -> bool:
         """True for an initializer that a caller may feed: a variable that nobody makes and that is no real input."""
-        made = tensor.name in self.producer or tensor.name in self.inputs or tensor.name in self.outer
-        return bool(tensor.name) and not isinstance(tensor, gs.Constant) and not made
+        return bool(tensor.name) and not isinstance(tensor, gs.Constant) and not self.known(tensor.name)
 
     def constant(self, tensor: Any) -> NDArray[Any] | None:
         """The values of a constant tensor, else None."""

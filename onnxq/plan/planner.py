@@ -7,6 +7,7 @@ y = acc * sx * sw[c] (Jacob et al. 2018, arXiv 1712.05877, equations 7 and 11).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ def wanted(graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_fl
     """Activations, those in bodies included, whose range a plan may ask for, graph by graph and in graph order. A
     superset of what the final plan uses."""
     names: dict[str, None] = {}
-    for facts, chosen in selections(graph, target, shapes, keep_float, eager=True):
+    with paused_gc():
+        chosen_of = list(selections(graph, target, shapes, keep_float, eager=True))
+    for facts, chosen in chosen_of:
         order = {t.name: i for i, t in enumerate(facts.graph.inputs)}
         for node in facts.graph.nodes:
             for tensor in node.outputs:
@@ -51,12 +54,16 @@ def selections(
     eager: bool = False,
 ) -> Iterator[tuple[Facts, Selection]]:
     """What the structure alone says of the main graph and of each body in it, outermost first."""
+    done: dict[GraphPath, tuple[Facts, Selection]] = {}
     held: dict[GraphPath, frozenset[str]] = {}
     for facts in every(graph, shapes):
-        facts.held = held[facts.path[:-1]] if facts.path else frozenset()
-        chosen = select(facts, target, keep_float, eager=eager)
-        held[facts.path] = facts.held | made_in_8_bits(facts, target, chosen)
-        yield facts, chosen
+        if facts.path:
+            around = facts.path[:-1]
+            if around not in held:  # asked once per graph that has bodies: their number must not count
+                held[around] = done[around][0].held | made_in_8_bits(done[around][0], target, done[around][1])
+            facts.held = held[around]
+        done[facts.path] = facts, select(facts, target, keep_float, eager=eager)
+        yield done[facts.path]
 
 
 def made_in_8_bits(facts: Facts, target: Target, chosen: Selection) -> frozenset[str]:
@@ -90,7 +97,7 @@ def _decide(
     done: dict[GraphPath, _Planner] = {}
     for facts in every(graph, shapes):
         around = done.get(facts.path[:-1]) if facts.path else None
-        given = around.given() if around is not None else Given()
+        given = around.given if around is not None else Given()
         facts.held = given.held
         while True:  # each round vetoes at least one more op
             chosen = select(facts, target, keep_float, veto, placement.integer, eager=placement.eager)
@@ -163,8 +170,9 @@ class _Planner:
         if self.target.outputs:
             self._float_uses()
 
+    @cached_property
     def given(self) -> Given:
-        """What bodies in this graph find around them."""
+        """What bodies in this graph find around them, once it is decided."""
         held = self.around.held | made_in_8_bits(self.facts, self.target, self.chosen)
         return Given(encodings={**self.around.encodings, **self.values}, held=held)
 
