@@ -293,6 +293,7 @@ class _Place:
             chosen=chosen.name,
             forms=(*before[: len(timings) - len(forms)], *forms),
             units=tuple(self._choices(costs, chosen.labels)),
+            problem=costs,
             limit=costs.fixed + sum(min(u.float_cost, u.integer_cost) for u in costs.units),
             threads=self.threads,
             notes=(*self.notes, *_notes(forms, forms[best], self.unknown if self.elsewhere else None)),
@@ -313,6 +314,7 @@ class _Place:
             UnitChoice(
                 nodes=names,
                 ops=tuple(_type(nodes[n]) for n in names),
+                placeable=tuple(n for n in names if self.layout.integer(n)),
                 integer=label,
                 float_seconds=unit.float_cost,
                 integer_seconds=unit.integer_cost,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from onnxq.placement.cut import Crossing, Problem, Unit
 from onnxq.placement.race import Timing
 from onnxq.placement.result import Form, Placed, UnitChoice
 from onnxq.plan.plan import Placement
@@ -28,13 +29,20 @@ def from_text(text: str) -> Placed | None:
         placement = body.pop("placement")
         forms = [Form(**{**form, "timing": Timing(**form["timing"])}) for form in body.pop("forms")]
         units = [
-            UnitChoice(**{**unit, "nodes": tuple(unit["nodes"]), "ops": tuple(unit["ops"])})
+            UnitChoice(**{**unit, **{name: tuple(unit[name]) for name in ("nodes", "ops", "placeable")}})
             for unit in body.pop("units")
         ]
+        problem = body.pop("problem")
+        crossings = [Crossing(**{**c, "readers": tuple(c["readers"])}) for c in problem["crossings"]]
         return Placed(
             placement=Placement(integer=frozenset(placement["integer"]), floats=placement["floats"]),
             forms=tuple(forms),
             units=tuple(units),
+            problem=Problem(
+                units=tuple(Unit(**unit) for unit in problem["units"]),
+                crossings=tuple(crossings),
+                fixed=problem["fixed"],
+            ),
             notes=tuple(body.pop("notes")),
             **body,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxq.placement.cut import Problem
 from onnxq.placement.race import Timing
 from onnxq.plan.plan import Placement
 
@@ -38,12 +39,14 @@ class UnitChoice:
         ops: their types.
         integer: it runs in int8.
         float_seconds, integer_seconds: of its kernels.
+        placeable: those of its nodes that have an integer kernel.
         conversion_seconds: what the conversions beside it cost or would cost if it alone changed sides.
         why: a sentence.
     """
 
     nodes: tuple[str, ...]
     ops: tuple[str, ...]
+    placeable: tuple[str, ...]
     integer: bool
     float_seconds: float
     integer_seconds: float
@@ -60,6 +63,7 @@ class Placed:
         chosen: name of the form.
         forms: all that ran against each other, the user's file first, or, without one, the float form.
         units: of the chosen form, graph order.
+        problem: what the choice was made by; its units are `units`.
         limit: seconds of the model's kernel limit: each unit in its faster form, conversions free.
         threads: that all was measured with.
         notes: sentences for the user.
@@ -69,6 +73,7 @@ class Placed:
     chosen: str
     forms: tuple[Form, ...]
     units: tuple[UnitChoice, ...]
+    problem: Problem
     limit: float
     threads: int
     notes: tuple[str, ...]

@@ -16,6 +16,7 @@ from onnxq.costs.observe import observe
 from onnxq.costs.table import Cost, CostTable
 from onnxq.driver import quantize
 from onnxq.placement import stage
+from onnxq.placement.cut import Crossing, Problem, Unit
 from onnxq.placement.place import place as real_place
 from onnxq.placement.race import Timing, race
 from onnxq.placement.record import from_text, to_text
@@ -127,9 +128,16 @@ def test_what_is_kept_comes_back_and_anything_else_does_not() -> None:
         forms=(Form(name="float", integer_units=0, predicted=1 / 3, timing=timing),),
         units=(
             UnitChoice(
-                nodes=("a",), ops=("Conv",), integer=True, float_seconds=0.3, integer_seconds=0.1,
+                nodes=("a",), ops=("Conv",), placeable=("a",), integer=True, float_seconds=0.3, integer_seconds=0.1,
                 conversion_seconds=0.01, why="",
             ),
+        ),
+        problem=Problem(
+            units=(Unit(name="a", float_cost=0.3, integer_cost=0.1, noise=0.0),),
+            crossings=(
+                Crossing(tensor="t", producer=None, readers=(0,), float_readers=True, quantize=0.1, dequantize=0.2),
+            ),
+            fixed=0.5,
         ),
         limit=0.1,
         threads=1,
