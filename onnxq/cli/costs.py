@@ -35,6 +35,9 @@ def command() -> None:
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Of ONNX Runtime."
 )
+@click.option(
+    "--against", type=options.UserPath(), metavar="FILE", help="Whose prediction to print.  [default: shipped]"
+)
 @click.option("--cache/--no-cache", default=True, help="Keep it for later commands on this machine.  [default: do]")
 @options.skip_bad_option
 @options.preprocess_options
@@ -46,6 +49,7 @@ def measure_command(
     output: Path | None,
     common: bool,
     threads: int,
+    against: Path | None,
     cache: bool,
     skip_bad: bool | None,
     **preprocess: Any,
@@ -73,6 +77,7 @@ def measure_command(
             model,
             calib,
             threads=threads,
+            against=against,
             preprocess=options.given(preprocess),
             skip_bad=bool(skip_bad),
             progress=make_progress(),
@@ -89,10 +94,10 @@ def measure_command(
 def _print_forms(found: Measured) -> None:
     for note in found.notes:
         click.echo(note)
-    click.echo("form        measured ms  kernels ms  shipped table ms  of it known  runs")
+    click.echo("form        measured ms  kernels ms  predicted ms  of it known  runs")
     for form in found.forms:
         click.echo(
-            f"{form.name:10}  {form.seconds * 1e3:11.3f}  {form.kernels * 1e3:10.3f}  {form.shipped * 1e3:16.3f}  "
+            f"{form.name:10}  {form.seconds * 1e3:11.3f}  {form.kernels * 1e3:10.3f}  {form.predicted * 1e3:12.3f}  "
             f"{form.known:11.0%}  {form.runs:4}"
         )
 

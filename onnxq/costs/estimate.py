@@ -14,8 +14,9 @@ error. All others: the mean of the three nearest entries, each brought to this s
 
 with c = 2^15 multiply-accumulates or 2^13 elements: about a microsecond, what a kernel costs that has next to no work.
 Distance is the Euclidean one of the binary logarithms of the multiply-accumulates, the elements of the output, the
-multiply-accumulates per element of the output, and the groups (light: of w only), and 1 more if another activation is
-fused. Other numbers of threads are taken as they are: that is right for comparing and wrong in absolute terms.
+area of the kernel, the multiply-accumulates per element of the output and of that area (the input channels), and the
+groups (light ops: of w only), and 1 more if another activation is fused. Other numbers of threads are taken as they
+are: that is right for comparing and wrong in absolute terms.
 """
 
 from __future__ import annotations
@@ -185,7 +186,9 @@ def _nearest(key: CostKey, found: Entries) -> float:
 def _features(key: CostKey) -> tuple[float, ...]:
     if not key.macs:
         return (math.log2(max(key.work, 1)),)
-    made = key.outputs[0].size if key.outputs else 1
-    group = dict(key.attributes).get("group", 1)
-    groups = group if isinstance(group, int) else 1
-    return tuple(math.log2(max(v, 1e-9)) for v in (key.macs, max(made, 1), key.macs / max(made, 1), max(groups, 1)))
+    attributes = dict(key.attributes)
+    window, group = attributes.get("kernel_shape"), attributes.get("group")
+    area = math.prod(int(side) for side in window) if isinstance(window, tuple) else 1
+    made = max(key.outputs[0].size if key.outputs else 1, 1)
+    channels = key.macs / made / area
+    return tuple(math.log2(v) for v in (key.macs, made, channels, area, group if isinstance(group, int) else 1))

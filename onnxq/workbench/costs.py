@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxq.costs.common import cases
 from onnxq.costs.estimate import Costs
-from onnxq.costs.files import shipped
+from onnxq.costs.files import open_costs, shipped
 from onnxq.costs.measure import ROUNDS, measure_cases
 from onnxq.costs.observe import observe, price
 from onnxq.costs.table import CostTable, this_machine
@@ -45,15 +45,15 @@ class Form:
         name: "as it is", "normalised" or "int8".
         seconds: measured without the profiler.
         kernels: sum over the kernels, by the profiler; less what the profiler adds.
-        shipped: what the shipped tables say, had nothing been measured here.
-        known: share of `shipped` that is measured for exactly these kernels.
+        predicted: what the shipped tables or a given file say, had nothing been measured here.
+        known: share of `predicted` that is measured for exactly these kernels.
         runs: timed runs.
     """
 
     name: str
     seconds: float
     kernels: float
-    shipped: float
+    predicted: float
     known: float
     runs: int
 
@@ -72,6 +72,7 @@ def measure_model(
     calib: str | None,
     *,
     threads: int = 1,
+    against: Path | None = None,
     preprocess: Mapping[str, Any] | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
@@ -82,12 +83,14 @@ def measure_model(
         calib: samples, as for `onnxq quantize`; None: made up from types and shapes, which costs the same time unless
             the work depends on the values.
         threads: intra-op.
+        against: a cost file whose prediction is compared with what is measured; None: the shipped tables.
 
     Raises:
         UsageError: inputs cannot be made up.
         OnnxqError: whatever else the user can mend.
     """
     progress = progress or Silent()
+    costs, said = (Costs(shipped()), ()) if against is None else open_costs(against)
     loaded = load(model)
     given: Inputs | None = None
     with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
@@ -103,7 +106,7 @@ def measure_model(
             preprocess=preprocess or {},
             skip_bad=skip_bad,
         )
-        notes: list[str] = []
+        notes = list(said)
         if is_quantized(loaded.graph):
             notes.append(f"{model} is quantized already: only its own kernels were measured, not the float model's.")
             done = set_up(replace(request, pipeline="import"), steps=()) if given is None else None
@@ -111,7 +114,7 @@ def measure_model(
             forms = [("as it is", loaded)]
         else:
             samples, forms = _forms(request, loaded, progress)
-        return _profiled(forms, samples, threads, tuple(notes), progress)
+        return _profiled(forms, samples, threads, costs, tuple(notes), progress)
 
 
 def measure_common(*, threads: int = 1, progress: Progress | None = None) -> CostTable:
@@ -143,11 +146,11 @@ def _profiled(
     forms: Sequence[tuple[str, Model]],
     samples: Sequence[Inputs],
     threads: int,
+    costs: Costs,
     notes: tuple[str, ...],
     progress: Progress,
 ) -> Measured:
     table = CostTable(machine=this_machine())
-    costs = Costs(shipped())
     seen: list[Form] = []
     with progress.task("profiling", total=len(forms)) as step:
         for name, model in forms:
@@ -163,7 +166,7 @@ def _profiled(
                     name=name,
                     seconds=found.seconds,
                     kernels=found.kernel_seconds,
-                    shipped=priced.profile.seconds,
+                    predicted=priced.profile.seconds,
                     known=priced.share,
                     runs=runs,
                 )

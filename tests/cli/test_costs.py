@@ -46,6 +46,15 @@ def test_a_float_model_is_measured_in_both_worlds(place: Path, onnxq: Any, calib
     assert files.load_cached() == table
 
 
+def test_the_prediction_of_a_file_beside_what_is_measured(place: Path, onnxq: Any) -> None:
+    assert onnxq("costs", "measure", "m.onnx", "-o", "c.json", "--no-cache").code == 0
+    done = onnxq("costs", "measure", "m.onnx", "--against", "c.json")
+    assert done.code == 0, done.err
+    assert len(re.findall(r" 100% +2$", done.out, re.MULTILINE)) == 3
+    save(place / "e.json", ELSEWHERE, 1e-6)
+    assert "measured elsewhere (Another CPU" in onnxq("costs", "measure", "m.onnx", "--against", "e.json").out
+
+
 def test_threads_are_part_of_the_keys(place: Path, onnxq: Any) -> None:
     assert onnxq("costs", "measure", "m.onnx", "--threads", 2, "-o", "c.json", "--no-cache").code == 0
     assert {key.threads for key in files.load(place / "c.json").costs} == {2}
