@@ -3,8 +3,8 @@
 An op *moves* data if integer data may flow through it unchanged, so that `Q(op(x)) == op(Q(x))` and `op(DQ(q)) ==
 DQ(op(q))` bit for bit with one
 per-tensor encoding (scale > 0) on its data inputs and outputs. `tests/test_optable.py` checks every row in ONNX
-Runtime, with infinities, ties, negative zeros and empty tensors. NaN is outside of the promise where an op compares
-(MaxPool, ReduceMax, ReduceMin, Max, Min, TopK): Q makes a number of it, and what wins depends on the order.
+Runtime, with infinities, ties, negative zeros and empty tensors. NaN is outside of the promise where a row says
+`nan=False`: Q makes the least level of it, and an op that compares may choose another element then.
 
 A per-channel encoding goes along if the axis arrives whole and in order: `moved_axis`.
 """
@@ -166,6 +166,7 @@ class Op:
         results: output slots that carry moved data; the others must not be read.
         fill: input slot of a number that is written where no data goes (omitted: 0).
         axis: where a channel axis arrives; None: per-channel encodings do not commute.
+        nan: they commute where the data holds NaN, too.
         weight: slot of the weight, for weighted ops.
         bias: slot of the bias, for ops that have one.
     """
@@ -176,6 +177,7 @@ class Op:
     results: Sequence[int] | None = None
     fill: int | None = None
     axis: AxisMap | None = None
+    nan: bool = True
     weight: int | None = None
     bias: int | None = None
 
@@ -198,9 +200,9 @@ OP_TABLE: dict[str, Op] = {
     "Split": Op(moves=_always, min_opset=2, axis=_along(0)),
     "DepthToSpace": Op(moves=_always, min_opset=1),
     "SpaceToDepth": Op(moves=_always, min_opset=1),
-    "MaxPool": Op(moves=_max_pool, min_opset=12, axis=_pooled),
-    "ReduceMax": Op(moves=_always, min_opset=12, axis=_reduced),
-    "ReduceMin": Op(moves=_always, min_opset=12, axis=_reduced),
+    "MaxPool": Op(moves=_max_pool, min_opset=12, axis=_pooled, nan=False),
+    "ReduceMax": Op(moves=_always, min_opset=12, axis=_reduced, nan=False),
+    "ReduceMin": Op(moves=_always, min_opset=12, axis=_reduced, nan=False),
     "Resize": Op(moves=_resize, min_opset=10),
     "Add": Op(data=None),
     "Mul": Op(data=None),
@@ -213,8 +215,8 @@ OP_TABLE: dict[str, Op] = {
     "Compress": Op(moves=_always, min_opset=9),
     "ScatterND": Op(data=(0, 2), moves=_scatter, min_opset=11),
     "ScatterElements": Op(data=(0, 2), moves=_scatter, min_opset=11),
-    "TopK": Op(moves=_always, min_opset=11, results=(0,)),
-    "Max": Op(data=None, moves=_always, min_opset=12),
+    "TopK": Op(moves=_always, min_opset=11, results=(0,), nan=False),
+    "Max": Op(data=None, moves=_always, min_opset=12, nan=False),
     "Min": Op(data=None, moves=_always, min_opset=12),
     "AveragePool": Op(),
     "GlobalAveragePool": Op(),
