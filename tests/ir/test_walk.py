@@ -217,3 +217,30 @@ def test_constant_array(nested):
     assert array is not None
     assert array.tolist() == [1, 2, 3, 4]
     assert walk.constant_array(node.inputs[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("op", "pairs"),
+    [
+        (
+            "y = If (c) <then_branch = t () => (float[4] p) { p = Abs(x) }, "
+            "else_branch = e () => (float[4] q) { q = Neg(x) }>",
+            {("p", "y"), ("q", "y")},
+        ),
+        (
+            "y, z = Loop (n, c, x) <body = b (int64 i, bool m, float[4] s) => (bool m2, float[4] s2, float[4] u) "
+            "{ m2 = Identity(m) s2 = Neg(s) u = Abs(s) }>",
+            {("x", "s"), ("s2", "s"), ("u", "z"), ("s2", "y")},
+        ),
+        (
+            "y, z = Scan <num_scan_inputs = 1, body = b (float[4] s, float v) => (float[4] s2, float u) "
+            "{ s2 = Add(s, v) u = Neg(v) }> (x, x)",
+            {("x", "s"), ("x", "v"), ("s2", "s"), ("s2", "y"), ("u", "z")},
+        ),
+        ("y = Abs(x)", set()),
+    ],
+)
+def test_what_is_passed_into_bodies_and_out_of_them(op: str, pairs: set[tuple[str, str]]) -> None:
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[4] x, bool c, int64 n) => (float[4] y)'
+    (node,) = from_proto(parser.parse_model(f"{head} {{ {op} }}")).graph.nodes
+    assert {(source.name, target.name) for source, target in walk.passed(node)} == pairs

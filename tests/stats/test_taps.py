@@ -50,6 +50,19 @@ def test_a_mask_is_followed_to_the_softmax(low: str) -> None:
     assert masks("s = Where(b, x, low) y = Softmax(s)", f"float low = {{{low}}}") == {"low", "s"}
 
 
+def test_a_mask_is_followed_into_bodies_and_out_of_them() -> None:
+    source = """g (float[4] x, bool c, int64 n) => (float[4] y) <float low = {-1e9}, bool t = {1}> {
+      m = Mul(x, low)
+      a = If (c) <then_branch = b () => (float[4] p) { p = Add(x, m) },
+                  else_branch = e () => (float[4] q) { q = Softmax(m) }>
+      l = Loop (n, t, a) <body = f (int64 i, bool g, float[4] s) => (bool h, float[4] r) {
+        h = Identity(g) r = Slice(s, i0, i1) o = Sigmoid(s) }>
+      y = Softmax(l) }"""
+    source = source.replace("bool t = {1}", "bool t = {1}, int64[1] i0 = {0}, int64[1] i1 = {4}")
+    assert mask_tensors(parse(HEAD + source).graph) == {"low", "m", "p", "a", "s", "r", "l"}
+    assert mask_tensors(parse(HEAD + source.replace("-1e9", "-9.0")).graph) == set()
+
+
 def test_a_mask_made_by_constant_nodes() -> None:
     low = "k = Constant <value = float {-inf}> ()"
     assert masks(f"{low} s = Where(b, x, k) y = Softmax(s)") == {"k", "s"}
