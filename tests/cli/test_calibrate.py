@@ -85,6 +85,9 @@ def test_ranges_are_those_of_quantize_in_bodies_too(
     assert files[0] == files[1] == files[2]
     told = json.loads(onnxq("explain", "0.onnx", "--json").out)["ops"]
     assert [o["name"] for o in told if o["integer"] and o["op"] == "MatMul"] == ["outer", "first", "second", "third"]
+    structure = {o["name"]: o for o in json.loads(onnxq("explain", "m.onnx", "--json").out)["ops"]}
+    assert all(structure[name]["integer"] for name in ("outer", "first", "second", "third"))
+    assert "no integer kernel for Tanh" in next(o["reason"] for o in structure.values() if o["op"] == "Tanh")
     replace(known, around={}).save(tmp_path / "old.npz")
     said = onnxq("ranges", "old.npz", "--method", "mixed", "-o", "old.json")
     assert said.code == 0 and said.err.startswith("old.npz does not tell what stands around its tensors")
