@@ -35,6 +35,7 @@ _TYPES: dict[str, Any] = {
     "uint16": np.uint16, "int16": np.int16, "int32": np.int32, "int64": np.int64, "bool": np.bool_,
 }  # fmt: skip
 _INTEGER = ("QLinear", "QGemm", "MatMulInteger", "DynamicQuantize", "QuantizeLinear", "DequantizeLinear")
+_ACTIVATIONS = {"Clip": (0.0, 6.0), "HardSigmoid": (0.2, 0.5), "LeakyRelu": (0.01,)}
 _TARGET_SHAPE = frozenset({"Reshape", "Expand"})
 
 Profiler = Callable[..., Profile]
@@ -112,8 +113,8 @@ def one_node(key: CostKey) -> tuple[Model, dict[str, NDArray[Any]]]:
     made = [gs.Variable(f"y{i}" if o.dtype else "", _dtype(o), list(o.shape)) for i, o in enumerate(key.outputs)]
     domain = key.op.rpartition(".")[0]
     attributes: dict[str, Any] = {n: list(v) if isinstance(v, tuple) else v for n, v in key.attributes}
-    if attributes.get("activation") == "Clip":
-        attributes["activation_params"] = [0.0, 6.0]
+    if (fused := attributes.get("activation")) in _ACTIVATIONS:
+        attributes["activation_params"] = list(_ACTIVATIONS[str(fused)])
     node = gs.Node(key.kind, "kernel", attributes, tensors, made, domain or None)
     inputs = [t for t in tensors if isinstance(t, gs.Variable) and t.name]
     graph = gs.Graph([node], inputs, [t for t in made if t.name], name="one", opset=OPSET)

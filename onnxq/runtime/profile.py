@@ -4,13 +4,14 @@ The profiler itself costs more than a small kernel: about 2 us inside the time t
 between two of them, where going from one kernel to the next takes 0.2 us without it. So the times are corrected:
 
     raw_k     = midmean over runs of the time that the profiler gives (whole microseconds, cut off, plus 0.5)
-    seconds_k = max(raw_k - executions_k * inside, 0.1 us)
+    seconds_k = max(raw_k - executions_k * inside, 0.1 us) * scale
 
 `inside` is chosen such that the kernels and `call` (what a run takes that has nothing to do) add up to the run without
 the profiler (its lower quartile), within a factor of 2 of what a chain of 100 trivial nodes shows, measured once per
 process. With one thread the clock is the thread's own processor time, which stands still while others have the core.
-The midmean (mean of the middle half) is as robust as the median, and finer than a microsecond, because runs differ by
-more than that.
+Where the kernels are longer together even so, because others had the core while they ran, `scale` brings them down;
+else it is 1. The midmean (mean of the middle half) is as robust as the median, and finer than a microsecond, because
+runs differ by more than that.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Profile:
         inside: what was taken off each execution of a kernel.
         profiled_seconds: median time of a run with the profiler on.
         graph: what ORT made of the model at this level, with unique node names.
+        scale: what the kernels were multiplied with; well below 1 on a machine with much else to do.
     """
 
     kernels: tuple[KernelRun, ...]
@@ -86,6 +88,7 @@ class Profile:
     inside: float
     profiled_seconds: float
     graph: Model
+    scale: float = 1.0
 
     @property
     def kernel_seconds(self) -> float:
@@ -141,18 +144,21 @@ def profile(
     paths = {id(n): path for path, inner in walk.graphs(timed.graph.graph) for n in inner.nodes}
     counts = [int(np.median([n.count.get(r, 0) for r in range(runs)])) for n in nodes]
     raw = [_midmean([n.seconds.get(r, 0.0) for r in range(runs)]) for n in nodes]
-    inside = _inside(raw, counts, timed.fast - wrong.call, wrong.inside)
+    target = max(timed.fast - wrong.call, 0.0)
+    inside = _inside(raw, counts, target, wrong.inside)
+    own = [max(value - inside * count, _LEAST) for value, count in zip(raw, counts, strict=True)]
+    scale = min(1.0, max(target, 0.5 * timed.fast) / sum(own)) if own else 1.0
     kernels = tuple(
         KernelRun(
             name=node.name,
             op=f"{node.domain}.{node.op}" if node.domain not in (None, "", "ai.onnx") else node.op,
-            seconds=max(value - inside * count, _LEAST),
+            seconds=value * scale,
             inputs=_inputs(node, seen.inputs),
             outputs=_outputs(node, seen.outputs),
             count=count,
             path=paths[id(node)],
         )
-        for seen, value, count, node in zip(nodes, raw, counts, joined, strict=True)
+        for seen, value, count, node in zip(nodes, own, counts, joined, strict=True)
     )
     return Profile(
         kernels=kernels,
@@ -161,6 +167,7 @@ def profile(
         inside=inside,
         profiled_seconds=timed.profiled,
         graph=timed.graph,
+        scale=scale,
     )
 
 

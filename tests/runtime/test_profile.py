@@ -109,6 +109,15 @@ def test_time_of_the_whole_run_is_measured_without_the_profiler() -> None:
     assert found.profiled_seconds == 0.25
 
 
+def test_kernels_that_were_disturbed_are_brought_down_to_the_run() -> None:
+    ticks = itertools.accumulate(itertools.repeat(1e-7))
+    found = look(mlp(), {"x": ROW}, runs=5, clock=lambda: next(ticks))
+    assert found.scale < 1
+    assert found.kernel_seconds == pytest.approx(found.seconds) == pytest.approx(1e-7)
+    slow = itertools.accumulate(itertools.repeat(1.0))
+    assert look(mlp(), {"x": ROW}, runs=5, clock=lambda: next(slow)).scale == 1
+
+
 def test_samples_take_turns() -> None:
     found = look(mlp(), {"x": ROW}, {"x": np.ones((5, 16), np.float32)}, runs=4, warmup=0)
     assert found.kernels[0].inputs[0] == ("float", (3, 16))
