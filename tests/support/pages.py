@@ -7,7 +7,7 @@ Fenced blocks, top to bottom, in one folder and one Python namespace:
     yaml    a file; its first line is "# name.yaml"
     text    what the block before printed must hold these lines; "..." stands for anything
     json    as text
-    onnx    not run: checked by the page's own test
+    toml    parsed
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import contextlib
 import io
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ def follow(text: str, onnxq: Callable[..., Any]) -> dict[str, Any]:
             missing = [line for line in block.text.splitlines() if not _holds(printed, line)]
             assert missing == [], f"{missing}\nis not in\n{printed}"
         else:
-            assert block.language == "onnx", f"a block of {block.language} is neither run nor checked"
+            assert block.language == "toml", f"a block of {block.language} is neither run nor checked"
+            tomllib.loads(block.text)
     return names
 
 
