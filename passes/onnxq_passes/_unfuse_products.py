@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnxq.encoding import LEVELS
+from onnxq.numerics import dequantize
 from onnxq_passes._edit import input_at
 from onnxq_passes._qdq import Parameters
 from onnxq_passes._unfuse import CannotUnfuseError, Unfusing
@@ -78,9 +80,33 @@ def _matmul_to_float(work: Unfusing, node: gs.Node) -> None:
     axis = column_axis(node, input_at(node, 3), node.inputs[1])
     data = work.said(node, 2, 4, work.kind(node.inputs[0]))
     weight = work.said(node, 3, 5, work.kind(node.inputs[1]), axis=axis)
-    add_bias(work, node, input_at(node, 6))
+    bias = input_at(node, 6)
+    steps = None if bias is None else _in_steps(work, bias, data, weight)
+    add_bias(work, node, bias if steps is None else work.dequantized(node, *steps))
     inputs = [work.dequantized(node, node.inputs[0], data), work.dequantized(node, node.inputs[1], weight)]
     work.become(node, "MatMul", inputs, {})
+
+
+def _in_steps(
+    work: Unfusing, bias: gs.Tensor, data: Parameters, weight: Parameters
+) -> tuple[gs.Constant, Parameters] | None:
+    """A float bias as int32 in steps of the sums, if that is the same to the last bit: ONNX Runtime makes an integer
+    Gemm of MatMul and Add with such a bias, but a float one with a float bias.
+    """
+    try:
+        said = sums(work, data, weight)
+    except CannotUnfuseError:
+        return None  # the product of the scales is no float32
+    if not isinstance(bias, gs.Constant) or bias.values.ndim != 1 or said.scale.size not in (1, bias.values.size):
+        return None
+    values, scale = np.asarray(bias.values), said.scale.astype(np.float64)
+    steps = np.rint(values.astype(np.float64) / scale)
+    if not (np.abs(steps) <= LEVELS["int32"][1]).all():  # NaN neither
+        return None
+    integers = steps.astype(np.int32)
+    if dequantize(integers, said.encoding()).tobytes() != values.astype(np.float32).tobytes():
+        return None
+    return work.constant(f"{bias.name}_int32", integers), said
 
 
 def add_bias(work: Unfusing, node: gs.Node, bias: gs.Tensor | None) -> None:

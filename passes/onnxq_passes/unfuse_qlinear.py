@@ -25,7 +25,8 @@ class UnfuseQlinear(Pass):
     1. QLinearConv, QLinearMatMul; of com.microsoft QGemm, QLinearAdd, Mul, LeakyRelu, Sigmoid, Softmax, Concat, Where,
        AveragePool and GlobalAveragePool.
     2. An int32 bias gets a DequantizeLinear with the scale of the data times that of the weight.
-    3. QGemm without scale of its result, and MatMulIntegerToFloat, give a float result: no QuantizeLinear.
+    3. QGemm without scale of its result, and MatMulIntegerToFloat, give a float result: no QuantizeLinear. A float bias
+       becomes int32 as in case 2 if that is the same to the last bit.
     4. Zero points that are left out are written. DequantizeLinear of one tensor that say the same are one.
     5. Scales that are computed, scales per row, several scales below opset 13, and the NHWC forms that ONNX Runtime's
        optimizer makes (channels_last) stay.

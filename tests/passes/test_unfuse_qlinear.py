@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from fusing import DATA, OUT, Qdq
 from rewriting import keep, model, rewrite
 from unfusing import unfuse
 
-from onnxq.ir import text
+from onnxq.ir import load, save, text
 from onnxq.pipeline.base import Pass
+from onnxq.runtime.session import optimized
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.fuse_matmul_integer_to_float import FuseMatmulIntegerToFloat
 from onnxq_passes.fuse_qgemm import FuseQgemm
@@ -115,6 +118,39 @@ def test_case_3_a_float_result(op: str) -> None:
     assert made.rewrites == 1
     assert made.ops[op] == 1 and made.ops["QuantizeLinear"] == 1
     assert made.gap < 1e-5
+
+
+STEPS = np.float32(DATA) * SEVERAL
+
+
+@pytest.mark.parametrize(
+    ("bias", "integer"),
+    [
+        ((np.arange(24) * 311 - 3000).astype(np.float32) * STEPS, True),
+        (np.zeros(24), True),
+        (np.linspace(-1, 1, 24), False),  # between the steps
+        ((np.arange(24) * 311 - 3000).astype(np.float32) * STEPS * np.float32(1 + 2**-22), False),  # by two bits
+        (np.full(24, 3e9) * STEPS, False),  # beyond int32
+    ],
+)
+def test_case_3_a_float_bias_that_lies_on_the_steps(bias: Any, integer: bool) -> None:
+    """It was int32 before somebody fused it; ONNX Runtime makes a float Gemm of the Add of a float bias."""
+    g = Qdq()
+    matrix = g.op("MatMul", g.data(6, 40, zero=5), g.weight(40, 24, scale=SEVERAL, zero=[0] * 24, axis=1))
+    g.raw(g.op("Add", matrix, g.constant(bias)))
+    made = unfuse(g, PASS, fused=[FuseMatmulIntegerToFloat()])
+    assert made.ops == {"QuantizeLinear": 1, "DequantizeLinear": 3 if integer else 2, "MatMul": 1, "Add": 1}
+    assert made.gap < 1e-5 * max(1.0, float(np.abs(bias).max()))
+    kernels = kernels_of(g, PASS, FuseMatmulIntegerToFloat())
+    assert (kernels["QGemm"], kernels["Gemm"]) == ((1, 0) if integer else (0, 1))
+
+
+def kernels_of(graph: Qdq, *passes: Pass) -> Counter[str]:
+    """Operators of ONNX Runtime's optimized graph behind the fusion and the way back."""
+    back, fuse = passes
+    parsed = load.from_proto(onnx.load_from_string(graph.fuse(fuse).file))
+    back.run(parsed.graph, default_context())
+    return Counter(n.op_type for n in onnx.load_from_string(optimized(save.to_bytes(parsed))).graph.node)
 
 
 CONSTANTS = "float s = {0.02}, uint8 z = {120}, float t = {0.03}, uint8 v = {100}, float u = {0.05}, uint8 w = {90}"
