@@ -105,7 +105,7 @@ class CostKey:
         """The op without its domain."""
         return self.op.rpartition(".")[2]
 
-    @property
+    @cached_property
     def types(self) -> tuple[str, ...]:
         """Element types of the inputs and the first output."""
         return (*(o.dtype for o in self.inputs), "->", *(o.dtype for o in self.outputs[:1]))
@@ -119,12 +119,12 @@ class CostKey:
         run = NodeRun(tuple(o.shape for o in present), tuple(o.shape for o in self.outputs if o.dtype))
         return macs(node, [run]) or 0
 
-    @property
+    @cached_property
     def elements(self) -> int:
         """Of the largest tensor that is not constant."""
         return max((o.size for o in (*self.inputs, *self.outputs) if not o.constant), default=0)
 
-    @property
+    @cached_property
     def work(self) -> int:
         """What the time grows with: multiply-accumulates; of pools the elements of all windows; else `elements`."""
         window = dict(self.attributes).get("kernel_shape")
