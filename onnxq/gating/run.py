@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +233,10 @@ def _drift(run: Run, committed: Baseline | None, *, always: bool) -> Layers | No
     if limit is None and not always:
         return None
     many = limit.samples if limit is not None else DRIFT_SAMPLES
-    samples = [s.inputs for s in itertools.islice(iter(run.data), many)]
+    # a limit on samples spreads them: the same few are wanted whatever --samples says, or each number had its own drift
+    whole = replace(run.job, validate=replace(run.job.validate, limit=None))
+    data = evaluation_data(whole, run.baseline)
+    samples = [s.inputs for s in itertools.islice(iter(data), many)]
     now = layers(run.baseline, run.candidate, samples, worst=0)
     run.notes.extend(now.notes)
     if limit is not None and committed is not None:
