@@ -21,6 +21,9 @@ from onnxq.stats.cache import default_folder, digest
 SCHEMA = "onnxq.costs"
 VERSION = 1
 
+KEPT = 33
+"""Observations of a key that the cache keeps at most, so that it does not grow for ever."""
+
 _MAKE = "make one with onnxq costs measure"
 
 
@@ -129,7 +132,9 @@ def remember(table: CostTable) -> None:
             f"the folder {path.parent} cannot be made ({error.strerror}): name another in ONNXQ_CACHE_DIR"
         ) from error
     known = load_cached() or CostTable(machine=this_machine())
-    save(known.merge(table), path)
+    merged = known.merge(table)
+    costs = {key: cost.thinned(KEPT) for key, cost in merged.costs.items()}
+    save(CostTable(machine=merged.machine, costs=costs), path)
 
 
 def open_costs(path: Path | None = None) -> tuple[Costs, tuple[str, ...]]:

@@ -100,6 +100,20 @@ class Cost:
             context=tuple(sorted({*self.context, *other.context})), alone=tuple(sorted({*self.alone, *other.alone}))
         )
 
+    def thinned(self, limit: int) -> Cost:
+        """At most `limit` observations of each kind, evenly spaced over the sorted ones, both ends among them.
+
+        >>> Cost(context=(1.0, 2.0, 3.0, 4.0, 5.0)).thinned(3).context
+        (1.0, 3.0, 5.0)
+        """
+
+        def pick(values: tuple[float, ...]) -> tuple[float, ...]:
+            if len(values) <= limit:
+                return values
+            return tuple(values[round(i * (len(values) - 1) / (limit - 1))] for i in range(limit))
+
+        return Cost(context=pick(self.context), alone=pick(self.alone))
+
 
 @dataclass(frozen=True, kw_only=True)
 class CostTable:

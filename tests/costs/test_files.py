@@ -127,6 +127,18 @@ def test_what_was_measured_here_is_kept_and_added_to(cache: Path) -> None:
     assert files.cache_file(ELSEWHERE) != files.cache_file()
 
 
+def test_the_cache_does_not_grow_for_ever(cache: Path) -> None:
+    for start in range(3):
+        seconds = tuple(float(start + 3 * i + 1) for i in range(40))
+        files.remember(CostTable(machine=this_machine(), costs={KEY: Cost(context=seconds)}))
+    kept = files.load_cached()
+    assert kept is not None
+    assert len(kept.costs[KEY].context) == files.KEPT
+    assert kept.costs[KEY].context[0] == 1.0
+    assert kept.costs[KEY].context[-1] == 120.0
+    assert abs(kept.costs[KEY].seconds - 60.5) < 5
+
+
 def test_what_was_measured_elsewhere_is_not_kept(cache: Path) -> None:
     with pytest.raises(UsageError, match="cannot be merged"):
         files.remember(TABLE)

@@ -49,6 +49,14 @@ def test_what_was_seen_in_a_model_counts_before_what_was_seen_alone() -> None:
     assert both.seconds == 4.0
 
 
+def test_thinning_keeps_the_ends_and_the_middle() -> None:
+    many = Cost(alone=tuple(float(i) for i in range(101)))
+    few = many.thinned(5)
+    assert few.alone == (0.0, 25.0, 50.0, 75.0, 100.0)
+    assert many.thinned(101) == many
+    assert few.seconds == many.seconds
+
+
 def test_with_more_observations() -> None:
     table = CostTable(machine=HERE).with_(add(1), Cost(alone=(2.0,))).with_(add(1), Cost(alone=(1.0,)))
     found = table.lookup(add(1))
