@@ -125,6 +125,7 @@ def _unsafe_reader(facts: Facts, target: Target, node: gs.Node, chosen: Selectio
 
 
 def constant_encoding(values: NDArray[Any], target: Target) -> Affine:
+    """Of a constant operand of an op without weights, from its least to its greatest value."""
     return affine(values.min(), values.max(), target.activation)
 
 
