@@ -76,7 +76,7 @@ def _overview(found: Sensitivity) -> Section:
         ("all tensors rounded", _level(found, found.total.sqnr_db, found.measured)),
         ("sum of single tensors", _level(found, _db(found.predicted), found.predicted)),
     ]
-    if len(found.total.outputs) > 1:
+    if len(found.total.outputs) > 1 or any(o.head for o in found.total.outputs):
         rows += [
             (f"output {o.name}", decibels(o.sqnr_db) if o.floating else f"{_percent(1 - o.relative)} equal")
             for o in found.total.outputs

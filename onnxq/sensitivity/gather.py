@@ -63,8 +63,8 @@ def gather(made: Instrumented, trials: Trials, noise: Rows, scored: tuple[Scorin
     Raises:
         MetricError: the metric cannot score its records.
     """
-    effects = _effects(trials, noise, scored)
-    nothing = _nothing(noise)
+    effects = _effects(made, trials, noise, scored)
+    nothing = Effect(outputs=_outputs(made, noise, np.zeros((len(noise.outputs), 5))), noise=0.0)
 
     def effect(trial: Trial) -> Effect:
         return effects[trial] if trial else nothing
@@ -127,12 +127,14 @@ def _share(noise: float, total: float) -> float:
     return noise / total if 0.0 < total < math.inf else float(math.isinf(noise))
 
 
-def _effects(trials: Trials, noise: Rows, scored: tuple[Scoring, Rows] | None) -> dict[Trial, Effect]:
+def _effects(
+    made: Instrumented, trials: Trials, noise: Rows, scored: tuple[Scoring, Rows] | None
+) -> dict[Trial, Effect]:
     sums = noise.energies.sum(axis=0)
     reference = None if scored is None else _score(scored[0], scored[1].records[:, 0])
     found: dict[Trial, Effect] = {}
     for number, trial in enumerate(trials.sets):
-        outputs = _outputs(noise, sums[number])
+        outputs = _outputs(made, noise, sums[number])
         score = drop = None
         if scored is not None and reference is not None:
             score = _score(scored[0], scored[1].records[:, 1 + number])
@@ -142,9 +144,9 @@ def _effects(trials: Trials, noise: Rows, scored: tuple[Scoring, Rows] | None) -
     return found
 
 
-def _outputs(rows: Rows, sums: NDArray[np.float64]) -> tuple[OutputNoise, ...]:
-    return tuple(
-        OutputNoise(
+def _outputs(made: Instrumented, rows: Rows, sums: NDArray[np.float64]) -> tuple[OutputNoise, ...]:
+    found = {
+        name: OutputNoise(
             name=name,
             floating=rows.floating[i],
             signal=float(sums[i, SIGNAL]),
@@ -154,12 +156,8 @@ def _outputs(rows: Rows, sums: NDArray[np.float64]) -> tuple[OutputNoise, ...]:
             lost=int(sums[i, LOST]),
         )
         for i, name in enumerate(rows.outputs)
-    )
-
-
-def _nothing(rows: Rows) -> Effect:
-    """No switch is on."""
-    return Effect(outputs=_outputs(rows, np.zeros((len(rows.outputs), 5))), noise=0.0)
+    }
+    return tuple(replace(found[name], head=found.get(made.heads.get(name, ""))) for name in made.own)
 
 
 def _score(scoring: Scoring, records: NDArray[np.float64]) -> float:
@@ -175,7 +173,10 @@ def _notes(total: Effect) -> tuple[str, ...]:
     out = []
     if not any(o.floating for o in total.outputs):
         out.append("No output is float: noise is the share of elements that differ.")
-    silent = [o.name for o in total.outputs if o.floating and not o.signal]
+    heads = [f"{o.head.name} for {o.name}" for o in total.outputs if o.head is not None]
+    if heads:
+        out.append(f"Noise was measured in front of a last op that saturates: at {', '.join(heads)}.")
+    silent = [o.name for o in total.outputs if o.floating and not (o.head or o).signal]
     if silent:
         out.append(f"Outputs that are zero on all samples say nothing and do not count: {', '.join(silent)}.")
     lost = sum(o.lost for o in total.outputs)

@@ -29,9 +29,13 @@ from onnxq.ir.model import Model
 from onnxq.numerics import dequantize, quantize
 from onnxq.optable import OP_TABLE, data_slots
 from onnxq.plan.plan import Plan, Use
+from onnxq.stats.taps import COPIES, mask_tensors
 
 ENABLE = "onnxq_enable"
 """The input that turns activations on: bool, one element per activation."""
+
+SQUASHING = frozenset({"Softmax", "Sigmoid", "HardSigmoid", "Tanh"})
+"""Ops that saturate: behind them noise does not add up, and where they are certain there is none to be seen."""
 
 Kind = Literal["activation", "weight", "bias"]
 
@@ -75,14 +79,24 @@ class Instrumented:
     Attributes:
         model: ENABLE is a further input if there are activations.
         switches: in the order of the graph.
-        outputs: output of the float model -> where the instrumented model has it.
+        outputs: what is measured -> where the instrumented model has it: the outputs of the float model by name, and
+            what `heads` names.
+        count: outputs of the float model, which come first.
+        heads: output of the float model that a squashing op makes -> the tensor that this op reads.
         inner: uses in bodies of If, Loop and Scan that the plan quantizes and that have no switch: they are float.
     """
 
     model: Model
     switches: tuple[Switch, ...]
     outputs: Mapping[str, str]
+    count: int
+    heads: Mapping[str, str] = field(default_factory=dict)
     inner: int = 0
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The outputs of the float model."""
+        return tuple(self.outputs)[: self.count]
 
     @property
     def flags(self) -> int:
@@ -161,7 +175,7 @@ class _Instrumenting:
         names = [t.name for t in graph.outputs]
         places = {name: i for i, name in enumerate(n.name for n in graph.nodes)}
         made: list[tuple[Switch, gs.Node]] = []  # and the first node that depends on it
-        found = self._tensors()
+        found, before = self._tensors(), self._heads()
         followed = {tensor.name: self._followed(tensor, uses[0][3]) for tensor, uses in found}
         for tensor, uses in found:
             if isinstance(tensor, gs.Constant):
@@ -171,6 +185,15 @@ class _Instrumenting:
         self._arrange(graph)
         where = {id(node): i for i, node in enumerate(graph.nodes)}
         placed = [replace(s, position=where[id(first)], follows=followed[s.tensor]) for s, first in made]
+        outputs = dict(zip(names, (t.name for t in graph.outputs), strict=True))
+        heads: dict[str, str] = {}
+        for output, (name, node) in before.items():
+            at = node.inputs[0].name  # behind its switch
+            key = name if outputs.get(name, at) == at else f"{name} in front of {node.name}"
+            if at not in outputs.values():
+                graph.outputs.append(gs.Variable(at))
+            outputs[key] = at
+            heads[output] = key
         fed = [name for s in placed for name, _ in s.constants]
         meta = self.model.meta
         kept = meta.overridable if meta.keep_overridable else []
@@ -178,7 +201,9 @@ class _Instrumenting:
         return Instrumented(
             model=self.model,
             switches=tuple(sorted(placed, key=lambda s: s.position)),
-            outputs=dict(zip(names, (t.name for t in graph.outputs), strict=True)),
+            outputs=outputs,
+            count=len(names),
+            heads=heads,
             inner=sum(bool(use.path) for use in self.plan.uses),
         )
 
@@ -198,6 +223,24 @@ class _Instrumenting:
                 "another graph"
             )
         return list(found.values())
+
+    def _heads(self) -> dict[str, tuple[str, gs.Node]]:
+        """Output -> what the last op reads, and that op. Not for outputs that are quantized themselves; a mask among
+        the values would be most of the signal. Asked before anything is edited.
+        """
+        graph = self.model.graph
+        unfit = {*mask_tensors(graph), *(t.name for t in graph.inputs)}
+        found: dict[str, tuple[str, gs.Node]] = {}
+        for slot, tensor in enumerate(graph.outputs):
+            node = tensor.inputs[0] if tensor.inputs else None
+            while node is not None and node.op in COPIES and not node.domain:
+                node = node.inputs[0].inputs[0] if node.inputs[0].inputs else None
+            if Use((), "", slot) in self.plan.uses or node is None or node.op not in SQUASHING or node.domain:
+                continue
+            read = node.inputs[0]
+            if isinstance(read, gs.Variable) and read.name not in unfit:
+                found[tensor.name] = read.name, node
+        return found
 
     def _followed(self, tensor: Any, encoding: Affine) -> tuple[str, ...]:
         """Asked before anything is edited."""

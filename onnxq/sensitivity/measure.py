@@ -82,6 +82,7 @@ def measure(
     states: dict[Trial, dict[str, NDArray[Any]]] = {trial: {} for trial in ((), *trials)}
     forward = forward or Forward(instrumented, threads=threads, parts=1 if feedback else PARTS)
     names = tuple(instrumented.outputs)
+    extra = {*instrumented.heads.values()} - {*instrumented.own}
     floating = [False] * len(names)
     energies: list[NDArray[np.float64]] = []
     records: list[list[list[float]]] = []
@@ -96,13 +97,14 @@ def measure(
     for sample in samples:
         try:
             exact = go(sample, ())
-            label = exact if metric is not None and is_label_free(metric) else sample.label
-            rows = [_record(metric, metric_name, exact, label, sample)] if metric is not None else []
+            reference = _without(exact, extra)
+            label = reference if metric is not None and is_label_free(metric) else sample.label
+            rows = [_record(metric, metric_name, reference, label, sample)] if metric is not None else []
             table = np.zeros((len(trials) if metric is None else 0, len(names), 5))
             for number, trial in enumerate(trials):
                 got = go(sample, trial) if trial else exact
                 if metric is not None:
-                    rows.append(_record(metric, metric_name, got, label, sample))
+                    rows.append(_record(metric, metric_name, _without(got, extra), label, sample))
                 else:
                     table[number] = [_compare(exact[name], got[name]) for name in names]
                 tick(1)
@@ -119,6 +121,10 @@ def measure(
         energies=np.stack(energies),
         records=_stacked(records, metric_name) if metric is not None else np.zeros((len(records), 1 + len(trials), 0)),
     )
+
+
+def _without(outputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in outputs.items() if name not in names}
 
 
 def choose(data: Dataset, positions: Sequence[int]) -> Iterator[Sample]:

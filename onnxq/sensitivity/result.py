@@ -10,10 +10,12 @@ An element that is finite in x and not in y, and every element of an output whos
 its noise is x^2. Of outputs that are not float, the share of elements that differ takes the place of N / S.
 
 The noise of a tensor is the mean of N / S over the float outputs (over all outputs, if none is float) with this tensor
-alone rounded. Rounding errors of different tensors are nearly uncorrelated and small, so to first order their energies
-at the output add up, and the noises of tensors predict that of all together: Lin, Talathi and Annapureddy 2016 (arXiv
-1511.06393); Zhou et al. 2018 (arXiv 1712.01048). `predicted` and `measured` say how well. A tensor that is moved from
-others with the same encoding has their error once more, not another one: beside them it does not count.
+alone rounded; in front of a last Softmax, Sigmoid, HardSigmoid or Tanh, since behind these noise does not add up.
+
+Rounding errors of different tensors are nearly uncorrelated and small, so to first order their energies at the output
+add up, and the noises of tensors predict that of all together: Lin, Talathi and Annapureddy 2016 (arXiv 1511.06393);
+Zhou et al. 2018 (arXiv 1712.01048). `predicted` and `measured` say how well. A tensor that is moved from others with
+the same encoding has their error once more, not another one: beside them it does not count.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ class OutputNoise:
         signal, noise: energies, square of the output's unit.
         elements, equal: compared, and equal to the bit.
         lost: elements that became NaN or infinite, or whose output changed its shape.
+        head: what the op that makes the output reads, if that op saturates (Softmax, Sigmoid ...); stands for the
+            output in the mean.
     """
 
     name: str
@@ -52,6 +56,7 @@ class OutputNoise:
     elements: int
     equal: int
     lost: int
+    head: OutputNoise | None = None
 
     @property
     def relative(self) -> float:
@@ -271,7 +276,7 @@ def predict(tensors: Iterable[TensorSensitivity]) -> float:
 
 def mean_noise(outputs: Sequence[OutputNoise]) -> float:
     """Mean of N / S over the float outputs that have a signal; over all outputs, if none is float."""
-    floating = [o for o in outputs if o.floating]
+    floating = [o.head or o for o in outputs if o.floating]
     heard = [o for o in floating if o.signal > 0.0] or floating or outputs
     return math.fsum(o.relative for o in heard) / len(heard) if heard else 0.0
 
@@ -294,12 +299,19 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
+def _output(raw: Mapping[str, Any]) -> OutputNoise:
+    head = None if raw["head"] is None else _output(raw["head"])
+    numbers = {"signal": float(raw["signal"]), "noise": float(raw["noise"])}
+    return OutputNoise(**{**_only(OutputNoise, raw), **numbers, "head": head})
+
+
 def _effect(raw: Mapping[str, Any]) -> Effect:
-    outputs = tuple(
-        OutputNoise(**{**_only(OutputNoise, o), "signal": float(o["signal"]), "noise": float(o["noise"])})
-        for o in raw["outputs"]
+    return Effect(
+        outputs=tuple(_output(o) for o in raw["outputs"]),
+        noise=float(raw["noise"]),
+        score=_number(raw["score"]),
+        drop=_number(raw["drop"]),
     )
-    return Effect(outputs=outputs, noise=float(raw["noise"]), score=_number(raw["score"]), drop=_number(raw["drop"]))
 
 
 def _maybe(raw: Mapping[str, Any] | None) -> Effect | None:

@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Task:
 
     Attributes:
         model: the instrumented model, a file that the worker can read.
-        rest: pickled switches and outputs of it.
+        rest: pickled, everything else of it.
         trials, threads: as `measure` takes them.
         data: pickled Dataset, or function that opens it.
         positions: in the data.
@@ -148,8 +148,9 @@ def measure_elsewhere(
     everywhere = isinstance(executor, Pool) and executor.cluster is not None
     seen = (folder or default_folder()) / "models" if everywhere else None
     pool_of = executor.open() if isinstance(executor, Pool) else nullcontext((executor, slots_of(executor)))
-    rest = pickle.dumps({"switches": made.switches, "outputs": dict(made.outputs), "inner": made.inner})
+    rest = pickle.dumps({f.name: getattr(made, f.name) for f in fields(made) if f.name != "model"})
     sent = pickled(data)
+    judge = None if scoring is None else (scoring.sent(), scoring.name)
     found: dict[int, Rows] = {}
     with shared_file(made.model, seen) as path, pool_of as (pool, slots):
         tasks = [
@@ -163,7 +164,7 @@ def measure_elsewhere(
                 positions=tuple(positions[start:stop]),
                 start=start,
                 stop=stop,
-                scoring=None if scoring is None else (scoring.sent(), scoring.name),
+                scoring=judge,
             )
             for start, stop in split([(0, len(positions))], slots)
         ]

@@ -60,7 +60,7 @@ def example() -> Sensitivity:
             UnitSensitivity(node="a", op="Conv", tensors=("x", "y"), summed=0.1 + 1 / 3, owned=0.2),
             UnitSensitivity(node="b", op="Conv", tensors=("y",), summed=1 / 3, owned=0.2, together=effect(math.nan)),
         ),
-        total=effect(5e-324),
+        total=Effect(outputs=(dataclasses.replace(output(), head=output(math.inf, name="logits")),), noise=5e-324),
         metric="top1",
         score=0.1 + 0.2,
         notes=("One, “two”.",),
@@ -132,6 +132,7 @@ def test_the_mean_over_outputs() -> None:
     assert mean_noise([whole, whole]) == pytest.approx(0.3)
     assert mean_noise([output(0.1), silent]) == pytest.approx(0.1)
     assert mean_noise([silent]) == math.inf
+    assert mean_noise([dataclasses.replace(output(0.1), head=output(0.4)), output(0.2)]) == pytest.approx(0.3)
     assert mean_noise([]) == 0.0
 
 
