@@ -107,8 +107,8 @@ def pareto(doc: Document) -> str:
     points = doc.get("pareto") or []
     if not points:
         return ""
-    fast = "speedup" if all(p.get("speedup") is not None for p in points) else "seconds"
-    exact = "drop" if all(p.get("drop") is not None for p in points) else "sqnr_db"
+    fast = _most_known(points, "speedup", "seconds")
+    exact = _most_known(points, "drop", "sqnr_db")
     titles = {
         "speedup": "speed-up over float, times (right: faster)",
         "seconds": "seconds for one run (left: faster)",
@@ -131,8 +131,9 @@ def pareto(doc: Document) -> str:
     ]
     chosen = ", ".join(str(p["label"]) for p in points if p.get("chosen")) or "none of them"
     html = ""
-    if rows:
-        told = f"{len(points)} models, speed against accuracy; chosen: {chosen}. The line joins those that none beats."
+    if len(rows) > 1:
+        how_many = f"{len(rows)} of {len(points)}" if len(rows) < len(points) else str(len(points))
+        told = f"{how_many} models, speed against accuracy; chosen: {chosen}. The line joins those that none beats."
         html = figure(plots.draw("pareto", plots.pareto(rows, titles[fast], titles[exact])), told)
     cells = [
         (
@@ -150,6 +151,11 @@ def pareto(doc: Document) -> str:
     )
 
 
+def _most_known(points: Sequence[Mapping[str, Any]], *keys: str) -> str:
+    """The key that most points have a finite number for; the first of equals."""
+    return max(keys, key=lambda key: sum(math.isfinite(number(p.get(key))) for p in points))
+
+
 def _beats(one: Mapping[str, Any], other: Mapping[str, Any], right: int, up: int) -> bool:
     """At least as good on both, and better on one."""
     gains = (right * (one["x"] - other["x"]), up * (one["y"] - other["y"]))
@@ -165,9 +171,9 @@ def placement(doc: Document) -> str:
         (
             Marked(p["form"], p["form"] if p["form"] in ("int8", "float") else "name"),
             Marked(p["unit"], "name"),
-            figure_cell(p.get("float_ms")),
-            figure_cell(p.get("int8_ms")),
-            figure_cell(p.get("saving_ms")),
+            figure_cell(p.get("float_ms"), ".3g"),
+            figure_cell(p.get("int8_ms"), ".3g"),
+            figure_cell(p.get("saving_ms"), ".3g"),
             str(p.get("why", "")),
         )
         for p in found

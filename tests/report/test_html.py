@@ -148,11 +148,16 @@ def test_models_that_none_beats_are_the_front(full: Result) -> None:
     assert "beaten" in text
 
 
-def test_points_without_figures_do_not_fail(full: Result) -> None:
-    text = page(replace(full, pareto=tuple(replace(p, speedup=None, drop=None) for p in full.pareto)))
-    assert "seconds for one run (left: faster)" in text
-    blank = page(replace(full, pareto=(replace(full.pareto[0], speedup=None, seconds=None),)))
-    assert "pareto" in sections(blank)
+def test_the_axes_are_those_that_most_models_were_measured_on(full: Result) -> None:
+    timed = tuple(replace(p, speedup=None, drop=None) for p in (*full.pareto, replace(full.pareto[0], sqnr_db=20.0)))
+    text = page(replace(full, pareto=timed))
+    assert "seconds for one run (left: faster)" in text and "SQNR of the outputs, dB (up: better)" in text
+    assert "2 of 3 models, speed against accuracy" in text  # the other is equal to float: infinitely many dB
+
+
+def test_a_single_point_is_no_plot(full: Result) -> None:
+    one = page(replace(full, pareto=(full.pareto[0], replace(full.pareto[1], speedup=None, seconds=None))))
+    assert "pareto" in sections(one) and "all float" in one and "speed against accuracy" not in one
 
 
 def test_the_missing_library_is_one_sentence(full: Result, monkeypatch: pytest.MonkeyPatch) -> None:
