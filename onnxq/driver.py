@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnxq.config.cache import resources
 from onnxq.config.job import Job, Source
+from onnxq.config.placing import Judged
 from onnxq.data.sample import Dataset, InputSpec
 from onnxq.data.state import open_stateful
 from onnxq.details import with_details
@@ -21,22 +22,25 @@ from onnxq.ir.files import check_writable
 from onnxq.ir.load import external_files
 from onnxq.ir.model import Model
 from onnxq.ir.save import save
+from onnxq.judging import by_labels, check_met, forms, units
+from onnxq.options import Options
 from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.plan.plan import MEASURED
 from onnxq.progress import Progress, Silent
-from onnxq.provider import Options, made_up_samples
+from onnxq.provider import made_up_samples
 from onnxq.quantization import Quantized, load_float, make_calibrators, quantize_model
 from onnxq.runtime.session import Level, Session, physical_threads
 from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics
 from onnxq.targets.target import Target, load_target
 from onnxq.validate.accuracy import Accuracy, compare
-from onnxq.validate.coverage import Coverage, coverage
+from onnxq.validate.coverage import coverage
 from onnxq.validate.gate import Sizes
 from onnxq.validate.latency import Latency, measure
 from onnxq.validate.metrics import Metric, load_metric
+from onnxq.validate.remarks import elsewhere, slow
 from onnxq.validate.result import Result, environment, file_bytes
 from onnxq.validate.summary import summarize
 
@@ -45,9 +49,6 @@ LATENCY_SAMPLES = 4
 
 THIS_MACHINE = "cpu"
 """The target whose speed and kernels can be looked at here."""
-
-SLOWER = 0.98
-"""Below this speed-up the result says that it is slower than the float model, and why."""
 
 
 def quantize(job: Job, *, detail: bool = False, progress: Progress | None = None) -> Result:
@@ -83,7 +84,9 @@ def quantize(job: Job, *, detail: bool = False, progress: Progress | None = None
     model = load_float(job.model, keep_overridable=job.keep_overridable)
     specs = _inputs(job.model)
     calib = _open(job, calib_source, specs, calibration.limit) if calib_source is not None else None
-    evaluation = _open(job, job.data.eval, specs, job.validate.limit) if job.data.eval is not None else None
+    labelled = job.data.eval
+    evaluation = _open(job, labelled, specs, job.validate.limit) if labelled is not None else None
+    options = replace(options, judge=_judge(job, metric, specs))
     made = quantize_model(model, calib, options, progress=progress, crash=output.with_name(f"{output.name}.crash"))
     try:
         folder = tempfile.TemporaryDirectory(prefix=".onnxq-", dir=output.parent)
@@ -103,10 +106,26 @@ def quantize(job: Job, *, detail: bool = False, progress: Progress | None = None
                 result, job, samples, file=file, calib=calib, evaluation=evaluation, pipeline=options.pipeline,
                 statistics=made.statistics,
             )  # fmt: skip
+        result = replace(result, pareto=forms(made), placement=units(made))
+        unmet = job.placement.stated and made.met is not None and not made.met.holds
+        if unmet and not job.placement.keep_best:
+            check_met(made)
         # weights first: a model without its weights is the worse of the two to find after a crash
         for part in sorted(Path(name).iterdir(), key=lambda p: p == file):
             part.replace(output.parent / part.name)
+    if unmet:
+        check_met(made)
     return result
+
+
+def _judge(job: Job, metric: Metric | None, specs: Sequence[InputSpec]) -> Callable[[Model], Judged] | None:
+    """By labels, where there are some and the effort allows it."""
+    labelled = job.data.eval
+    if metric is None or labelled is None or (job.placement.effort == "fast" and job.placement.max_drop is None):
+        if job.placement.max_drop is not None:
+            raise UsageError("a limit on the drop needs labelled samples and a metric: give --eval DATA and --metric")
+        return None
+    return by_labels(job, metric, lambda limit: _open(job, labelled, specs, limit or job.validate.limit))
 
 
 def make_options(job: Job, target: Target) -> tuple[Options, PipelineCalibration]:
@@ -136,6 +155,7 @@ def make_options(job: Job, target: Target) -> tuple[Options, PipelineCalibration
         feedback=calibration.feedback,
         resources=resources(calibration),
         placing=job.placement.placing(target.name, job.validate.threads),
+        budget=job.placement.budget(),
     )
     return options, calibration
 
@@ -225,7 +245,7 @@ def _checked(
         accuracy=accuracy,
         latency=latency,
         coverage=found,
-        notes=(*notes, *(_slow(latency, found) if job.target == THIS_MACHINE else _elsewhere(job.target))),
+        notes=(*notes, *(slow(latency, found) if job.target == THIS_MACHINE else elsewhere(job.target))),
         passes=tuple((s.name, s.report.rewrites, dict(s.report.reasons)) for s in made.run.steps),
         seconds=dict(made.timing.seconds),
         environment=environment(),
@@ -255,7 +275,7 @@ def validate(
         accuracy=accuracy,
         latency=latency,
         coverage=found,
-        notes=_slow(latency, found),
+        notes=slow(latency, found),
         environment=environment(),
     )
     return with_details(result, job, samples, evaluation=data) if detail else result
@@ -363,27 +383,3 @@ def job_latency(
             )
             step(1)
     return tuple(out)
-
-
-def _elsewhere(target: str) -> tuple[str, ...]:
-    return (
-        f"The model is made for {target}, but speed and kernels are those of ONNX Runtime on this CPU: measure them "
-        "where it is to run.",
-    )
-
-
-def _slow(latency: Sequence[Latency], found: Coverage) -> tuple[str, ...]:
-    """Why a quantized model is not faster, as far as structure tells."""
-    slow = [one for one in latency if one.speedup < SLOWER]
-    if not slow:
-        return ()
-    counts = ", ".join(f"{one.speedup:.2f}x at {one.threads} thread{'s' if one.threads > 1 else ''}" for one in slow)
-    if not found.integer_ops and not found.conversions:
-        return (f"This model is slower than the original on this CPU ({counts}), although all of it is float.",)
-    ops = "1 integer op needs" if found.integer_ops == 1 else f"{found.integer_ops} integer ops need"
-    conversions = "1 conversion" if found.conversions == 1 else f"{found.conversions} conversions"
-    small = "small or depthwise convolutions" if any(o.op == "Conv" for o in found.ops) else "small operators"
-    return (
-        f"This model is slower in int8 on this CPU ({counts}): {ops} {conversions} between int8 and float, and "
-        f"{small} gain little from integer kernels.",
-    )

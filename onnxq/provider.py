@@ -4,15 +4,14 @@ and the planner decides.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.budget import Met, within
 from onnxq.config.placing import Placing
 from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import CalibrationError, DataError, ModelError, PassError, UnknownNameError, did_you_mean
@@ -20,8 +19,8 @@ from onnxq.ir import walk
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.ir.opset import made_up_sample
+from onnxq.options import Options, Timing
 from onnxq.pipeline.base import Context
-from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.prepare import annotate, run_literally
 from onnxq.placement.result import Placed
 from onnxq.placement.stage import placed_plan
@@ -30,15 +29,12 @@ from onnxq.plan.plan import Placement, Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.reasons import matches
 from onnxq.progress import Progress, Silent
-from onnxq.stats.calibrator import Calibrator
-from onnxq.stats.engine import Outcome, Resources, calibrate
+from onnxq.stats.engine import Outcome, calibrate
 from onnxq.stats.probe import observe
 from onnxq.stats.ranges import GivenRanges, RangeTable
 from onnxq.stats.statistics import Statistics
 from onnxq.stats.surroundings import Surroundings, surroundings
 from onnxq.stats.taps import mask_tensors
-from onnxq.stats.weights import WeightMethod
-from onnxq.targets.target import Target
 from onnxq.trial import choose, inserted
 
 WITHOUT_SAMPLES = "mixed"
@@ -47,66 +43,6 @@ WITHOUT_SAMPLES = "mixed"
 
 FIRST = 2
 """Samples on which shapes are observed; on the first of them, runs are compared."""
-
-
-@dataclass
-class Timing:
-    """Seconds by stage, in the order they ran."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def stage(self, name: str) -> _Stage:
-        """`with timing.stage("calibrate"): ...`"""
-        return _Stage(self, name)
-
-
-class _Stage:
-    def __init__(self, timing: Timing, name: str) -> None:
-        self.timing, self.name = timing, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.timing.seconds[self.name] = self.timing.seconds.get(self.name, 0.0) + time.perf_counter() - self.start
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What quantization itself is told (the job says more: where files lie, how to validate).
-
-    Attributes:
-        target: as loaded.
-        pipeline: passes to run.
-        calibrators: by method name; with several, the one whose model comes nearest to the float outputs is taken.
-        weight_method: range of weights, `max` or `mse`.
-        keep_float: shell patterns on node names, op types and output names.
-        keep_overridable: leave initializers that are graph inputs overridable.
-        calib_limit: calibration samples at most.
-        threads: of ORT while calibrating.
-        feedback: output -> input of models that are fed their state.
-        resources: cache and workers.
-        given: statistics or ranges that were made before; no sample is run to calibrate.
-        placing: how ops are placed by measured cost; None: in int8 wherever the target's rules allow it.
-    """
-
-    target: Target
-    pipeline: Pipeline
-    calibrators: Mapping[str, Calibrator]
-    weight_method: WeightMethod = "max"
-    keep_float: tuple[str, ...] = ()
-    keep_overridable: bool = False
-    calib_limit: int | None = None
-    threads: int | None = None
-    feedback: Mapping[str, str] = field(default_factory=dict)
-    resources: Resources = field(default_factory=Resources)
-    given: Statistics | RangeTable | None = None
-    placing: Placing | None = None
-
-    @property
-    def observers(self) -> list[str]:
-        """What the calibrators read."""
-        return sorted({o for c in self.calibrators.values() for o in c.observers})
 
 
 class PlanProvider:
@@ -142,6 +78,7 @@ class PlanProvider:
         self.around: Mapping[str, Surroundings] = {}
         self.outcome: Outcome | None = None
         self.placed: Placed | None = None
+        self.met: Met | None = None
         self.check = True  # bisect looks for the pass that does not pass this check
         self.method = ""
         self.notes: list[str] = []
@@ -230,7 +167,25 @@ class PlanProvider:
             cache=self.options.resources.cache,
         )
         self.notes.extend(notes)
-        return plan
+        if self.placed is None or self.options.budget is None or self.data is None:
+            return plan
+        return self._meet(graph, context, plan, self.data)
+
+    def _meet(self, graph: gs.Graph, context: Context, plan: Plan, data: Dataset) -> Plan:
+        """The plan with as much int8 as the budget allows."""
+        assert self.placed is not None
+        self.met = within(
+            self.placed,
+            plan,
+            self.model,
+            data,
+            self.options,
+            replan=lambda placement: self.plan(graph, self.method, self.options.keep_float, placement),
+            insert=lambda some: inserted(self.model, context, some),
+            progress=self.progress,
+        )
+        self.notes.extend(self.met.notes)
+        return self.met.plan
 
     def plan(self, graph: gs.Graph, method: str, keep_float: Sequence[str], placement: Placement | None = None) -> Plan:
         """A plan from the statistics that were collected."""

@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from onnxq import registry
+from onnxq.budget import Met
 from onnxq.data.sample import Dataset
 from onnxq.errors import ConfigError, ModelError, UnknownNameError, did_you_mean
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
+from onnxq.options import Options, Timing
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.crash import Crash
 from onnxq.pipeline.manager import Hook, Run, run_pipeline
 from onnxq.pipeline.prepare import Literally, prepare
+from onnxq.placement.result import Placed
 from onnxq.plan.plan import Plan
 from onnxq.progress import Progress
-from onnxq.provider import FIRST, Options, PlanProvider, Timing, first_samples, unmatched
+from onnxq.provider import FIRST, PlanProvider, first_samples, unmatched
 from onnxq.stats.calibrator import AUTO, Calibrator
 from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics
@@ -42,6 +45,8 @@ class Quantized:
     run: Run
     timing: Timing
     notes: tuple[str, ...]
+    placed: Placed | None = None
+    met: Met | None = None
 
 
 def load_float(path: Path, *, keep_overridable: bool) -> Model:
@@ -168,6 +173,8 @@ def quantize_model(
         run=run,
         timing=timing,
         notes=tuple(notes),
+        placed=provider.placed,
+        met=provider.met,
     )
 
 

@@ -55,7 +55,7 @@ def choose(
         return names[0], []
     if weight_bytes(model) > EMBED_LIMIT:
         return names[0], [f"The model is too large to try several methods: {names[0]} was taken."]
-    samples = _spread(data, 2 * TRIAL_SAMPLES)
+    samples = spread_samples(data, 2 * TRIAL_SAMPLES)
     rounds = [samples[::2], samples[1::2]]
     scores: dict[str, list[float]] = {n: [] for n in names}
     left = names
@@ -70,7 +70,7 @@ def choose(
             plan = plans[name]
             if plan.key not in seen:
                 got = models.outputs(plan.key, partial(inserted, model, context, plan), some)
-                seen[plan.key] = _nearness(exact, got)
+                seen[plan.key] = nearness(exact, got)
             scores[name].append(seen[plan.key])
         best = max(scores[n][-1] for n in left)
         left = [n for n in left if scores[n][-1] > best - BEHIND]
@@ -79,7 +79,7 @@ def choose(
     for name in left[1:]:
         if means[name] > means[chosen] + MARGIN:
             chosen = name
-    measure, unit = ("SQNR", "dB") if any(_floats(v) for v in exact[0].values()) else ("equal elements", "%")
+    measure, unit = ("SQNR", "dB") if has_floats(exact[0]) else ("equal elements", "%")
     figures = ", ".join(f"{n} {means[n]:.1f} {unit}" for n in names)
     what = "1 calibration sample" if len(samples) == 1 else f"up to {len(samples)} calibration samples"
     return chosen, [f"Method {chosen} was chosen by the outputs' {measure} on {what}: {figures}."]
@@ -115,7 +115,7 @@ class _Models:
         return [session.run(s.inputs) for s in samples]
 
 
-def _nearness(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
+def nearness(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
     """Mean over samples and float outputs of the SQNR in dB; the percentage of equal elements if no output is float.
 
     Each sample counts alike: in one sum over all, the one sample whose decision flips would decide about the method.
@@ -143,13 +143,18 @@ def _decibels(exact: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), WORST, BEST))
 
 
+def has_floats(outputs: Mapping[str, Any]) -> bool:
+    """Is any output float?"""
+    return any(_floats(value) for value in outputs.values())
+
+
 def _floats(value: Any) -> list[NDArray[np.float64]]:
     """The float arrays of an output: of a tensor one at most, of a sequence those in it."""
     items = value if isinstance(value, list) else [value]
     return [v.astype(np.float64) for v in items if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
 
 
-def _spread(data: Dataset, count: int) -> list[Sample]:
+def spread_samples(data: Dataset, count: int) -> list[Sample]:
     """`count` samples, evenly spread; the others are not read where the data set can do without."""
     wanted = spread(len(data), count)
     pick = getattr(data, "pick", None)

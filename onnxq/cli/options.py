@@ -248,6 +248,19 @@ def placement_options(function: F) -> F:
             click.option(
                 "--costs", type=UserPath(), metavar="FILE", help="Costs of the machine where the model will run."
             ),
+            click.option(
+                "--max-drop", metavar="X", help="Of the metric: 0.01, or 0.5% of the float score.  [default: 0.5%]"
+            ),
+            click.option(
+                "--min-sqnr",
+                "min_sqnr_db",
+                type=float,
+                metavar="DB",
+                help="Of the outputs, where there are no labels.  [default: 10]",
+            ),
+            click.option(
+                "--keep-best", is_flag=True, default=None, help="Write what came nearest to a limit that cannot be met."
+            ),
             click.option("--optimize", type=click.Choice(["speed", "size"]), help="What counts.  [default: speed]"),
         )
     ):

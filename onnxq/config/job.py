@@ -162,6 +162,9 @@ class Job:
         effort: str | None = None,
         costs: Path | None = None,
         optimize: str | None = None,
+        max_drop: str | None = None,
+        min_sqnr_db: float | None = None,
+        keep_best: bool | None = None,
         keep_float: Sequence[str] = (),
         keep_overridable: bool | None = None,
         pipeline: str | None = None,
@@ -213,7 +216,11 @@ class Job:
                 ),
             ),
             placement=replace(
-                self.placement, **_given(by=placement, effort=effort, costs=costs, optimize=optimize)
+                self.placement,
+                **_given(
+                    by=placement, effort=effort, costs=costs, optimize=optimize, max_drop=max_drop,
+                    min_sqnr_db=min_sqnr_db, keep_best=keep_best,
+                ),
             ),
             validate=replace(
                 self.validate,

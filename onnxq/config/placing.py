@@ -7,6 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from onnxq.errors import UsageError
+from onnxq.validate.gate import Drop
+
+DEFAULT_SQNR = 10.0
+"""dB that outputs keep where there are no labels and nothing was asked for; lower, rankings of classes get mixed up."""
+
+DEFAULT_DROP = Drop(0.005, relative=True)
+"""What the score may lose where there are labels and nothing was asked for."""
 
 HERE = "cpu"
 """The target whose kernels can be measured on this machine."""
@@ -29,6 +36,43 @@ class Placing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What int8 may cost.
+
+    Attributes:
+        min_sqnr_db: mean over samples and float outputs, dB, on calibration samples; of a model without float outputs
+            the least percentage of equal elements is `LEAST_EQUAL` instead.
+        stated: the user asked for it: what cannot be met is an error then.
+    """
+
+    min_sqnr_db: float = DEFAULT_SQNR
+    stated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One form of the model, run on samples.
+
+    Attributes:
+        holds: it keeps to the budget.
+        sentence: what was measured, for the user.
+        drop: of the metric, positive is worse; None without one.
+        sqnr_db: of the outputs; None where the metric decided.
+        seconds: of one run, as the costs predict; None: not by costs.
+        label: of the form.
+        chosen: it is the one that is written.
+    """
+
+    holds: bool
+    sentence: str
+    drop: float | None = None
+    sqnr_db: float | None = None
+    seconds: float | None = None
+    label: str = ""
+    chosen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlacementSection:
     """Where int8 pays.
 
@@ -38,6 +82,10 @@ class PlacementSection:
         threads: intra-op threads that the model will run with; None: those of validation, else one.
         costs: a file of `onnxq costs measure`, made where the model will run: nothing is measured here.
         optimize: `size` puts everything into int8 that can be, fast or not.
+        max_drop: of the metric on evaluation data, `0.01` in its unit or `0.5%` of the float score; None:
+            `DEFAULT_DROP`, and no error where it cannot be met.
+        min_sqnr_db: of the outputs on calibration samples, dB, where there are no labels; None: `DEFAULT_SQNR`.
+        keep_best: write what came nearest to a budget that cannot be met.
     """
 
     by: Literal["cost", "rules"] = "cost"
@@ -45,8 +93,17 @@ class PlacementSection:
     threads: int | None = None
     costs: Path | None = None
     optimize: Literal["speed", "size"] = "speed"
+    max_drop: float | str | None = None
+    min_sqnr_db: float | None = None
+    keep_best: bool = False
 
     def __post_init__(self) -> None:
+        if self.max_drop is not None:
+            Drop.parse(str(self.max_drop))
+        if (self.max_drop is not None or self.min_sqnr_db is not None) and (
+            self.by == "rules" or self.optimize == "size"
+        ):
+            raise UsageError("a budget (max_drop, min_sqnr_db) needs placement by cost: leave out what turns that off")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads must be at least 1, not {self.threads}")
 
@@ -60,3 +117,12 @@ class PlacementSection:
         if self.by == "rules" or self.optimize == "size" or target != HERE:
             return None
         return Placing(effort=self.effort, threads=self.threads or threads or 1, costs=self.costs)
+
+    @property
+    def stated(self) -> bool:
+        """Did the user ask for a budget?"""
+        return self.max_drop is not None or self.min_sqnr_db is not None
+
+    def budget(self) -> Budget:
+        """As quantization takes it."""
+        return Budget(min_sqnr_db=DEFAULT_SQNR if self.min_sqnr_db is None else self.min_sqnr_db, stated=self.stated)

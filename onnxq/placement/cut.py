@@ -105,7 +105,7 @@ def cheapest(problem: Problem, price: float = 0.0) -> Labels:
     if finite <= 0:
         return (False,) * len(problem.units)
     scale = _CAPACITY / finite
-    size = max(max(a, b) for a, b, _ in edges) + 1
+    size = max(_FIRST + len(problem.units), max(max(a, b) for a, b, _ in edges) + 1)
     capacity = np.zeros((len(edges),), dtype=np.int32)
     for index, (_, _, weight) in enumerate(edges):
         capacity[index] = _CAPACITY + 1 if weight == float("inf") else round(weight * scale)

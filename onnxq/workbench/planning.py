@@ -11,13 +11,14 @@ from onnxq.data.sample import Dataset
 from onnxq.data.state import open_stateful
 from onnxq.errors import ConfigError
 from onnxq.ir.model import Model
+from onnxq.options import Options
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.calibration import PipelineCalibration
 from onnxq.pipeline.manager import Pipeline, run_pipeline
 from onnxq.pipeline.prepare import Literally, prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.progress import Progress
-from onnxq.provider import FIRST, Options, PlanProvider, first_samples, unmatched
+from onnxq.provider import FIRST, PlanProvider, first_samples, unmatched
 from onnxq.quantization import load_float, make_calibrators
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.engine import Resources

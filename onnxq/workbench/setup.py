@@ -19,6 +19,7 @@ from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
 from onnxq.ir.opset import made_up_sample
 from onnxq.ir.shapes import infer
+from onnxq.options import Options, Timing
 from onnxq.pipeline.base import Context, Stage
 from onnxq.pipeline.calibration import CalibrationSection, over
 from onnxq.pipeline.manager import Pipeline, Step
@@ -26,7 +27,7 @@ from onnxq.pipeline.prepare import describe, prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.pipeline.write import DEFAULT_TARGET
 from onnxq.progress import Progress, Silent
-from onnxq.provider import Options, PlanProvider, Timing, unmatched
+from onnxq.provider import PlanProvider, unmatched
 from onnxq.quantization import make_calibrators
 from onnxq.runtime.session import Level, Session
 from onnxq.targets.target import Target, load_target

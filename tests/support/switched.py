@@ -19,13 +19,14 @@ from onnxq.data.sample import Dataset
 from onnxq.ir import load
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
+from onnxq.options import Options
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.manager import run_pipeline
 from onnxq.pipeline.prepare import prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.plan.plan import Plan, Use
 from onnxq.progress import Silent
-from onnxq.provider import Options, PlanProvider
+from onnxq.provider import PlanProvider
 from onnxq.quantization import make_calibrators
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.engine import Resources

@@ -1,0 +1,134 @@
+"""Forms of a model judged by labels, and what placement found as parts of a result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from onnxq.config.job import Job
+from onnxq.config.placing import DEFAULT_DROP, Judged
+from onnxq.data.sample import Dataset
+from onnxq.errors import VerdictError
+from onnxq.ir.model import Model
+from onnxq.ir.save import runnable
+from onnxq.quantization import Quantized
+from onnxq.runtime.session import Session
+from onnxq.validate.accuracy import compare
+from onnxq.validate.gate import Drop
+from onnxq.validate.metrics import Metric
+from onnxq.validate.result import ParetoPoint, Placed
+
+SECONDS = 20.0
+"""Aimed at for judging one form; fewer samples are taken of slow models, but at least `LEAST`."""
+
+LEAST = 64
+
+
+def by_labels(job: Job, metric: Metric, opened: Callable[[int | None], Dataset]) -> Callable[[Model], Judged]:
+    """A judge that compares the score with that of the float file.
+
+    Args:
+        opened: the labelled samples, at most so many, evenly spread.
+    """
+    stated = job.placement.max_drop
+    limit = Drop.parse(str(stated)) if stated is not None else DEFAULT_DROP
+    name = job.validate.metric or ""
+    held: list[Dataset] = []
+
+    def data() -> Dataset:
+        if not held:
+            everything = opened(None)
+            first = next(iter(everything))
+            session = Session(job.model, threads=job.validate.threads)
+            session.run(first.inputs)
+            start = time.perf_counter()
+            session.run(first.inputs)
+            fits = int(SECONDS / max(2 * (time.perf_counter() - start), 1e-6))
+            held.append(everything if fits >= len(everything) else opened(max(fits, LEAST)))
+        return held[0]
+
+    def judge(model: Model) -> Judged:
+        with runnable(model) as source:
+            found = compare(
+                job.model, source, data(), metric, metric_name=name, threads=job.validate.threads, literal_samples=0,
+                resamples=0,
+            )  # fmt: skip
+        score = found.metric
+        assert score is not None
+        allowed = limit.value * abs(score.reference) if limit.relative else limit.value
+        return Judged(
+            holds=score.drop <= allowed + 1e-12,
+            sentence=f"{name} drops by {score.drop:.4g} on {score.samples} samples, at most {allowed:.4g} allowed",
+            drop=score.drop,
+        )
+
+    return judge
+
+
+def check_met(made: Quantized) -> None:
+    """Raises:
+    VerdictError: the budget that the user stated is not met.
+    """
+    met = made.met
+    if met is None or met.holds:
+        return
+    best = next(p for p in met.points if p.chosen)
+    raise VerdictError(
+        f"the accuracy budget cannot be met ({best.sentence}): {', '.join(met.worst)} cost most; keep them float, give "
+        "--keep-best to write what came nearest, or allow more"
+    )
+
+
+def forms(made: Quantized) -> tuple[ParetoPoint, ...]:
+    """What was tried, for the report."""
+    placed, met = made.placed, made.met
+    if placed is None:
+        return ()
+    judged = {p.label: p for p in met.points} if met is not None else {}
+    points = [
+        ParetoPoint(
+            label=form.name,
+            chosen=form.name == placed.chosen and (met is None or len(met.points) == 1),
+            speedup=form.timing.ratio,
+            seconds=form.timing.seconds,
+            drop=judged[form.name].drop if form.name in judged else None,
+            sqnr_db=judged[form.name].sqnr_db if form.name in judged else None,
+        )
+        for form in placed.forms
+    ]
+    first = placed.forms[0].timing.seconds
+    rest = [p for p in judged.values() if p.label not in {f.name for f in placed.forms}]
+    points += [
+        ParetoPoint(
+            label=f"{p.label} (predicted)",
+            chosen=p.chosen,
+            speedup=None if p.seconds is None else first / p.seconds,
+            seconds=p.seconds,
+            drop=p.drop,
+            sqnr_db=p.sqnr_db,
+        )
+        for p in rest
+    ]
+    return tuple(points)
+
+
+def units(made: Quantized) -> tuple[Placed, ...]:
+    """What was decided unit by unit."""
+    if made.placed is None:
+        return ()
+    out = []
+    for unit in made.placed.units:
+        decided = [made.plan.decisions[n] for n in unit.placeable if n in made.plan.decisions]
+        integer = any(d.integer for d in decided)
+        saving = unit.float_seconds - unit.integer_seconds - unit.conversion_seconds
+        out.append(
+            Placed(
+                unit=f"{' + '.join(dict.fromkeys(unit.ops))}: {unit.nodes[0]}",
+                form="int8" if integer else "float",
+                float_ms=unit.float_seconds * 1e3,
+                int8_ms=unit.integer_seconds * 1e3,
+                saving_ms=(saving if integer else -saving) * 1e3,
+                why="" if integer else next((d.reason for d in decided if d.reason), ""),
+            )
+        )
+    return tuple(out)

@@ -1,0 +1,36 @@
+"""Sentences about what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxq.validate.coverage import Coverage
+from onnxq.validate.latency import Latency
+
+SLOWER = 0.98
+"""Below this speed-up the result says that it is slower than the float model, and why."""
+
+
+def elsewhere(target: str) -> tuple[str, ...]:
+    """What to bear in mind where the model is made for another machine."""
+    return (
+        f"The model is made for {target}, but speed and kernels are those of ONNX Runtime on this CPU: measure them "
+        "where it is to run.",
+    )
+
+
+def slow(latency: Sequence[Latency], found: Coverage) -> tuple[str, ...]:
+    """Why a quantized model is not faster, as far as structure tells."""
+    slower = [one for one in latency if one.speedup < SLOWER]
+    if not slower:
+        return ()
+    counts = ", ".join(f"{one.speedup:.2f}x at {one.threads} thread{'s' if one.threads > 1 else ''}" for one in slower)
+    if not found.integer_ops and not found.conversions:
+        return (f"This model is slower than the original on this CPU ({counts}), although all of it is float.",)
+    ops = "1 integer op needs" if found.integer_ops == 1 else f"{found.integer_ops} integer ops need"
+    conversions = "1 conversion" if found.conversions == 1 else f"{found.conversions} conversions"
+    small = "small or depthwise convolutions" if any(o.op == "Conv" for o in found.ops) else "small operators"
+    return (
+        f"This model is slower in int8 on this CPU ({counts}): {ops} {conversions} between int8 and float, and "
+        f"{small} gain little from integer kernels.",
+    )

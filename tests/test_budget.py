@@ -1,0 +1,179 @@
+"""The fastest placement within a budget: on values, where every answer is known, and on a real model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from onnxq.budget import LOUD, Met, meet
+from onnxq.config.job import Job
+from onnxq.config.placing import Judged
+from onnxq.driver import quantize
+from onnxq.errors import UsageError, VerdictError
+from onnxq.ir import text
+from onnxq.ir.model import Model
+from onnxq.placement.cut import Problem, Unit
+from onnxq.placement.race import Timing
+from onnxq.placement.result import Form, Placed, UnitChoice
+from onnxq.plan.plan import MEASURED, Placement, Plan
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "models/fashion-mobilenet/model.onnx"
+DATA = ROOT / "models/fashion-mnist"
+SOME = text.parse('<ir_version: 8, opset_import: ["" : 17]> m (float x) => (float y) { y = Relu(x) }')
+
+
+def placed(*gains: float) -> Placed:
+    """Units u0, u1 ... that save so many seconds in int8; those that save nothing are float."""
+    units = tuple(Unit(name=f"u{i}", float_cost=10.0, integer_cost=10.0 - g) for i, g in enumerate(gains))
+    return Placed(
+        placement=Placement(
+            integer=frozenset(u.name for u, g in zip(units, gains, strict=True) if g > 0),
+            floats={u.name: f"{MEASURED}: slower" for u, g in zip(units, gains, strict=True) if g <= 0},
+        ),
+        chosen="placed 1",
+        forms=(Form(name="float", integer_units=0, predicted=1.0, timing=Timing(seconds=1, ratio=1, low=1, high=1)),),
+        units=tuple(
+            UnitChoice(
+                nodes=(u.name,), ops=("Conv",), placeable=(u.name,), integer=g > 0, float_seconds=10.0,
+                integer_seconds=10.0 - g, conversion_seconds=0.0, why="",
+            )
+            for u, g in zip(units, gains, strict=True)
+        ),
+        problem=Problem(units=units, crossings=()),
+        limit=1.0,
+        threads=1,
+        notes=(),
+    )  # fmt: skip
+
+
+def met(start: Placed, noise: dict[str, float], limit: float) -> tuple[Met, list[frozenset[str]]]:
+    """With a judge that allows a summed noise of `limit`; also what was judged."""
+    plans: dict[int, Placement] = {}
+    judged: list[frozenset[str]] = []
+    current = [start.placement]
+
+    def replan(placement: Placement) -> Plan:
+        plan = Plan(values={}, uses={}, decisions={})
+        plans[id(plan)] = placement
+        keep.append(plan)
+        return plan
+
+    keep: list[Plan] = []
+
+    def insert(plan: Plan) -> Model:
+        current[0] = plans.get(id(plan), start.placement)
+        return SOME
+
+    def judge(_: Model) -> Judged:
+        judged.append(current[0].integer)
+        loud = sum(noise[n] for n in current[0].integer)
+        return Judged(holds=loud <= limit, sentence=f"noise {loud:g}", sqnr_db=-loud)
+
+    plan = Plan(values={}, uses={}, decisions={})
+    return meet(start, plan, judge=judge, replan=replan, insert=insert, sense=lambda: noise), judged
+
+
+def test_what_holds_at_once_is_left_alone_and_nothing_is_sensed() -> None:
+    found, judged = met(placed(5.0, 3.0), {"u0": 0.1, "u1": 0.1}, 1.0)
+    assert found.holds and judged == [{"u0", "u1"}]
+    assert found.points[0].chosen and not found.worst
+
+
+def test_the_loudest_that_saves_least_goes_first() -> None:
+    found, _ = met(placed(5.0, 3.0, 4.0, -1.0), {"u0": 0.1, "u1": 0.8, "u2": 0.2, "u3": 0.0}, 0.5)
+    assert found.holds
+    assert found.placement.integer == {"u0", "u2"}
+    assert found.placement.floats["u1"] == f"{LOUD}: 72.7 % of the noise at the outputs is its"
+    assert found.placement.floats["u3"] == f"{MEASURED}: slower"
+    assert found.worst == ("u1", "u2", "u0")
+    assert [p.chosen for p in found.points].count(True) == 1
+    assert "holds with 1 units fewer in int8: noise 0.3" in found.notes[0]
+
+
+def test_a_budget_that_only_float_keeps_is_not_met_and_the_nearest_is_given() -> None:
+    found, _ = met(placed(5.0, 3.0, 4.0), {"u0": 0.5, "u1": 0.8, "u2": 0.6}, 0.4)
+    assert not found.holds
+    assert found.placement.integer == {"u0"}
+    assert found.worst == ("u1", "u2", "u0")
+
+
+def test_a_model_that_stays_float_has_nothing_to_lose() -> None:
+    found, judged = met(placed(-1.0), {"u0": 0.5}, -1.0)
+    assert found.holds and judged == [frozenset()]
+
+
+@pytest.mark.parametrize("count", [3, 10, 40])
+def test_few_forms_are_judged(count: int) -> None:
+    noise = {f"u{i}": 1.0 + i for i in range(count)}
+    found, judged = met(placed(*[5.0] * count), noise, 3.0)
+    assert found.holds
+    assert found.placement.integer == {"u0", "u1"}
+    assert len(judged) <= 8
+
+
+def made(out: Path, **options: object) -> None:
+    job = Job(model=MODEL).with_overrides(
+        output=out, calib=str(DATA / "calib.npz"), calib_limit=16, method="minmax", threads=1, speed=False,
+        effort="fast", **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+    result = quantize(job)
+    notes = [n for n in result.notes if n.startswith("The accuracy budget")]
+    assert len(notes) == 1
+    figure = re.search(r"(holds|does not hold)[^:]*: ([\d.]+) dB", notes[0])
+    assert figure is not None
+    said.append((figure[1], float(figure[2])))
+
+
+said: list[tuple[str, float]] = []
+
+
+def test_on_a_real_model_a_tighter_budget_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
+    said.clear()
+    made(tmp_path / "a.onnx", min_sqnr_db=5.0, validate=False)
+    first = said[0][1]
+    made(tmp_path / "b.onnx", min_sqnr_db=first + 3, validate=False)
+    assert [s[0] for s in said] == ["holds", "holds"]
+    assert said[1][1] >= first + 3
+
+
+def test_what_cannot_be_met_is_an_error_and_the_best_is_written_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(
+        VerdictError, match=r"the accuracy budget cannot be met \(.* dB SQNR .*\): .*, .*, .* cost most"
+    ):
+        made(tmp_path / "a.onnx", min_sqnr_db=90.0, validate=False)
+    assert not (tmp_path / "a.onnx").exists()
+    with pytest.raises(VerdictError):
+        made(tmp_path / "a.onnx", min_sqnr_db=90.0, validate=False, keep_best=True)
+    assert (tmp_path / "a.onnx").exists()
+
+
+def test_a_drop_needs_labels_and_a_metric(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs labelled samples and a metric"):
+        made(tmp_path / "a.onnx", max_drop="1%")
+
+
+def test_a_budget_needs_placement_by_cost(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs placement by cost"):
+        made(tmp_path / "a.onnx", min_sqnr_db=20.0, placement="rules")
+    with pytest.raises(UsageError, match="is not a number"):
+        made(tmp_path / "a.onnx", max_drop="much")
+
+
+def test_the_score_is_kept_where_there_are_labels(tmp_path: Path) -> None:
+    job = Job(model=MODEL).with_overrides(
+        output=tmp_path / "o.onnx", calib=str(DATA / "calib.npz"), eval=str(DATA / "eval.npz"), metric="top1",
+        eval_limit=400, calib_limit=16, method="minmax", threads=1, speed=False, max_drop="0.02",
+    )  # fmt: skip
+    result = quantize(job)
+    assert any(
+        re.search(r"budget holds: top1 drops by \S+ on 400 samples, at most 0.02 allowed", n) for n in result.notes
+    )
+    assert result.pareto and any(p.chosen and p.drop is not None for p in result.pareto)
+    assert {p.form for p in result.placement} <= {"int8", "float"} and len(result.placement) > 20
