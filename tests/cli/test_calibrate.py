@@ -73,6 +73,9 @@ def test_ranges_are_those_of_quantize_in_bodies_too(
     heavy = random.standard_t(2, (12, 4, 8)).astype(np.float32)
     np.savez("s.npz", x=heavy, c=np.arange(12) % 3 == 0)
     assert onnxq("calibrate", "m.onnx", "--calib", "s.npz", "--threads", 1, "-o", "st.npz").code == 0
+    workers = onnxq("calibrate", "m.onnx", "--calib", "s.npz", "--no-cache", "--workers", 2, "-o", "w.npz")
+    assert workers.code == 0, workers.err
+    assert (tmp_path / "w.npz").read_bytes() == (tmp_path / "st.npz").read_bytes()
     assert onnxq("ranges", "st.npz", "--method", "mixed", "-o", "r.json").err == ""
     known = Statistics.load(tmp_path / "st.npz")
     assert known.around["h"].bounds == (-1, 1) and [f.op for f in known.around["k"].feels] == ["Sigmoid", ""]
