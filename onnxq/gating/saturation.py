@@ -260,7 +260,7 @@ def _convolution(build: _Builder, found: _Found, exact: gs.Tensor) -> gs.Tensor:
     pick = np.zeros((len(needed), groups * inner, height, width), np.float32)
     of_group, row, column, channel = np.unravel_index(needed, (groups, height, width, inner))
     pick[np.arange(len(needed)), of_group * inner + channel, row, column] = 1.0
-    how = {k: list(node.attrs[k]) for k in ("strides", "dilations") if k in node.attrs}
+    how: dict[str, Any] = {k: list(node.attrs[k]) for k in ("strides", "dilations") if k in node.attrs}
     patches = build.op("Conv", raw, build.const(pick), **how)
     weights = found.weights[group, output, pair].astype(np.float32)  # [risky, 2]
     parts = [

@@ -167,6 +167,24 @@ def test_forms_that_are_bounded_only(tmp_path: Path) -> None:
     assert saturating(load(path)) is None
 
 
+def run_emulated(qemu: str, path: Path, x: np.ndarray, folder: Path) -> np.ndarray:
+    """The first output of ONNX Runtime on an emulated CPU that has AVX2 and no VNNI."""
+    np.save(folder / "x.npy", x)
+    script = (
+        "import sys, numpy as np, onnxruntime as ort\n"
+        "options = ort.SessionOptions(); options.intra_op_num_threads = 1\n"
+        "session = ort.InferenceSession(sys.argv[1], options, providers=['CPUExecutionProvider'])\n"
+        "np.save(sys.argv[3], session.run(None, {'x': np.load(sys.argv[2])})[0])\n"
+    )
+    files = [str(path), str(folder / "x.npy"), str(folder / "y.npy")]
+    done = subprocess.run(
+        [qemu, "-cpu", "Haswell", sys.executable, "-c", script, *files],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return np.asarray(np.load(folder / "y.npy"))
+
+
 @pytest.mark.slow
 def test_against_a_cpu_without_vnni(tmp_path: Path) -> None:
     """ONNX Runtime itself, on an emulated CPU with AVX2 only: the very numbers of the model of a MatMul."""
@@ -177,20 +195,32 @@ def test_against_a_cpu_without_vnni(tmp_path: Path) -> None:
     weights = heavy(rng, 64, 16)
     path = quantized(tmp_path / "m.onnx", weights, "MatMul", per_channel=False)
     x = rng.integers(0, 256, (1, 8, 64)).astype(np.uint8)
-    np.save(tmp_path / "x.npy", x)
-    script = (
-        "import sys, numpy as np, onnxruntime as ort\n"
-        "options = ort.SessionOptions(); options.intra_op_num_threads = 1\n"
-        "session = ort.InferenceSession(sys.argv[1], options, providers=['CPUExecutionProvider'])\n"
-        "np.save(sys.argv[3], session.run(None, {'x': np.load(sys.argv[2])})[0])\n"
-    )
-    command = [qemu, "-cpu", "Haswell", sys.executable, "-c", script]
-    files = [str(path), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
-    done = subprocess.run(
-        [*command, *files], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
     exact, expected = both(path, x)
-    got = np.load(tmp_path / "y.npy")
+    got = run_emulated(qemu, path, x, tmp_path)
     assert np.allclose(got, expected, rtol=1e-6)
     assert not np.allclose(got, exact)
+
+
+@pytest.mark.slow
+def test_a_convolution_against_a_cpu_without_vnni(tmp_path: Path) -> None:
+    """The fused kernel, with its output quantized: the model is nearer to it than the exact sums are."""
+    qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+    if qemu is None:
+        pytest.skip("qemu-user is not installed: apt install qemu-user")
+    rng = np.random.default_rng(4)
+    weights = heavy(rng, 16, 16, 3, 3)
+    path = quantized(tmp_path / "m.onnx", weights, per_channel=False, pads=[1, 1, 1, 1])
+    x = rng.integers(0, 256, (1, 16, 8, 8)).astype(np.uint8)
+    exact, expected = both(path, x)
+    scale = np.float32(np.abs(exact).max() / 120)
+    model = onnx.load(path)
+    parameters = {"sy": scale, "zy": np.uint8(128)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in parameters.items())
+    model.graph.node.append(helper.make_node("QuantizeLinear", ["y", "sy", "zy"], ["z"], "qy"))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.UINT8, [None] * 4))
+    onnx.save(model, path)
+    got = run_emulated(qemu, path, x, tmp_path).astype(np.float64)
+    as_steps = [np.clip(np.rint(v.astype(np.float64) / scale) + 128, 0, 255) for v in (exact, expected)]
+    errors = [float(np.abs(got - v).mean()) for v in as_steps]
+    assert errors[1] < 0.02 < errors[0], "every element within a rounding, but those that saturation moved"
