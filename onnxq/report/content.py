@@ -39,6 +39,7 @@ def sections(result: Result) -> Iterator[Section]:
         yield from _coverage(found)
     if result.model is not None and found is not None:
         yield from _heavy(found)
+    yield from _forms(result)
     yield from _passes(result)
     if result.seconds:
         total = sum(result.seconds.values())
@@ -50,6 +51,25 @@ def sections(result: Result) -> Iterator[Section]:
     yield from _environment(result)
     if result.verdict is not None:
         yield from gate.sections(result.verdict)
+
+
+def _forms(result: Result) -> Iterator[Section]:
+    """What ran against what before one form was chosen."""
+    if not result.pareto:
+        return
+    rows = [
+        (
+            point.label,
+            "-" if point.seconds is None else f"{point.seconds * 1e3:.3g} ms",
+            "-" if point.speedup is None else f"{point.speedup:.2f}",
+            "-" if point.drop is None else f"{point.drop:.4g}",
+            decibels(point.sqnr_db),
+            "chosen" if point.chosen else "",
+        )
+        for point in result.pareto
+    ]
+    heads = ("form", "one run", "times as fast", "drop", "SQNR", "")
+    yield Section(title="Forms that were tried", columns=heads, rows=tuple(rows), numbers=_ints(1, 2, 3, 4))
 
 
 def count(value: float) -> str:
