@@ -34,8 +34,9 @@ from onnxq.runtime.session import Level, Session
 from onnxq.stats.bodies import Inside, inside
 from onnxq.stats.collector import Collector
 from onnxq.stats.observers import SUBSET, Histogram, MinMax
+from onnxq.stats.picks import WHOLE, scattered
 from onnxq.stats.probe import checked_run, element_types, observe_shapes
-from onnxq.stats.reductions import Known, Reductions, scattered
+from onnxq.stats.reductions import Known, Reductions
 from onnxq.stats.statistics import Shape, Statistics
 from onnxq.stats.surroundings import surroundings
 from onnxq.stats.taps import aliases, names_of, produced, with_outputs
@@ -44,9 +45,6 @@ __all__ = ["BUDGET", "collect", "observe_shapes"]
 
 BUDGET = 100_000_000
 """Default bytes of whole arrays that are fetched at a time."""
-
-_ALL = 1 << 62
-"""More elements than any array has."""
 
 MAP_FROM = 4_000_000
 """Bytes of weights above which ORT gets a file to map, and not a message that it copies."""
@@ -184,7 +182,7 @@ class _Engine:
         self._arrays = not collector.histograms_only  # some observer wants them whole
         picking = collector.distributions and not self._arrays
         self._reductions = Reductions(
-            self._inside.model.graph, self._reduced, known, pick=(subset or _ALL) if picking else None
+            self._inside.model.graph, self._reduced, known, pick=(subset or WHOLE) if picking else None
         )
         self._lean_outputs = [*self._reductions.outputs, *self._masked, *self._inside.outputs]
         self._lean: Session | None = None

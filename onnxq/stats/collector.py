@@ -11,9 +11,18 @@ from numpy.typing import NDArray
 from onnxq.data.sample import Sample
 from onnxq.errors import CalibrationError
 from onnxq.stats.bodies import Seen
-from onnxq.stats.observers import Histogram, MinMax, Observer, make_observer, observer_class
+from onnxq.stats.observers import PATTERNS, Histogram, MinMax, Observer, make_observer, observer_class
+from onnxq.stats.picks import Counted
 from onnxq.stats.reductions import Found
 from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
+
+WAITING = 1 << 17
+"""Bytes of elements per tensor that are gathered, on average, before they are counted, but `WAITING_AT_MOST` in all."""
+
+WAITING_AT_MOST = 20_000_000
+
+FEW = 8192
+"""Elements up to which adding one by one is faster than counting into all patterns anew."""
 
 
 class Collector:
@@ -38,6 +47,8 @@ class Collector:
         self._last_shapes: tuple[tuple[int, ...], ...] = ()
         self._low = self._high = np.empty(0, dtype=np.float32)
         self._count = np.empty(0, dtype=np.int64)
+        self._waiting: dict[tuple[str, ...], list[Counted]] = {}
+        self._bytes = 0
 
     @property
     def distributions(self) -> bool:
@@ -83,9 +94,14 @@ class Collector:
             for name, shape in zip(taps, found.shapes, strict=True):
                 self._shape(name, shape)
         if number is not None:
-            for name, values in found.picked.items():
-                if values.size:
-                    self._distribute(name, np.asarray(values, dtype=np.float32), number)
+            kinds = tuple(
+                k for k in self.kinds if k != MinMax.name and shared(number, getattr(observer_class(k), "share", None))
+            )
+            # counting costs about 0.1 ms a tensor, however few elements there are: gather those of some samples first
+            self._waiting.setdefault(kinds, []).extend(found.picked)
+            self._bytes += sum(part.patterns.nbytes for part in found.picked)
+            if self._bytes >= min(WAITING * len(taps), WAITING_AT_MOST):
+                self._flush()
 
     def inner(self, sample: Sample, found: Mapping[str, Seen], allowed: Collection[str], number: int | None) -> None:
         """Observe tensors in bodies.
@@ -123,6 +139,7 @@ class Collector:
         for name, low, high, count in zip(self._taps, self._low, self._high, self._count, strict=True):
             if count:
                 self._minmax(name).add(low, high, int(count))
+        self._flush()
         self._taps = ()
         self._low = self._high = self._low[:0]
         self._count = self._count[:0]
@@ -139,6 +156,24 @@ class Collector:
             shapes=dict(sorted(self._shapes.items())),
             unreached=tuple(sorted(unreached)),
         )
+
+    def _flush(self) -> None:
+        """Count what waits."""
+        waiting, self._waiting, self._bytes = self._waiting, {}, 0
+        cut = {kinds: by_tensor(parts) for kinds, parts in waiting.items()}
+        for name in dict.fromkeys(name for parts in cut.values() for name in parts):
+            totals: dict[str, NDArray[np.int64]] = {}
+            for kinds, parts in cut.items():
+                if name in parts:
+                    found = counted(parts[name])
+                    for kind in kinds:
+                        totals[kind] = totals[kind] + found if kind in totals else found
+            own = self._observers(name)
+            for place, (kind, found) in enumerate(totals.items()):
+                histogram = own[kind]
+                assert isinstance(histogram, Histogram)
+                shares = any(other is found for other in list(totals.values())[place + 1 :])
+                histogram.add(found.copy() if shares else found)
 
     def _shape(self, name: str, shape: tuple[int, ...]) -> None:
         known = self._shapes.get(name)
@@ -177,6 +212,38 @@ class Collector:
         for kind, observer in self._observers(name).items():
             if kind != MinMax.name and shared(number, getattr(observer, "share", None)):
                 observer.update(values)
+
+
+Cut = dict[int, list[NDArray[np.uint16]]]
+"""Weight -> patterns that have it."""
+
+
+def by_tensor(parts: Sequence[Counted]) -> dict[str, Cut]:
+    """What is to be counted, by tensor."""
+    cut: dict[str, Cut] = {}
+    for part in parts:
+        start = 0
+        for name, end, weight in zip(part.names, part.ends.tolist(), part.weights.tolist(), strict=True):
+            if end > start:
+                cut.setdefault(name, {}).setdefault(weight, []).append(part.patterns[start:end])
+                start = end
+    return cut
+
+
+def counted(cut: Cut) -> NDArray[np.int64]:
+    """Elements by bit pattern of their upper halves, [PATTERNS]."""
+    found: NDArray[np.int64] | None = None
+    for weight, some in sorted(cut.items(), key=lambda item: -sum(map(len, item[1]))):
+        keys = np.concatenate(some, dtype=np.intp)  # bincount takes twice as long to do that itself
+        if found is None:
+            found = np.bincount(keys, minlength=PATTERNS)
+            if weight != 1:
+                found *= weight
+        elif keys.size >= FEW:
+            found += np.bincount(keys, minlength=PATTERNS) * weight
+        else:
+            np.add.at(found, keys, weight)
+    return np.zeros(PATTERNS, dtype=np.int64) if found is None else found
 
 
 def shared(number: int, share: tuple[int, int] | None) -> bool:

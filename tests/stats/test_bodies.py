@@ -15,7 +15,7 @@ from onnxq.ir.text import parse, text
 from onnxq.stats.bodies import STEP, kept, step
 from onnxq.stats.collect import collect
 from onnxq.stats.observers import Histogram
-from onnxq.stats.reductions import scattered
+from onnxq.stats.picks import scattered
 from onnxq.stats.statistics import Statistics, merge_all
 from tests.stats.test_collect import HEAD, Data
 

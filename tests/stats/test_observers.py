@@ -137,14 +137,15 @@ def test_the_subset_of_an_image_covers_all_channels_evenly() -> None:
     for array in (channels, channels.transpose(0, 2, 3, 1)):
         seen = saw("histogram", array, subset=16_384)
         assert len(seen.keys) == 64
-        assert seen.counts.max() - seen.counts.min() <= 1
+        assert seen.counts.max() - seen.counts.min() <= stride(array.size, 16_384)
 
 
 def test_a_percentile_of_the_subset_is_near_that_of_all() -> None:
     array = np.random.default_rng(0).standard_normal((64, 64, 28, 28)).astype(np.float32)
     some = saw("histogram", *array, subset=16_384)
     every = saw("histogram", *array, subset=None)
-    assert some.total < every.total / 3
+    assert some.total == pytest.approx(every.total, rel=1e-3)
+    assert some.counts.min() == stride(64 * 28 * 28, 16_384) > 3
     highs = []
     for seen in (some, every):
         below = np.cumsum(seen.bins()[2])

@@ -1,0 +1,92 @@
+"""Which elements of a tensor are counted: a choice by the size of the tensor and the position of the sample alone."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.stats.guards import Shape
+from onnxq.stats.observers import stride
+
+WHOLE = 1 << 62
+"""More elements than any tensor has: as a number of elements to pick, all of them."""
+
+EVERY = 2_500_000
+"""Elements of one sample up to which whole arrays are counted element by element (about 3 ms)."""
+
+HALVED = 2
+"""Above that, this part of the elements is picked that would be picked inside the graph: reading them costs more."""
+
+_BITS = (1 << 64) - 1
+_UPPER = 1 if sys.byteorder == "little" else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """Elements of some tensors, one tensor after the other.
+
+    Attributes:
+        patterns: uint16, the upper halves of the elements' float32 form.
+        ends: int64 [tensors], where the elements of each end.
+        weights: int64 [tensors], how many elements of the tensor each stands for; negative takes them back.
+        names: of the tensors.
+    """
+
+    patterns: NDArray[np.uint16]
+    ends: NDArray[np.int64]
+    weights: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def patterns(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of float32 values, [n] -> [n]; `values` may have a stride."""
+    return np.ascontiguousarray(values).view(np.uint16)[_UPPER::2].copy()
+
+
+def picked_from(arrays: Mapping[str, NDArray[Any]], pick: int | None, position: int) -> Counted:
+    """Elements of whole arrays: all if they are `EVERY` at most, else every k-th, `pick // HALVED` of each at most."""
+    most = pick // HALVED if pick and sum(array.size for array in arrays.values()) > EVERY else None
+    some: list[NDArray[np.uint16]] = []
+    weights = np.ones(len(arrays), dtype=np.int64)
+    for place, array in enumerate(arrays.values()):
+        flat = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
+        step = stride(flat.size, most)
+        some.append(patterns(flat[scattered(position) % step :: step]))
+        weights[place] = step
+    return Counted(
+        patterns=np.concatenate(some), ends=np.cumsum([len(p) for p in some]), weights=weights, names=tuple(arrays)
+    )
+
+
+def scattered(position: int) -> int:
+    """A number that looks drawn by lot, of 31 bits: splitmix64 (Steele, Lea, Flood 2014)."""
+    value = (position + 1) * 0x9E3779B97F4A7C15 & _BITS
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _BITS
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & _BITS
+    return (value ^ value >> 31) >> 33
+
+
+def coarse(shape: Shape, pick: int | None) -> int:
+    """Step over the rows and columns of pictures [N, C, H, W] that leaves at least `pick` elements of one.
+
+    So that the first row and column do not weigh much more than the edges do, a third of the rows of a small picture
+    stays, or 8 of a large one.
+
+    >>> coarse(("N", 32, 112, 112), 4096), coarse((1, 480, 14, 14), 4096), coarse((1, 480, 7, 7), 4096)
+    (10, 3, 1)
+    """
+    channels, *sides = [d for d in shape[1:] if isinstance(d, int)] or [0]
+    if len(shape) != 4 or len(sides) != 2 or pick is None:
+        return 1
+    short = min(sides)
+    most = short // 8 if short >= 32 else 3 if short >= 12 else 1
+    step = 1
+    while step < most and channels * math.prod(-(-d // (step + 1)) for d in sides) >= pick:
+        step += 1
+    return step

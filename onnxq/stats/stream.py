@@ -1,0 +1,137 @@
+"""What leaves the graph: one vector for all numbers and elements of all taps, and where each part of it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.stats.picks import Counted, patterns, scattered
+from onnxq.stats.tails import Tail, beyond
+
+Float32 = NDArray[np.float32]
+
+KINDS = ("min", "max", "sum", "picked", "tops_min", "tops_max", "tops_sum", "rows_min", "rows_max")
+"""What leaves the graph: numbers, elements, and of tails the ends and the elements of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What follows from the shapes of the inputs, all int64 [taps].
+
+    Attributes:
+        symbols: their sizes.
+        sizes: elements of what is sliced.
+        steps: of the slices.
+        weights: elements of the tensor for each that is sliced out.
+        tops: rows that are fetched of each tail.
+        lengths: of these rows.
+    """
+
+    symbols: Mapping[str, int]
+    sizes: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    weights: NDArray[np.int64]
+    tops: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+class Stream:
+    """The parts in their order.
+
+    Args:
+        taps: names.
+
+    Attributes:
+        tensors: names of the tensors of rank 1 that make up the vector.
+    """
+
+    def __init__(self, taps: Sequence[str]) -> None:
+        self.taps = taps
+        self.tensors: list[str] = []
+        self._kinds: list[str] = []
+        self._of: list[int] = []
+        self.places = np.empty(0, dtype=np.int64)  # part -> tap
+        self.at: Mapping[str, NDArray[np.int64]] = {}  # kind -> parts
+        self._index()
+
+    def add(self, kind: str, tap: int, tensor: str) -> None:
+        """One more part, of the tap with this number; of a tap, the lower tail comes before the upper one."""
+        self._kinds.append(kind)
+        self._of.append(tap)
+        self.tensors.append(tensor)
+
+    def parts(self, vector: Float32, laid: Layout | None, position: int) -> Parts:
+        """The vector of one sample.
+
+        Args:
+            laid: None if there are numbers only.
+            position: of the sample.
+        """
+        if len(self.places) != len(self._of):
+            self._index()
+        lengths = np.ones(len(self._kinds), dtype=np.int64)
+        if laid is not None:
+            at = self.at["picked"]
+            tap = self.places[at]
+            lengths[at] = -((scattered(position) % laid.steps[tap] - laid.sizes[tap]) // laid.steps[tap])
+            for kind in ("min", "max"):
+                tops, rows = self.at[f"tops_{kind}"], self.at[f"rows_{kind}"]
+                lengths[tops] = laid.tops[self.places[tops]]
+                lengths[rows] = laid.tops[self.places[rows]] * laid.lengths[self.places[rows]]
+        return Parts(self, vector, np.cumsum(lengths), lengths)
+
+    def _index(self) -> None:
+        self.places = np.array(self._of, dtype=np.int64)
+        self.at = {kind: np.flatnonzero([k == kind for k in self._kinds]) for kind in KINDS}
+
+
+class Parts:
+    """The vector of one sample, cut up."""
+
+    def __init__(self, stream: Stream, vector: Float32, ends: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        self._stream, self._vector, self._lengths = stream, vector, lengths
+        self._starts = ends - lengths
+        self._from, self._to = self._starts.tolist(), ends.tolist()
+
+    def numbers(self) -> dict[str, Float32]:
+        """Least value, greatest value and sum, [taps] each; 0 where it was not asked for or there is no element."""
+        values: dict[str, Float32] = {}
+        for kind in ("min", "max", "sum"):
+            values[kind] = np.zeros(len(self._stream.taps), dtype=np.float32)
+            own = np.concatenate([self._stream.at[kind], self._stream.at[f"tops_{kind}"]])
+            own = own[self._lengths[own] > 0]
+            values[kind][self._stream.places[own]] = self._vector[self._starts[own]]
+        return values
+
+    def picked(self, laid: Layout) -> list[Counted]:
+        """The elements that are counted."""
+        at, taps, places = self._stream.at, self._stream.taps, self._stream.places.tolist()
+        chosen = at["picked"]
+        if not chosen.size:
+            return []
+        cut = {taps[places[i]]: self._part(i) for i in chosen.tolist()}
+        out = Counted(
+            patterns=np.concatenate([patterns(some) for some in cut.values()]),
+            ends=np.cumsum(self._lengths[chosen]),
+            weights=laid.weights[self._stream.places[chosen]],
+            names=tuple(cut),
+        )
+        tails = [
+            Tail(
+                name=taps[places[t]],
+                kind=kind,
+                tops=self._part(t),
+                rows=self._part(r),
+                picked=cut[taps[places[t]]],
+                weight=int(laid.weights[places[t]]),
+            )
+            for kind in ("min", "max")
+            for t, r in zip(at[f"tops_{kind}"].tolist(), at[f"rows_{kind}"].tolist(), strict=True)
+        ]
+        return [out, *beyond(tails)] if tails else [out]
+
+    def _part(self, at: int) -> Float32:
+        return self._vector[self._from[at] : self._to[at]]

@@ -1,0 +1,149 @@
+"""The tails of a distribution, counted exactly although only a choice of the elements is looked at.
+
+A range is chosen by the rarest values, of which a choice of the elements holds few: of one value in 10,000, one in a
+sample. So the greatest value of a tensor is found in two steps, row by row and then of all rows, and the `TOP` elements
+of the rows with the greatest are given, too. Every element above the greatest value of the last of these rows is in
+them. What lies above is counted from the rows, each element once; what lies below from the choice, each element for
+all those that were passed over. The least values likewise. Both parts are whole numbers and depend on the sample alone,
+so that parts of a data set still merge to the same bits.
+
+Not for outputs of Relu and Clip from 0 in pictures: these stay in the layout of the convolutions, which has no rows
+(`onnxq.stats.reductions`), and a bound most often ends their tail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.stats.guards import Shape
+from onnxq.stats.picks import Counted, patterns
+
+LONGEST = 128
+"""Elements of a row, at most."""
+
+SHORTEST = 16
+"""Elements of a row, at least: with shorter ones, the greatest of each would be no less than a tensor itself."""
+
+TOP = 2048
+"""Elements that are fetched for one tail of a tensor."""
+
+AXES_ARE_INPUTS = 18
+"""Opset from which ReduceMax and ReduceMin take their axes as an input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tail:
+    """One tail of one tensor in one sample.
+
+    Attributes:
+        kind: "min" or "max".
+        tops: the least or greatest value of each row that was fetched, the most extreme first.
+        rows: the elements of these rows.
+        picked: the choice of elements that is counted besides.
+        weight: how many elements each of these stands for.
+    """
+
+    name: str
+    kind: str
+    tops: NDArray[np.float32]
+    rows: NDArray[np.float32]
+    picked: NDArray[np.float32]
+    weight: int
+
+
+def tail_nodes(
+    rows: gs.Tensor, kind: str, top: gs.Tensor, flat: gs.Tensor, opset: int, label: str, new: Callable[[str], str]
+) -> tuple[list[gs.Node], str, str]:
+    """The nodes that find one tail.
+
+    Args:
+        rows: the tensor, [rows, length].
+        kind: "min" or "max".
+        top: how many rows to give, int64 [1].
+        flat: the constant [-1].
+        opset: of the graph.
+        label: of the tensor.
+        new: makes a name that is not taken yet.
+
+    Returns:
+        The nodes, and the names of what `Tail` calls `tops` and `rows`, both of rank 1.
+    """
+    names = [new(f"{label}_{kind}_{what}") for what in ("of_row", "tops", "places", "chosen", "elements")]
+    of_row, tops, places, chosen, elements = map(gs.Variable, names)
+    inputs: list[gs.Tensor] = [gs.Variable(rows.name)]
+    attrs: dict[str, Any] = {"keepdims": 0}
+    if opset >= AXES_ARE_INPUTS:
+        inputs.append(gs.Constant(new(f"{label}_{kind}_axis"), np.array([1], dtype=np.int64)))
+    else:
+        attrs["axes"] = [1]
+    op = {"min": "ReduceMin", "max": "ReduceMax"}[kind]
+    order = {"axis": 0, "largest": int(kind == "max")}
+    gathered = [gs.Variable(rows.name), gs.Variable(places.name)]
+    nodes = [
+        gs.Node(op, of_row.name, attrs, inputs, [of_row]),
+        gs.Node("TopK", tops.name, order, [gs.Variable(of_row.name), top], [tops, places]),
+        gs.Node("Gather", chosen.name, {"axis": 0}, gathered, [chosen]),
+        gs.Node("Reshape", elements.name, {}, [gs.Variable(chosen.name), flat], [elements]),
+    ]
+    return nodes, tops.name, elements.name
+
+
+def beyond(tails: Sequence[Tail]) -> list[Counted]:
+    """What is to be counted besides the choices of elements: the tails, less what is in both.
+
+    Args:
+        tails: of one sample; the lower tail of a tensor before its upper one.
+    """
+    exact: list[NDArray[np.float32]] = []
+    doubled: list[NDArray[np.float32]] = []
+    least: dict[str, np.float32] = {}
+    for tail in tails:
+        if not tail.tops.size:
+            exact.append(tail.rows)
+            doubled.append(tail.rows)
+            continue
+        limit = tail.tops[-1]
+        if tail.kind == "min":
+            least[tail.name] = limit
+            exact.append(tail.rows[tail.rows < limit])
+            doubled.append(tail.picked[tail.picked < limit])
+            continue
+        # rows of a constant each: what lies above the one limit and below the other must not count twice
+        limit = max(limit, least.get(tail.name, limit))
+        exact.append(tail.rows[tail.rows > limit])
+        doubled.append(tail.picked[tail.picked > limit])
+    names = tuple(tail.name for tail in tails)
+    once, back = np.ones(len(tails), dtype=np.int64), np.array([-tail.weight for tail in tails], dtype=np.int64)
+    return [
+        Counted(
+            patterns=patterns(np.concatenate(parts)),
+            ends=np.cumsum([len(part) for part in parts], dtype=np.int64),
+            weights=weights,
+            names=names,
+        )
+        for parts, weights in ((exact, once), (doubled, back))
+    ]
+
+
+def rows_of(length: int) -> int:
+    """Rows to fetch for one tail."""
+    return TOP // length
+
+
+def row_length(shape: Shape) -> int:
+    """Length of the rows into which a tensor is cut: the greatest up to LONGEST that divides what is known of its
+    elements; 0 if that is less than SHORTEST.
+
+    >>> row_length((1, 24, 56, 56)), row_length(("batch", "length", 384)), row_length((1, 1000)), row_length(("n", 7))
+    (128, 128, 125, 0)
+    """
+    known = math.prod(d for d in shape if isinstance(d, int))
+    found = next(length for length in range(min(LONGEST, max(known, 1)), 0, -1) if known % length == 0)
+    return found if found >= SHORTEST else 0
