@@ -51,7 +51,8 @@ class Switch:
         tensor: its name in the float model.
         kind: `bias` is a constant of 32 bits.
         node, op: what makes the activation, "" for an input of the model; what reads the constant first.
-        units: the integer ops that make or read it, in the order of the graph.
+        units: the integer ops that make or read it, in the order of the graph; of a bias that a float Add reads, the op
+            in front.
         type: of the integers.
         flag: position in the vector ENABLE; None for constants.
         constants: (initializer of the instrumented model, encoding); empty for activations.
@@ -329,9 +330,21 @@ class _Instrumenting:
         return gs.Node("If", self._name(f"{base}_switch"), branches, [on], [out])
 
     def _units(self, uses: list[Holder], maker: gs.Node | None, places: Mapping[str, int]) -> tuple[str, ...]:
-        near = {name for _, name, _, _ in uses if name} | ({maker.name} if maker is not None else set())
+        """The integer ops that make or read a tensor.
+
+        Of a bias that a float Add reads, it is the integer op in front; where there is none, the readers themselves.
+        """
+        readers = [holder for holder, *_ in uses if isinstance(holder, gs.Node)]
+        near = [*readers, *([maker] if maker is not None else [])]
+        behind = [node for reader in readers for t in reader.inputs for node in t.inputs]
         decisions = self.plan.decisions
-        return tuple(sorted((n for n in near if n in decisions and decisions[n].integer), key=places.__getitem__))
+        for nodes in (near, behind):
+            found = {n.name for n in nodes if n.name in decisions and decisions[n.name].integer}
+            if found:
+                break
+        else:
+            found = {n.name for n in readers if n.name in places}
+        return tuple(sorted(found, key=places.__getitem__))
 
     def _arrange(self, graph: gs.Graph) -> None:
         nodes: list[gs.Node] = []

@@ -115,6 +115,24 @@ def test_opsets_whose_split_differs(opset: int) -> None:
     _check(model, plan, samples[0], singles=False)
 
 
+LINEAR = """<ir_version: 8, opset_import: ["": 17]>
+g (float["N",4] x) => (float["N",6] y)
+<float[4,6] w = {1,2,3,4,5,6,-1,-2,-3,-4,-5,-6,0.5,0.25,0.125,1,1,1,0.3,0.2,0.1,2,2,2}, float[6] b = {1,2,3,4,5,6}> {
+    [product] p = MatMul(x, w)
+    [bias] y = Add(p, b)
+}"""
+
+
+def test_a_bias_that_a_float_add_reads_belongs_to_the_op_in_front() -> None:
+    samples = normal(4, x=(2, 4))
+    made = _check(*planned(LINEAR, samples), samples[0])
+    assert {s.kind: s.units for s in made.switches} == dict.fromkeys(["activation", "weight", "bias"], ("product",))
+    model, plan = planned(LINEAR, samples)
+    floats = {n: dataclasses.replace(d, integer=False) for n, d in plan.decisions.items()}
+    alone = instrument(model, dataclasses.replace(plan, decisions=floats))
+    assert {s.kind: s.units for s in alone.switches}["bias"] == ("bias",)
+
+
 def test_the_model_itself_does_not_change() -> None:
     samples = normal(4, image=(1, 3, 8, 8))
     model, plan = planned(tiny.classifier(), samples)
