@@ -192,7 +192,7 @@ class Reductions:
                 sizes[place], steps[place] = size, stride(size, self._most(name))
                 weights[place] = max(1, round(steps[place] * full / max(size, 1)))
                 if name in self._rows:
-                    tops[place] = min(rows_of(self._rows[name]), full // self._rows[name])
+                    tops[place] = rows_of(self._rows[name], full)
             lengths = np.array([self._rows.get(name, 0) for name in self.taps], dtype=np.int64)
             self._laid = Layout(symbols=symbols, sizes=sizes, steps=steps, weights=weights, tops=tops, lengths=lengths)
         return self._laid

@@ -1,8 +1,8 @@
 """The tails of a distribution, counted exactly although only a choice of the elements is looked at.
 
 A range is chosen by the rarest values, of which a choice of the elements holds few: of one value in 10,000, one in a
-sample. So the greatest value of a tensor is found in two steps, row by row and then of all rows, and the `TOP` elements
-of the rows with the greatest are given, too. Every element above the greatest value of the last of these rows is in
+sample. So the greatest value of a tensor is found in two steps, row by row and then of all rows, and the elements of
+the rows with the greatest are given, too. Every element above the greatest value of the last of these rows is in
 them. What lies above is counted from the rows, each element once; what lies below from the choice, each element for
 all those that were passed over. The least values likewise. Both parts are whole numbers and depend on the sample alone,
 so that parts of a data set still merge to the same bits.
@@ -30,9 +30,6 @@ LONGEST = 128
 
 SHORTEST = 16
 """Elements of a row, at least: with shorter ones, the greatest of each would be no less than a tensor itself."""
-
-TOP = 2048
-"""Elements that are fetched for one tail of a tensor."""
 
 AXES_ARE_INPUTS = 18
 """Opset from which ReduceMax and ReduceMin take their axes as an input."""
@@ -132,9 +129,15 @@ def beyond(tails: Sequence[Tail]) -> list[Counted]:
     ]
 
 
-def rows_of(length: int) -> int:
-    """Rows to fetch for one tail."""
-    return TOP // length
+def rows_of(length: int, size: int) -> int:
+    """Rows to fetch for one tail: the elements of one row of 64, from 8 to 64 rows, or all there are.
+
+    One value in 10,000 is beyond the percentile that is cut by default: of a tensor of 64 rows of 128 not one value.
+
+    >>> rows_of(128, 8192 * 16), rows_of(128, 128 * 1000), rows_of(128, 10**7), rows_of(128, 128 * 3)
+    (16, 15, 64, 3)
+    """
+    return min(max(8, min(64, size // (64 * length))), size // length)
 
 
 def row_length(shape: Shape) -> int:

