@@ -93,3 +93,23 @@ def test_the_readme_names_what_is_there() -> None:
     for line in (folder / "README.md").read_text().splitlines():
         if line.startswith("| `"):
             assert (folder / line.split("`")[1]).exists(), line
+
+
+@pytest.mark.slow
+def test_two_thousand_samples_take_less_than_30_seconds_and_ten_runs_agree(repository: Path, tmp_path: Path) -> None:
+    """Seconds of the processor, which a busy machine does not change as much as those of the clock."""
+    assert run(repository, "./ci.sh").returncode == 0
+    seen = set()
+    models = ROOT / "models"
+    for _ in range(10):
+        before = os.times()
+        done = run(
+            repository, "onnxq", "gate", "--baseline", str(models / "fashion-res8/model.onnx"),
+            "--candidate", "build/int8.onnx", "--data", str(models / "fashion-mnist/eval.npz"), "--config", "gate.yaml",
+            "--threads", "1", "--json",
+        )  # fmt: skip
+        after = os.times()
+        assert done.returncode == 0, done.stderr
+        assert after.children_user + after.children_system - before.children_user - before.children_system < 30
+        seen.add(done.stdout)
+    assert len(seen) == 1

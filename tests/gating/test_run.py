@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxq.validate.latency import summarize
+
 TOP1 = "metrics:\n  - {metric: top1, max_drop: 0.2}\n"
 
 
@@ -153,6 +155,61 @@ def test_output_that_is_not_finite_fails(gate: Any, pair: Any, tmp_path: Path) -
     assert "elements that are not finite" in done.out
 
 
+def test_speed_is_judged_from_what_was_measured(gate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timings of this machine are nobody's business here: the measurement is replaced."""
+    asked: dict[str, Any] = {}
+
+    def measured(*_: Any, **how: Any) -> Any:
+        asked.update(how)
+        times = np.stack([np.full(50, 0.002), np.full(50, 0.001)], axis=1)
+        return summarize(times, threads=how["threads"], inner=1, seconds=1.0, level=how["level"])
+
+    monkeypatch.setattr("onnxq.gating.run.measure", measured)
+    assert gate("speed: {min_speedup: 1.9, max_latency_ms: 1.1, threads: 2, runs: 50, warmup: 7}\n").code == 0
+    assert (asked["threads"], asked["runs"], asked["warmup"], asked["level"]) == (2, 50, 7, 0.95)
+    failed = gate("min_speedup: 2.1\nconfidence: 0.9\n")
+    assert failed.code == 1 and "speed-up at 1 thread: 2 times (90 % interval 2 to 2)" in failed.out
+    assert (asked["threads"], asked["level"]) == (1, 0.9)
+
+
+def test_no_sample(gate: Any, tmp_path: Path) -> None:
+    (tmp_path / "none.py").write_text("def none():\n    return iter(())\n")
+    done = gate("metrics: [{metric: cosine, min: 0.5}]\n", "--data", f"{tmp_path / 'none.py'}:none")
+    assert done.code == 2 and "sample" in done.sentence
+
+
+def test_a_metric_that_cannot_score(gate: Any, tmp_path: Path) -> None:
+    (tmp_path / "sick.py").write_text(
+        "class Sick:\n    higher_is_better = True\n    label_free = True\n"
+        "    def record(self, outputs, label): return [0.5]\n"
+        "    def score(self, records): raise RuntimeError('no')\n"
+    )
+    done = gate("metrics: [{metric: sick.py:Sick, min: 0.5}]\n", "--samples", 20)
+    assert done.code == 2
+    assert done.sentence == 'metric "sick.py:Sick" cannot score its 20 records: no'
+
+
+def test_layers_that_are_only_bounded_leave_the_verdict_open(gate: Any, pair: Any, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(pair.candidate)
+    conv = next(n for n in model.graph.node if n.op_type == "Conv")
+    for attribute in list(conv.attribute):
+        if attribute.name == "pads":
+            conv.attribute.remove(attribute)
+    conv.attribute.append(onnx.helper.make_attribute("auto_pad", "SAME_UPPER"))
+    onnx.save(model, tmp_path / "same.onnx")
+    limits = "portability: {min_sqnr_db: 3, saturation: true, on_failure: %s}\n"
+    done = gate(limits % "fail", "--samples", 50, "--json", candidate=tmp_path / "same.onnx")
+    worst = checks(done)["worst case of u8 x s8"]
+    assert worst["outcome"] == "inconclusive" and "not all could be simulated" in worst["sentence"]
+    assert "1 layers that may saturate are bounded, not simulated" in json.loads(done.out)["notes"][0]
+    warned = gate(limits % "warn", "--samples", 50, "--json", candidate=tmp_path / "same.onnx")
+    assert checks(warned)["worst case of u8 x s8"]["outcome"] == "warn"
+    floats = gate(limits % "fail", "--samples", 50, "--json", candidate=pair.reference)
+    assert "no layer with u8 data" in checks(floats)["worst case of u8 x s8"]["sentence"]
+
+
 def test_files_that_the_gate_writes(gate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: Any) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     summary = tmp_path / "summary.md"
@@ -174,3 +231,37 @@ def test_files_that_the_gate_writes(gate: Any, tmp_path: Path, monkeypatch: pyte
     assert refused.code == 2 and "is a model, which would be replaced" in refused.sentence
     nowhere = gate("size: {max_ratio: 9}\n", "--summary", tmp_path / "no" / "s.md")
     assert nowhere.code == 2 and "does not exist" in nowhere.sentence
+
+
+def test_outputs_that_a_limit_does_not_fit(onnxq: Any, tmp_path: Path) -> None:
+    """An output of integers, and one of floats that are no class scores."""
+    import onnx
+    from onnx import helper
+
+    nodes = [helper.make_node("Cast", ["x"], ["whole"], to=7), helper.make_node("Relu", ["x"], ["wide"])]
+    outputs = [
+        helper.make_tensor_value_info("whole", 7, ("n", 3, 4)),
+        helper.make_tensor_value_info("wide", 1, ("n", 3, 4)),
+    ]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", 1, ("n", 3, 4))], outputs)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(30, 3, 4)).astype(np.float32))
+    given = (
+        "gate",
+        "--baseline",
+        tmp_path / "m.onnx",
+        "--candidate",
+        tmp_path / "m.onnx",
+        "--data",
+        tmp_path / "d.npz",
+    )
+    for limits, sentence in (
+        ("outputs: {whole: {min_cosine: 1}}", 'limits the output "whole", which is not float: use exact-match instead'),
+        ("outputs: {wide: {min_agreement: 1}}", 'the agreement of "wide", which does not look like class scores'),
+        ("min_agreement: 0.5", "the model has no float output they apply to"),
+    ):
+        (tmp_path / "gate.yaml").write_text(limits + "\n")
+        done = onnxq(*given, "--config", tmp_path / "gate.yaml")
+        assert done.code == 2 and sentence in done.sentence
+    (tmp_path / "gate.yaml").write_text("min_cosine: 0.1\nmin_sqnr_db: 5\n")
+    assert onnxq(*given, "--config", tmp_path / "gate.yaml").code == 0

@@ -72,6 +72,12 @@ def test_memory_and_load_time() -> None:
     assert [c.outcome for c in mixed] == ["inconclusive"] * 2
 
 
+def test_a_peak_that_was_not_seen_never_passes() -> None:
+    one = Probe(load_ms=(1.0,), peak_bytes=0, anonymous_bytes=0)
+    (check,) = resources.judge((one, one), MemoryLimit(max_ratio=9), None, level=0.95)
+    assert check.outcome == "fail"
+
+
 def test_a_process_of_its_own_sees_the_weights(tmp_path: Path) -> None:
     """40 MB of weights: at least so much at the peak, and a small model needs less than that."""
     sizes = []
@@ -142,6 +148,24 @@ def test_versions_operators_and_domains(tmp_path: Path) -> None:
     assert outcomes(plain, gelu, only) == {"domains": "fail", "operators": "fail"}
     both = StructureLimit(domains=("", "com.microsoft"), ops=("com.microsoft.Gelu",))
     assert outcomes(plain, gelu, both) == {"domains": "pass", "operators": "pass"}
+
+
+def test_outputs_in_another_order_and_of_another_type(tmp_path: Path) -> None:
+    paths = []
+    for name, order, kind in (("a", "yz", 1), ("b", "zy", 1), ("c", "yz", 7)):
+        nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Cast", ["x"], ["z"], to=kind)]
+        outputs = {
+            "y": helper.make_tensor_value_info("y", 1, (1, 4)), "z": helper.make_tensor_value_info("z", kind, (1, 4))
+        }  # fmt: skip
+        given = [helper.make_tensor_value_info("x", 1, (1, 4))]
+        graph = helper.make_graph(nodes, "g", given, [outputs[o] for o in order])
+        paths.append(tmp_path / f"{name}.onnx")
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), paths[-1])
+    limit = StructureLimit(same_interface=True)
+    (other,) = structure.judge(paths[0], paths[1], limit)
+    assert other.details == ("the outputs stand in another order: z, y",)
+    (typed,) = structure.judge(paths[0], paths[2], limit)
+    assert typed.details == ("output z is int64, was float32",)
 
 
 def test_interface(tmp_path: Path) -> None:

@@ -12,8 +12,23 @@ from scipy import optimize, stats
 from onnxq.validate.intervals import Interval, median_interval, samples_by_width
 from onnxq.validate.metrics.classification import MacroF1, Top1
 from onnxq.validate.metrics.fidelity import Cosine, Sqnr
-from onnxq.validate.proportions import mcnemar, mcnemar_mid, paired_interval, samples_needed, share_bound, tango
-from onnxq.validate.statistics import difference_interval, paired_bootstrap, samples_to_decide
+from onnxq.validate.metrics.text import Cer
+from onnxq.validate.proportions import (
+    mcnemar,
+    mcnemar_mid,
+    paired_interval,
+    samples_needed,
+    share_bound,
+    share_interval,
+    tango,
+)
+from onnxq.validate.statistics import (
+    difference_interval,
+    paired_bootstrap,
+    samples_to_decide,
+    score_interval,
+    score_samples_to_decide,
+)
 
 SIMULATIONS = 1000
 
@@ -206,6 +221,29 @@ def test_equal_records_never_have_an_interval_of_width_zero() -> None:
         assert interval.low < -0.1 and interval.high > 0.1, type(metric).__name__
         needed = samples_to_decide(metric, rows, rows, interval, 0.01)
         assert needed is not None and needed > 300
+
+
+def test_a_score_of_its_own_has_a_width_too() -> None:
+    right = score_interval(Top1(), np.ones((20, 1)))
+    exact = stats.binomtest(20, 20).proportion_ci(method="exact")
+    assert (right.low, right.high) == pytest.approx((exact.low, exact.high))
+    assert score_samples_to_decide(Top1(), np.ones((20, 1)), right, 0.99) == 368
+    equal = score_interval(Sqnr(), np.tile([4.0, 0.0], (20, 1)), resamples=50)
+    assert equal.low == pytest.approx(-10 * math.log10(share_bound(0, 20))) and equal.high == math.inf
+    flat = score_interval(Cosine(), np.full((20, 1), 0.5), resamples=50)
+    assert flat.low == pytest.approx(0.5 - 2 * share_bound(0, 20)) and flat.high == 0.5
+    lower = score_interval(Cer(), np.tile([1.0, 4.0], (20, 1)), resamples=50)
+    assert lower.low == 0.25 and lower.high == pytest.approx(0.25 + share_bound(0, 20))
+    assert score_samples_to_decide(Top1(), np.ones((20, 1)), right, 1.0) is None
+    assert share_interval(0, 20).low == 0.0
+
+
+@pytest.mark.parametrize(("n", "p"), [(20, 0.7), (200, 0.9)])
+def test_own_shares_are_covered(n: int, p: float) -> None:
+    """Clopper and Pearson's never hold less than 95 %."""
+    counts = np.random.default_rng(0).binomial(n, p, SIMULATIONS)
+    table = {k: share_interval(k, n) for k in set(counts.tolist())}
+    assert np.mean([table[k].low <= p <= table[k].high for k in counts.tolist()]) >= 0.945
 
 
 def test_one_differing_sample_is_not_taken_for_the_whole_truth() -> None:
