@@ -42,7 +42,7 @@ def difference_interval(
     Args:
         reference: rows of the float model, [n, k].
         candidate: rows of the quantized model on the same samples, [n, k].
-        resamples: draws of the bootstrap; fewer if the metric says so (`max_resamples`).
+        resamples: draws of the bootstrap; fewer if the metric says so (`max_resamples`); with 0 the ends are NaN.
         level: of the interval.
         seed: of the draws.
     """
@@ -176,6 +176,8 @@ def _expanded(tail: float, n: int) -> float:
 def _scores(metric: Metric, reference: Rows, candidate: Rows, resamples: int, seed: int) -> NDArray[np.float64]:
     """The difference of the scores for each draw."""
     n = len(reference)
+    if not resamples:
+        return np.empty(0)
     if is_mean(metric, reference) and is_mean(metric, candidate):
         difference = reference[:, 0] - candidate[:, 0]
         return np.concatenate([difference[index].mean(axis=1) for index in _draws(n, resamples, seed)])

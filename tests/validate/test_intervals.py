@@ -246,6 +246,14 @@ def test_own_shares_are_covered(n: int, p: float) -> None:
     assert np.mean([table[k].low <= p <= table[k].high for k in counts.tolist()]) >= 0.945
 
 
+def test_without_draws_there_is_no_interval() -> None:
+    """Who wants the scores alone asks for none."""
+    rows = np.random.default_rng(0).random((30, 2))
+    assert math.isnan(difference_interval(Sqnr(), rows, rows + 1, resamples=0).low)
+    assert math.isnan(difference_interval(Mean(), rows[:, :1], rows[:, :1] + 1, resamples=0).high)
+    assert difference_interval(Top1(), *correct(3, 1, 30), resamples=0).high < 1
+
+
 def test_one_differing_sample_is_not_taken_for_the_whole_truth() -> None:
     """F1 of 20 samples of which one differs: the share of such samples may be as high as 25 %."""
     one = np.stack([np.arange(20.0) % 2] * 2, axis=1)
