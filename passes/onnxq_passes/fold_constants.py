@@ -108,19 +108,19 @@ def _dimensions(node: gs.Node, editor: Editor) -> Array | None:
     """Case 2: the value of Shape, Size, and Gather or Slice of a Shape, or None."""
     if node.op == "Size":
         shape = static_shape(node.inputs[0])
-        return None if shape is None else np.array(math.prod(shape), np.int64)
+        return None if shape is None else np.array(math.prod(shape))
     if node.op == "Shape":
         return _known(_shape_of(node))
-    source = editor.producer(node.inputs[0]) if node.op in ("Gather", "Slice") else None
+    source = editor.producer(node.inputs[0])
     dims = _shape_of(source) if source is not None and source.op == "Shape" and standard(source) else None
-    if dims is None:
+    if dims is None or node.op not in ("Gather", "Slice"):
         return None
     if node.op == "Gather":
-        index = node.inputs[1]
-        if not isinstance(index, gs.Constant) or any(not -len(dims) <= i < len(dims) for i in ints(index) or ()):
+        index = ints(node.inputs[1])
+        if index is None or not all(-len(dims) <= i < len(dims) for i in index):
             return None
-        picked = _known([dims[i] for i in ints(index) or ()])
-        return None if picked is None else picked.reshape(index.shape)
+        picked = _known([dims[i] for i in index])
+        return None if picked is None else picked.reshape(node.inputs[1].shape)
     if len(node.inputs) < 3:
         return None
     start, end = ints(node.inputs[1]), ints(node.inputs[2])
@@ -134,13 +134,13 @@ def _dimensions(node: gs.Node, editor: Editor) -> Array | None:
 def _shape_of(node: gs.Node) -> list[Any] | None:
     """What a Shape node gives, with unknown dimensions as they are."""
     shape = node.inputs[0].shape
-    return None if shape is None else list(shape)[node.attrs.get("start", 0) : node.attrs.get("end")]
+    return None if shape is None else list(shape)[node.attrs.get("start") : node.attrs.get("end")]
 
 
 def _known(dims: Sequence[Any] | None) -> Array | None:
     if dims is None or not all(isinstance(d, (int, np.integer)) and d >= 0 for d in dims):
         return None
-    return np.array(dims, dtype=np.int64)
+    return np.array([int(d) for d in dims], np.int64)
 
 
 def _predicted(node: gs.Node, sources: Sequence[Array | None]) -> tuple[int, int] | None:
@@ -155,15 +155,15 @@ def _predicted(node: gs.Node, sources: Sequence[Array | None]) -> tuple[int, int
         return _product(second), first.itemsize
     if node.op == "Tile" and second is not None:
         return first.size * _product(second), first.itemsize
-    if node.op == "Range" and second is not None and third is not None and third.reshape(()) != 0:
-        steps = (float(second.reshape(())) - float(first.reshape(()))) / float(third.reshape(()))
+    if node.op == "Range" and second is not None and third is not None and third.item() != 0:
+        steps = (float(second.item()) - float(first.item())) / float(third.item())
         return max(0, math.ceil(steps)), first.itemsize
     shape = static_shape(next(t for t in node.outputs if t.name))
     return None if shape is None else (math.prod(shape), first.itemsize)
 
 
 def _product(dims: Array) -> int:
-    return math.prod(int(d) for d in dims.reshape(-1))
+    return math.prod(int(d) for d in dims.ravel())
 
 
 def _evaluate(node: gs.Node, sources: Sequence[Array | None], opset: int) -> Array:
@@ -174,9 +174,9 @@ def _evaluate(node: gs.Node, sources: Sequence[Array | None], opset: int) -> Arr
             return values
     inputs = [gs.Variable.empty() if s is None else gs.Constant(f"in{i}", s) for i, s in enumerate(sources)]
     output = gs.Variable("out")
-    lone = gs.Node(node.op, name=node.name, attrs=dict(node.attrs), inputs=inputs, domain=node.domain)
+    lone = gs.Node(node.op, name=node.name, attrs=dict(node.attrs), inputs=inputs)
     lone.outputs = [output if t.name else gs.Variable.empty() for t in node.outputs]
-    small = Model(graph=gs.Graph(nodes=[lone], outputs=[output], opset=opset), opset=opset, ir_version=10)
+    small = Model(graph=gs.Graph(nodes=[lone], outputs=[output]), opset=opset, ir_version=10)
     return np.asarray(Session(save.to_bytes(small), level=Level.OFF, threads=1).run({})["out"])
 
 
@@ -202,20 +202,19 @@ def _transpose(node: gs.Node, sources: Sequence[Any], opset: int) -> Array:
 
 
 def _unsqueeze(node: gs.Node, sources: Sequence[Any], opset: int) -> Array:
-    axes = node.attrs["axes"] if opset < 13 else sources[1].reshape(-1).tolist()
+    axes = node.attrs["axes"] if opset < 13 else sources[1].tolist()
     return np.expand_dims(sources[0], tuple(axes))
 
 
 def _reshape(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
-    wanted = [int(d) for d in sources[1]]
+    wanted = sources[1].tolist()
     if 0 in wanted:
         return None  # a copied or an empty dimension
-    result: Array = sources[0].reshape(wanted)
-    return result
+    return np.asarray(sources[0].reshape(wanted))
 
 
 def _squeeze(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
-    axes = node.attrs.get("axes") if opset < 13 else sources[1].reshape(-1).tolist() if len(sources) > 1 else None
+    axes = node.attrs.get("axes") if opset < 13 else sources[1].tolist() if len(sources) > 1 else None
     return np.asarray(np.squeeze(sources[0], None if axes is None else tuple(axes)))
 
 

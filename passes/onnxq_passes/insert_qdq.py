@@ -139,11 +139,11 @@ class _Writer:
             here = by_home[home]
             written = tensor.inputs or source.inputs
             producer = written[0] if written else None
-            inside = producer is not None and self.homes.get(id(producer)) == home
+            inside = self.homes.get(id(producer)) == home
             place = self.behind[id(producer)] if inside else self.front[home]
             encoding = self.plan.values.get(Value(home, tensor.name)) or here[0].encoding
-            whole = encoding if np.ndim(encoding.scale) == 0 else _scalar(encoding)
-            around = [home[:depth] for depth in range(len(home) + 1)]
+            whole = _scalar(encoding)
+            around = [home[:depth] for depth in range(len(home))]
             integers = next((made[p, whole.key] for p in reversed(around) if (p, whole.key) in made), None)
             if integers is None:
                 integers = made[home, whole.key] = self._quantize(tensor, source, whole, place)
@@ -244,6 +244,6 @@ def _scalar(encoding: Affine) -> Affine:
     return Affine(
         type=encoding.type,
         granularity=PerTensor(),
-        scale=np.asarray(encoding.scale.reshape(-1)[0]),
-        zero_point=np.asarray(encoding.zero_point.reshape(-1)[0]),
+        scale=np.asarray(encoding.scale.min()),
+        zero_point=np.asarray(encoding.zero_point.min()),
     )

@@ -234,3 +234,139 @@ def test_case_3_an_output_that_a_body_reads_quantized() -> None:
     after = source.format(a="y_float", more=more, read="y_dequantized")
     after = after.replace(") {", ") <float y_scale = {0.5}, uint8 y_zero_point = {3}> {", 1)
     assert text.text(graph) == text.text(text.parse(model(after)).graph)
+
+
+NESTED = """(bool c, float[2] x) => (float[2] v, float[2] z) {{ [a] a = Neg(x) {outer} [v] v = Abs({a}) [if] z = If(c) <
+    then_branch = t () => (float[2] p) {{ {first} [m] m = Neg({b}) [in] p = If(c) <
+        then_branch = u () => (float[2] r) {{ {second} [r] r = Sub(m, {d}) }}, else_branch = w () => (float[2] s) {{ [s] s = Abs(m) }}> }},
+    else_branch = e () => (float[2] q) {{ [q] q = Abs(x) }}> }}"""
+PAIR = "[a_QuantizeLinear{0}] a_quantized{0} = QuantizeLinear(a, {1}) [a_DequantizeLinear{0}] a_dequantized{0} = DequantizeLinear(a_quantized{0}, {1})"
+TWO = "<float a_scale = {0.5}, uint8 a_zero_point = {3}, float a_scale_1 = {0.25}, int8 a_zero_point_1 = {-1}>"
+
+
+def _nested(values: dict[int, Affine], uses: dict[int, Affine]) -> gs.Graph:
+    """`NESTED` with encodings of the tensor a by depth: of its values, and of what reads it."""
+    graph = text.parse(model(NESTED.format(outer="", first="", second="", a="a", b="a", d="a"))).graph
+    paths = {n.name: path for path, body in walk.graphs(graph) for n in body.nodes}
+    depths = [(paths["v"], "v", 0), (paths["m"], "m", 0), (paths["r"], "r", 1)]
+    context = default_context()
+    context.plan = Plan(
+        values={Value(depths[d][0], "a"): e for d, e in values.items()},
+        uses={Use(*depths[d]): e for d, e in uses.items()},
+        decisions={},
+    )
+    InsertQdq().run(graph, context)
+    return graph
+
+
+def _same(graph: gs.Graph, after: str, constants: str) -> None:
+    assert text.text(graph) == text.text(text.parse(model(after.replace(") {", f") {constants} {{", 1))).graph)
+
+
+def test_case_5_a_body_reads_the_integers_of_the_graph_around_where_it_has_the_same_encoding() -> None:
+    graph = _nested({0: U8, 1: U8, 2: U8}, {0: U8, 1: U8, 2: U8})
+    inside = "[a_DequantizeLinear_{0}] a_dequantized_{0} = DequantizeLinear(a_quantized, a_scale, a_zero_point)"
+    after = NESTED.format(
+        outer=PAIR.format("", "a_scale, a_zero_point"),
+        first=inside.format(1),
+        second=inside.format(2),
+        a="a_dequantized",
+        b="a_dequantized_1",
+        d="a_dequantized_2",
+    )
+    _same(graph, after, "<float a_scale = {0.5}, uint8 a_zero_point = {3}>")
+
+
+def test_case_5_a_body_with_another_encoding_has_its_own_q() -> None:
+    graph = _nested({0: U8, 1: OTHER, 2: OTHER}, {0: U8, 1: OTHER, 2: OTHER})
+    inside = "[a_DequantizeLinear_2] a_dequantized_2 = DequantizeLinear(a_quantized_1, a_scale_1, a_zero_point_1)"
+    after = NESTED.format(
+        outer=PAIR.format("", "a_scale, a_zero_point"),
+        first=PAIR.format("_1", "a_scale_1, a_zero_point_1"),
+        second=inside,
+        a="a_dequantized",
+        b="a_dequantized_1",
+        d="a_dequantized_2",
+    )
+    _same(graph, after, TWO)
+
+
+def test_case_5_a_use_stands_where_the_nearest_graph_has_a_value() -> None:
+    """The innermost body has none: it reads what the body around it dequantizes."""
+    graph = _nested({0: U8, 1: OTHER}, {0: U8, 2: OTHER})
+    after = NESTED.format(
+        outer=PAIR.format("", "a_scale, a_zero_point"),
+        first=PAIR.format("_1", "a_scale_1, a_zero_point_1"),
+        second="",
+        a="a_dequantized",
+        b="a",
+        d="a_dequantized_1",
+    )
+    _same(graph, after, TWO)
+
+
+def test_case_5_only_a_body_reads_it() -> None:
+    graph = _nested({1: U8}, {1: U8, 2: U8})
+    after = NESTED.format(
+        outer="", first=PAIR.format("", "a_scale, a_zero_point"), second="", a="a", b="a_dequantized", d="a_dequantized"
+    )
+    _same(graph, after, "<float a_scale = {0.5}, uint8 a_zero_point = {3}>")
+
+
+def test_case_5_bodies_side_by_side_are_named_in_the_order_of_the_graph() -> None:
+    source = """(bool c, float[2] x) => (float[2] z) {{ [a] a = Neg(x) [if] z = If(c) <
+        then_branch = t () => (float[2] p) {{ {0} [p] p = Neg({1}) }}, else_branch = e () => (float[2] q) {{ {2} [q] q = Abs({3}) }}> }}"""
+    graph = text.parse(model(source.format("", "a", "", "a"))).graph
+    paths = {n.name: path for path, body in walk.graphs(graph) for n in body.nodes}
+    order = [n.name for _, body in walk.graphs(graph) for n in body.nodes if n.name in "pq"]
+    assert sorted(order, key=lambda n: paths[n]) != order
+    context = default_context()
+    encodings = dict(zip(order, (U8, OTHER), strict=True))
+    context.plan = Plan(
+        values={Value(paths[n], "a"): e for n, e in encodings.items()},
+        uses={Use(paths[n], n, 0): e for n, e in encodings.items()},
+        decisions={},
+    )
+    InsertQdq().run(graph, context)
+    named = {
+        n: i.inputs[0].name for n, i in ((n.name, n) for _, body in walk.graphs(graph) for n in body.nodes) if n in "pq"
+    }
+    assert named == {order[0]: "a_dequantized", order[1]: "a_dequantized_1"}
+
+
+def test_case_5_the_graph_around_writes_the_integers_even_if_only_a_body_reads_them() -> None:
+    graph = _nested({0: U8, 1: U8}, {1: U8})
+    outer = "[a_QuantizeLinear] a_quantized = QuantizeLinear(a, a_scale, a_zero_point)"
+    inside = "[a_DequantizeLinear] a_dequantized = DequantizeLinear(a_quantized, a_scale, a_zero_point)"
+    after = NESTED.format(outer=outer, first=inside, second="", a="a", b="a_dequantized", d="a")
+    _same(graph, after, "<float a_scale = {0.5}, uint8 a_zero_point = {3}>")
+
+
+def test_case_1_the_q_has_the_encoding_of_the_value_not_of_its_first_use() -> None:
+    head = "(float[2,3] x) => (float[2,3] y)"
+    graph, _ = _written(f"{head} {{ [a] y = Neg(x) }}", {"x": OTHER}, {("a", 0): U8})
+    after = (
+        f"{head} <float x_scale = {{0.25}}, int8 x_zero_point = {{-1}}, float x_scale_1 = {{0.5}}, uint8 x_zero_point_1 = {{3}}> {{ "
+        "[x_QuantizeLinear] x_quantized = QuantizeLinear(x, x_scale, x_zero_point) "
+        "[x_DequantizeLinear] x_dequantized = DequantizeLinear(x_quantized, x_scale_1, x_zero_point_1) [a] y = Neg(x_dequantized) }"
+    )
+    assert text.text(graph) == text.text(text.parse(model(after)).graph)
+
+
+@pytest.mark.parametrize("how", [PerChannel(0), PerBlock(1, 3)])
+def test_case_1_without_a_value_the_q_has_the_one_scale_of_its_first_use(how: Granularity) -> None:
+    shape = (2, 1) if isinstance(how, PerBlock) else (2,)
+    many = _affine("uint8", np.full(shape, 0.5), np.full(shape, 3), how)
+    graph, _ = _written("(float[2,3] x) => (float[2,3] y) { [a] y = Neg(x) }", {}, {("a", 0): many})
+    q = graph.nodes[0]
+    assert (q.op, q.attrs, q.inputs[1].name) == ("QuantizeLinear", {}, "x_scale")
+    assert [(np.asarray(t.values).shape, np.asarray(t.values).item()) for t in q.inputs[1:]] == [((), 0.5), ((), 3)]
+    assert np.dtype(q.outputs[0].dtype) == np.uint8
+
+
+def test_equal_single_scales_are_shared_whether_a_value_or_a_use_says_them() -> None:
+    head = "(float[2,3] x, float[2,3] v) => (float[2,3] y, float[2,3] w)"
+    many = _affine("uint8", [0.5, 0.5], [3, 3], PerChannel(0))
+    graph, _ = _written(f"{head} {{ [a] y = Neg(x) [b] w = Neg(v) }}", {"v": U8}, {("a", 0): many, ("b", 0): U8})
+    first, second = (n for n in graph.nodes if n.op == "QuantizeLinear")
+    assert first.inputs[1] is second.inputs[1] and first.inputs[2] is second.inputs[2]
