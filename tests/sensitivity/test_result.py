@@ -82,7 +82,8 @@ def test_the_file_is_json_without_extensions() -> None:
         raise AssertionError(word)
 
     raw = json.loads(example().to_json(), parse_constant=refuse)
-    assert raw["schema"] == SCHEMA and raw["tensors"][0]["rest"]["noise"] == "inf"
+    assert raw["units"][1]["together"]["noise"] == "NaN"
+    assert raw["schema"] == SCHEMA and raw["tensors"][0]["rest"]["noise"] == "Infinity"
 
 
 def test_a_field_of_a_later_version_is_passed_over() -> None:
