@@ -1,9 +1,10 @@
 """Random graphs through every pass, one by one in random order, and through the pipelines: the same meaning, nothing left
 for a second run, the same text from a twin, sound names; and each pass fires often and refuses often.
 
-What fails names its seed: `float_recipe(random.Random(seed))` and `random_float.build` make the graph again, and
-`test_at_length` lets hypothesis look for a smaller one. What the passes did is printed at the end of the test run. Two
-shards per family, so that two processes share the work; each shard asks for half.
+hypothesis makes the recipes (tests/support/recipes.py), the same ones on every run, so that the counts are stable; what
+fails it shrinks and prints, and `random_float.build(recipe)` makes the graph again. `test_at_length` runs other ones each
+time. What the passes did is printed at the end of the test run. Two shards per family, so that two processes share the
+work; each shard asks for half.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import random_graphs
 import random_integer
 import random_passes
 import random_qdq
+import recipes
 import whole
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from random_passes import LEFT, Outputs, Tally
 
@@ -36,6 +38,12 @@ LEAST = 50
 
 FLOAT, QDQ, INTEGER, NETWORKS = 700, 660, 1000, 100
 """Different graphs per family."""
+
+EXAMPLES = settings(
+    deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.reuse, Phase.generate, Phase.shrink)
+)
+CHANCE = st.randoms(use_true_random=True)
+"""For the order of the passes: hypothesis draws its seed."""
 
 BITWISE = {
     "constants-to-initializers",
@@ -132,17 +140,27 @@ def steps_of(pipeline: str, names: Sequence[str]) -> list[Any]:
     return [s for s in load_pipeline(pipeline).steps if s.name in names]
 
 
-def share(count: int, shard: int, check: Callable[[random.Random, Tally], object]) -> Tally:
-    """Run `check` until a shard has its share of different graphs, the same ones on every run."""
-    tally = Tally()
-    for number in range(2 * count):
-        if len(tally.graphs) >= count // SHARDS:
-            break
+def share(
+    count: int, shard: int, recipes: st.SearchStrategy[Any], check: Callable[[Any, random.Random, Tally], object]
+) -> Tally:
+    """Run `check` on recipes until a shard has its share of different graphs, the same ones on every run."""
+    tally, wanted = Tally(), count // SHARDS
+
+    @seed(shard)
+    @settings(EXAMPLES, max_examples=2 * wanted, database=None)
+    @given(recipes, CHANCE)
+    def run(recipe: Any, chance: random.Random) -> None:
+        if len(tally.graphs) >= wanted:
+            return
         try:
-            check(random.Random(SHARDS * number + shard), tally)
-        except Exception as error:
-            error.add_note(f"seed {SHARDS * number + shard}")
+            check(recipe, chance, tally)
+        except BaseException as error:
+            tally.forget()  # it comes again, to be shrunk
+            error.add_note(str(recipe))
             raise
+
+    run()
+    assert len(tally.graphs) == wanted
     return tally
 
 
@@ -171,22 +189,6 @@ def test_there_are_2000_graphs() -> None:
     assert FLOAT + QDQ + INTEGER + NETWORKS >= 2000
 
 
-BACK = (0, 0, 0, 1, 2)
-
-
-def float_recipe(chance: random.Random) -> random_float.Recipe:
-    steps = [
-        random_float.Step(
-            chance.randrange(len(random_float.FRAGMENTS)),
-            chance.choice(BACK),
-            chance.randrange(3),
-            chance.randrange(random_float.PLACES),
-        )
-        for _ in range(chance.randint(3, 8))
-    ]
-    return random_float.Recipe(tuple(steps), chance.randint(1, 2), chance.random() < 0.5)
-
-
 def check_float(recipe: random_float.Recipe, chance: random.Random, tally: Tally) -> None:
     source, feeds = text.parse(random_float.build(recipe)), random_float.inputs()
     if not tally.new(source):
@@ -200,7 +202,7 @@ def check_float(recipe: random_float.Recipe, chance: random.Random, tally: Tally
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_float_graphs(shard: int, record_property: Callable[[str, object], None]) -> None:
-    tally = share(FLOAT, shard, lambda chance, tally: check_float(float_recipe(chance), chance, tally))
+    tally = share(FLOAT, shard, recipes.FLOAT, check_float)
     enough(tally, "random_float", record_property)
 
 
@@ -217,20 +219,6 @@ def test_every_fragment_runs(place: int) -> None:
 
 FORMS = [("hoist-quantize", {"form": "bare"}), ("sink-dequantize", {"form": "bare"})]
 """Settings of Q/DQ passes, besides the defaults."""
-
-
-def qdq_recipe(chance: random.Random) -> random_qdq.Recipe:
-    steps = [
-        random_qdq.Step(
-            chance.randrange(len(random_qdq.KINDS)),
-            chance.randrange(3),
-            chance.randrange(4),
-            chance.randrange(len(random_qdq.PARAMETERS)),
-            chance.randrange(random_qdq.PLACES),
-        )
-        for _ in range(chance.randint(3, 10))
-    ]
-    return random_qdq.Recipe(tuple(steps), chance.randint(1, 2), chance.random() < 0.5)
 
 
 def check_qdq(recipe: random_qdq.Recipe, chance: random.Random, tally: Tally) -> None:
@@ -251,27 +239,13 @@ def check_qdq(recipe: random_qdq.Recipe, chance: random.Random, tally: Tally) ->
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_qdq_graphs(shard: int, record_property: Callable[[str, object], None]) -> None:
-    tally = share(QDQ, shard, lambda chance, tally: check_qdq(qdq_recipe(chance), chance, tally))
+    tally = share(QDQ, shard, recipes.QDQ, check_qdq)
     enough(tally, "random_qdq", record_property)
 
 
 def _same_shapes(old: Outputs, new: Outputs) -> str:
     moved = [n for n in old if (old[n].shape, old[n].dtype) != (new[n].shape, new[n].dtype)]
     return f"outputs {moved} have other shapes or types" if moved else ""
-
-
-def integer_recipe(chance: random.Random) -> random_integer.Recipe:
-    steps = [
-        random_integer.Step(
-            chance.randrange(len(random_integer.BLOCKS)),
-            chance.choice(BACK),
-            chance.randrange(3),
-            chance.randrange(random_integer.FORMS),
-            chance.choice((0, chance.randrange(random_integer.ENDS))),
-        )
-        for _ in range(chance.randint(3, 6))
-    ]
-    return random_integer.Recipe(tuple(steps), chance.random() < 0.6, chance.random() < 0.33)
 
 
 def check_integer(recipe: random_integer.Recipe, chance: random.Random, tally: Tally) -> None:
@@ -294,7 +268,7 @@ def check_integer(recipe: random_integer.Recipe, chance: random.Random, tally: T
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_integer_graphs(shard: int, record_property: Callable[[str, object], None]) -> None:
-    tally = share(INTEGER, shard, lambda chance, tally: check_integer(integer_recipe(chance), chance, tally))
+    tally = share(INTEGER, shard, recipes.INTEGER, check_integer)
     enough(tally, "random_integer", record_property)
 
 
@@ -309,7 +283,7 @@ NETWORK_DB = 15.0
 """Least SQNR (dB) of the fused model against its Q/DQ."""
 
 
-def check_network(recipe: random_graphs.Recipe, tally: Tally) -> None:
+def check_network(recipe: random_graphs.Recipe, _: random.Random, tally: Tally) -> None:
     """insert-qdq carries out a plan and refuses nothing: what counts is that the plan leaves a node in float, with a
     reason. Behind it come the rest of qoperator. (tests/properties looks at the plan itself.)
     """
@@ -327,24 +301,35 @@ def check_network(recipe: random_graphs.Recipe, tally: Tally) -> None:
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_networks(shard: int, record_property: Callable[[str, object], None]) -> None:
-    def check(chance: random.Random, tally: Tally) -> None:
-        check_network(random_graphs.drawn(chance.getrandbits(32)), tally)
-
-    enough(share(NETWORKS, shard, check), "random_graphs", record_property)
+    enough(share(NETWORKS, shard, recipes.NETWORKS, check_network), "random_graphs", record_property)
 
 
-LONG = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+CHECKS = {
+    "float": (recipes.FLOAT, check_float),
+    "qdq": (recipes.QDQ, check_qdq),
+    "integer": (recipes.INTEGER, check_integer),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["float", "qdq", "integer"])
-@LONG
-@given(chance=st.randoms(use_true_random=False))
-def test_at_length(family: str, chance: random.Random) -> None:
-    """hypothesis makes the choices, and other ones on every run; what fails, it shrinks."""
-    if family == "float":
-        check_float(float_recipe(chance), chance, Tally())
-    elif family == "qdq":
-        check_qdq(qdq_recipe(chance), chance, Tally())
-    else:
-        check_integer(integer_recipe(chance), chance, Tally())
+@pytest.mark.parametrize("family", CHECKS)
+@settings(EXAMPLES, max_examples=1000)
+@given(data=st.data(), chance=CHANCE)
+def test_at_length(family: str, data: st.DataObject, chance: random.Random) -> None:
+    """Other graphs on every run."""
+    strategy, check = CHECKS[family]
+    check(data.draw(strategy), chance, Tally())  # hypothesis prints what it drew
+
+
+def test_what_fails_is_shrunk_and_named() -> None:
+    """A check that recipes with two outputs fail: the smallest one is printed, though its graph was seen before."""
+
+    def check(recipe: random_qdq.Recipe, _: random.Random, tally: Tally) -> None:
+        tally.last, seen = hash(recipe), len(tally.graphs)
+        tally.graphs.add(tally.last)
+        assert recipe.outputs == 1 or len(tally.graphs) == seen
+
+    with pytest.raises(AssertionError) as failure:
+        share(QDQ, 0, recipes.QDQ, check)
+    printed = failure.value.__notes__[0]
+    assert printed.count("Step(") == 3 and printed.count("kind=0, a=0, b=0, numbers=0, place=0") == 3  # the least

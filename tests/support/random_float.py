@@ -175,15 +175,19 @@ _FRAGMENTS = tuple(
 _RARE = (
     "Constant<",
     "wide",
+    "row_again",
+    "Softplus",
+    "Add(part, {n}m)",
     "SequenceConstruct",
+    "Cast<to = 10>({a}) {n}g",
     "Pad({a}, around) {o}",
     "Shape(full)",
     "Neg(row)",
     "Add(row, two)",
     "{n}r)",
 )
-FRAGMENTS = (*_FRAGMENTS, *(f for f in _FRAGMENTS if any(part in f.text for part in _RARE)))
-"""What only one or two fragments have stands here twice."""
+FRAGMENTS = (*_FRAGMENTS, *(f for f in _FRAGMENTS for part in _RARE if part in f.text))
+"""What only one or two fragments have stands here twice or more."""
 _FUNCTION = """
 <domain: "custom", opset_import: ["" : 21]>
 block (u, v) => (w) { s = Sigmoid(u) p = Mul(u, s) i = Identity(p) w = Add(i, v) }"""

@@ -38,14 +38,20 @@ class Tally:
     """How many graphs there were, and in how many of them a pass rewrote something and refused something."""
 
     graphs: set[int] = field(default_factory=set)
+    last: int = 0
     fired: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
     def new(self, model: Model) -> bool:
         """Count a graph; False if it came before."""
         found = len(self.graphs)
-        self.graphs.add(hash(structural(model.graph)))
+        self.last = hash(structural(model.graph))
+        self.graphs.add(self.last)
         return len(self.graphs) > found
+
+    def forget(self) -> None:
+        """Take the last graph for a new one when it comes again."""
+        self.graphs.discard(self.last)
 
     def rows(self, names: Sequence[str]) -> dict[str, list[int]]:
         """What the terminal summary prints: pass -> [graphs, fired, refused]."""
