@@ -65,7 +65,7 @@ def integer_bias(work: Work, node: gs.Node, slot: int, data: Operand, weight: Op
     if not isinstance(tensor, gs.Constant):
         raise CannotFuseError(f"its bias {tensor.name} is computed in the graph")
     values: NDArray[Any] = np.asarray(tensor.values)
-    if values.dtype != np.float32 or values.ndim != 1 or not np.isfinite(values).all():
+    if values.ndim != 1 or not np.isfinite(values).all():
         raise CannotFuseError(f"its bias {tensor.name} is no vector of finite float32")
     limit = _limit(weight, values.size)
     if (np.abs(values) > steps * limit).any():

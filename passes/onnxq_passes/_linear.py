@@ -26,7 +26,7 @@ def channels(node: gs.Node, weight: gs.Constant) -> int | None:
     return int(shape[0] if node.op == "Gemm" and node.attrs.get("transB", 0) else shape[1])
 
 
-def scale_outputs(node: gs.Node, w: Vector, scale: Vector) -> Vector:
+def scale_outputs(node: gs.Node, w: NDArray[Any], scale: Vector) -> Vector:
     """The weight with output channel i multiplied by scale[i]; `scale` has one element per channel."""
     if node.op == "Conv":
         return np.asarray(w * scale.reshape(-1, *[1] * (w.ndim - 1)))
@@ -37,7 +37,7 @@ def scale_outputs(node: gs.Node, w: Vector, scale: Vector) -> Vector:
     return np.asarray(w * (scale[:, None] if node.attrs.get("transB", 0) else scale))
 
 
-def scale_inputs(node: gs.Node, w: Vector, scale: Vector) -> Vector:
+def scale_inputs(node: gs.Node, w: NDArray[Any], scale: Vector) -> Vector:
     """The weight [O, I/groups, ...] of a Conv with input channel i multiplied by scale[i]; `scale` has shape [I]."""
     groups = int(node.attrs.get("group", 1))
     split = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import onnx_graphsurgeon as gs
 
-from onnxq.encoding import LEVELS
+from onnxq.encoding import LEVELS, IntType
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq_passes._edit import Editor, input_at, scalar
 from onnxq_passes._fuse import MICROSOFT
@@ -92,12 +92,12 @@ def _spell(editor: Editor, node: gs.Node, report: Report) -> str | None:
 def _cuts(node: gs.Node, maker: gs.Node) -> str | None:
     """What a Clip of integers cuts off, or None."""
     said = parameters(maker)
-    if said is None or said.dtype not in LEVELS:
+    if said is None:
         return "the type of its integers is not known"
-    low, high = LEVELS[said.dtype]
-    for slot, attribute, end in ((1, "min", low), (2, "max", high)):
+    low, high = LEVELS[cast(IntType, said.dtype)]
+    for slot, end in ((1, low), (2, high)):
         given = input_at(node, slot)
-        value = node.attrs.get(attribute, end) if given is None else scalar(given)
+        value = end if given is None else scalar(given)
         if value is None:
             return "its bounds are computed"
         if (value > end) if end == low else (value < end):

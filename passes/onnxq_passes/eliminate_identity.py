@@ -77,7 +77,7 @@ def _reshape(node: gs.Node, editor: Editor, opset: int) -> str | None:
     wanted = ints(node.inputs[1])
     if wanted is None:
         return ""
-    if node.attrs.get("allowzero", 0) and 0 in wanted:
+    if node.attrs.get("allowzero") and 0 in wanted:
         return ""
     copied = [d for d in wanted if d != 0]
     if len(wanted) == rank(node.inputs[0]) and copied in ([], [-1]):

@@ -54,11 +54,9 @@ def _fold_behind(node: gs.Node, editor: Editor, report: Report) -> None:
     size = channels(node, weight)
     if size is None:
         return
-    dimensions = (
-        len(weight.shape) if node.op in ("Conv", "ConvTranspose") else 2 if node.op == "Gemm" else rank(node.outputs[0])
-    )
-    axis = -1 if node.op in ("Gemm", "MatMul") else 1
-    total = Affine(source=node.outputs[0], scale=np.ones(1), shift=np.zeros(1))
+    dimensions = rank(node.outputs[0]) if node.op == "MatMul" else len(weight.shape)
+    axis = 1 - len(weight.shape)  # -1 for matrices
+    total = Affine(scale=np.ones(1), shift=np.zeros(1))
     chain: list[gs.Node] = []
     bias: gs.Node | None = None
     last = node
@@ -73,7 +71,7 @@ def _fold_behind(node: gs.Node, editor: Editor, report: Report) -> None:
             if following.op != "BatchNormalization":  # those that stay are refused by _fold_ahead
                 report.refuse(following, step)
             break
-        if following.op == "BatchNormalization" and axis == -1 and dimensions != 2:
+        if following.op == "BatchNormalization" and node.op == "MatMul" and dimensions != 2:
             break  # case 4: its channels are on axis 1
         if editor.only_use(last.outputs[0]) is None:
             report.refuse(following, f"the result of the {last.op} before it is also read elsewhere")  # case 6
@@ -85,15 +83,15 @@ def _fold_behind(node: gs.Node, editor: Editor, report: Report) -> None:
         last = following
     if not chain or (node.op == "MatMul" and len(chain) == 1 and chain[0] is bias):
         return  # case 4: it has its bias already
-    reason = _apply(node, weight, _Chain(total=total, nodes=chain, bias=bias), editor, report)
+    reason = _apply(node, weight, size, _Chain(total=total, nodes=chain, bias=bias), editor, report)
     if reason:
         report.refuse(chain[0], reason)
 
 
 def _next(node: gs.Node, editor: Editor) -> gs.Node | None:
     """An affine reader of the result, in the same graph."""
-    for reader, slot in editor.uses(node.outputs[0]):
-        if reader.op in _AFFINE and (slot == 0 or reader.op != "BatchNormalization"):
+    for reader, _ in editor.uses(node.outputs[0]):
+        if reader.op in _AFFINE:
             return reader if editor.body(reader) is editor.body(node) else None
     return None
 
@@ -107,18 +105,17 @@ class _Chain:
     bias: gs.Node | None
 
 
-def _apply(node: gs.Node, weight: gs.Constant, chain: _Chain, editor: Editor, report: Report) -> str | None:
-    """Fold the chain behind a linear op into it, or say why not."""
-    size = channels(node, weight) or 1
+def _apply(node: gs.Node, weight: gs.Constant, size: int, chain: _Chain, editor: Editor, report: Report) -> str | None:
+    """Fold the chain behind a linear op with `size` channels into it, or say why not."""
     scale, shift = np.broadcast_to(chain.total.scale, size), np.broadcast_to(chain.total.shift, size)
-    previous = input_at(node, 2) if node.op != "MatMul" else None
+    previous = input_at(node, 2)
     if previous is not None:
         if not isinstance(previous, gs.Constant):
             return f"the bias of {node.op} is not constant"
-        beta = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
-        shift = np.asarray(previous.values, np.float64) * beta * scale + shift  # case 3
+        beta = float(node.attrs.get("beta", 1.0))
+        shift = beta * scale * np.asarray(previous.values) + shift  # case 3
     dtype = weight.values.dtype
-    new = rounded(scale_outputs(node, np.asarray(weight.values, np.float64), scale), dtype)
+    new = rounded(scale_outputs(node, np.asarray(weight.values), scale), dtype)
     added = rounded(shift, dtype)
     if new is None or added is None:
         return NOT_FINITE
@@ -159,10 +156,10 @@ def _fold_ahead(node: gs.Node, editor: Editor, report: Report) -> str | None:
         return "the Conv behind it pads with zeros, which are not shifted"
     if not isinstance(weight, gs.Constant) or (bias is not None and not isinstance(bias, gs.Constant)):
         return "the weights of the Conv behind it are not constant"
-    w, dtype = np.asarray(weight.values, np.float64), weight.values.dtype
-    shift = scale_inputs(conv, w, norm.shift).reshape(w.shape[0], -1).sum(axis=1)
+    w, dtype = np.asarray(weight.values), weight.values.dtype
+    shift = scale_inputs(conv, w, norm.shift).sum(axis=tuple(range(1, w.ndim)))
     new = rounded(scale_inputs(conv, w, norm.scale), dtype)
-    added = rounded(shift if bias is None else np.asarray(bias.values, np.float64) + shift, dtype)
+    added = rounded(shift if bias is None else np.asarray(bias.values) + shift, dtype)
     if new is None or added is None:
         return NOT_FINITE
     replace_constant(editor, conv, 1, new, f"{weight.name}_folded")

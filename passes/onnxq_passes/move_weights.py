@@ -43,9 +43,11 @@ class MoveWeights(Pass):
     def _move(self, editor: Editor, node: gs.Node, moved: set[int]) -> str | None:
         """Why an op on a dequantized constant stays, "" if it was moved, None if it is something else."""
         row = _moves.mover(node)
-        slots = _moves.sources(node) if row is not None else []
-        found = dequantizer(editor, node.inputs[slots[0]]) if slots else None
-        if row is None or found is None:
+        if row is None:
+            return None
+        slots = _moves.sources(node)
+        found = dequantizer(editor, node.inputs[slots[0]])
+        if found is None:
             return None
         dq, said = found
         source = dq.inputs[0]

@@ -70,8 +70,8 @@ def _stored(editor: Editor, weight: gs.Constant) -> list[gs.Tensor] | None:
 
 
 def _grid(values: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
-    """int8 levels and the scale whose products are the values, bit for bit; or None."""
-    if values.dtype != np.float32 or not np.isfinite(values).all():
+    """int8 levels and the scale whose products are the values (float32), bit for bit; or None."""
+    if not np.isfinite(values).all():
         return None
     sizes = np.unique(np.abs(values)).astype(np.float64)
     sizes = sizes[sizes > 0]

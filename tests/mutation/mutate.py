@@ -126,6 +126,8 @@ def execute(run: Sequence[Mutant], jobs: int) -> set[Key]:
     Raises:
         SystemExit: the tests fail without any mutant.
     """
+    if not run:
+        return set()
     start = time.monotonic()
 
     def progress(done: int, alive: int) -> None:

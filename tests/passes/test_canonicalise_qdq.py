@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, model, together
 
-from onnxq.testing import check_pass
+from onnxq.ir import text
+from onnxq.testing import check_pass, default_context
 from onnxq_passes.canonicalise_qdq import CanonicaliseQdq
 
 PASS = CanonicaliseQdq()
@@ -88,3 +89,43 @@ def test_case_6_computed_scales_stay() -> None:
     graph = f"(float[2,3] x, float e) => (float[2,3] y) <{K}> {{ [q] a = QuantizeLinear(x, e, z) [d] y = DequantizeLinear(a, e, z) }}"
     keep(PASS, graph, "parameters are computed", "parameters are computed")
     keep(PASS, graph.replace(" QuantizeLinear", " com.microsoft.QuantizeLinear"), "computed", "computed")
+
+
+def test_many_sites() -> None:
+    foreign = (
+        "[q] a = com.microsoft.QuantizeLinear(x, s, z) [c] b = Clip(a) [d] y = com.microsoft.DequantizeLinear(b, s, z)"
+    )
+    many = "float[2] v = {0.02, 0.03}, uint8[2] o = {120, 3}"
+    together(
+        PASS,
+        changed=[(f"{HEAD}<{K}> {{ {foreign} }}", AFTER, 3)],
+        kept=[
+            (
+                f"{HEAD}<{K}, uint8 m = {{127}}> {{ [q] a = QuantizeLinear(x, s, z) [c] b = Clip(a, m) [d] y = DequantizeLinear(b, s, z) }}",
+                "at 127",
+            )
+        ],
+        quiet=[
+            AFTER,
+            f"{HEAD}<float l = {{0}}> {{ [n] a = Neg(x) [c] y = Clip(a, l) }}",
+            f"{HEAD}<{many}> {{ [q] a = QuantizeLinear<axis = 0>(x, v, o) [d] y = DequantizeLinear<axis = 0>(a, v, o) }}",
+        ],
+    )
+
+
+def test_case_1_signed_16_bits_need_their_opset_too() -> None:
+    wide = K.replace("uint8", "int16")
+    before = f"{HEAD}<{wide}> {{ [q] a = com.microsoft.QuantizeLinear(x, s, z) [d] y = com.microsoft.DequantizeLinear(a, s, z) }}"
+    keep(PASS, before, "int16 from opset 21 on", "int16 from opset 21 on", opset=20)
+
+
+def test_case_1_another_domain() -> None:
+    graph = text.parse(model(f"{HEAD}<{K}> {{ [q] y = com.example.QuantizeLinear(x, s, z) }}")).graph
+    report = PASS.run(graph, default_context())
+    assert ([r.reason for r in report.refusals], report.rewrites) == (["its domain is not known"], 0)
+    assert graph.nodes[0].domain == "com.example"
+
+
+def test_case_5_a_clip_of_integers_whose_type_is_not_known() -> None:
+    graph = f"(float[2,3] x, float e) => (float[2,3] y) <{K}> {{ [q] a = QuantizeLinear(x, e, z) [c] b = Clip(a) [d] y = DequantizeLinear(b, s, z) }}"
+    keep(PASS, graph, "parameters are computed", "the type of its integers is not known")

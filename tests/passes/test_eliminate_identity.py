@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, model
 
-from onnxq.testing import check_pass
+from onnxq.ir import text
+from onnxq.testing import check_pass, default_context
 from onnxq_passes.eliminate_identity import EliminateIdentity
 
 PASS = EliminateIdentity()
@@ -125,3 +126,91 @@ def test_in_bodies() -> None:
     source = """(bool c, float[2] x) => (float[2] y) {{ a = Relu(x) y = If(c) <
         then_branch = p () => (float[2] t) {{ {0} }}, else_branch = q () => (float[2] e) {{ e = Neg(a) }}> }}"""
     bitwise(PASS, source.format("b = Identity(a) t = Exp(b)"), source.format("t = Exp(a)"), rewrites=1)
+
+
+@pytest.mark.parametrize(
+    ("constants", "op", "opset"),
+    [
+        ("int64[2] s = {0, 3}, float[2,3] a", "b = Reshape(a, s)", 21),
+        ("int64[2] s = {0, 3}, float[2,3] a", "b = Reshape<allowzero = 0>(a, s)", 21),
+        ("int64[2] s = {-1, 3}, float[2,3] a", "b = Reshape<allowzero = 1>(a, s)", 21),
+        ("int64[2] s = {0, 0}, float[n,m] a", "b = Reshape(a, s)", 21),
+        ("int64[1] s = {1}, float[2,3] a", "b = Expand(a, s)", 21),
+        ("int64[2] s = {2, 1}, float[2,3] a", "b = Expand(a, s)", 21),
+        ("float[2,3] a", "b = Flatten<axis = -1>(a)", 21),
+        ("int64[4] p = {0, 0, 0, 0}", "b = Pad(a, p)", 11),
+        ("float unused = {0}", "b = Slice<axes = [1], starts = [0], ends = [2147483647]>(a)", 9),
+        ("float[2,3] a", "b = Slice<axes = [1], starts = [0], ends = [3]>(a)", 9),
+        ("float[2,3] a", "b = Slice<starts = [0, 0], ends = [2, 4]>(a)", 9),
+        ("int64[1] s = {0}, int64[1] e = {3}, int64[1] d = {1}, float[2,3] a", "b = Slice(a, s, e, d)", 10),
+        ("int64[1] s = {0}, int64[1] e = {3}, int64[1] d = {1}, int64[1] t = {1}, float[2,3] a", "b = Slice(a, s, e, d, t)", 21),
+        ("int64[2] s = {0, 0}, int64[2] e = {2, 3}, int64[2] t = {1, 1}, float[2,3] a", "b = Slice(a, s, e, , t)", 21),
+    ],
+)  # fmt: skip
+def test_cases_4_to_9_in_every_spelling(constants: str, op: str, opset: int) -> None:
+    bitwise(PASS, FRAME.format(constants, op), BARE, rewrites=1, opset=opset)
+
+
+def test_case_5_a_vector_is_its_own_transpose() -> None:
+    bitwise(
+        PASS,
+        "(float[3] x) => (float[3] y) <float[3] a> { a = Relu(x) b = Transpose(a) y = Neg(b) }",
+        "(float[3] x) => (float[3] y) { a = Relu(x) y = Neg(a) }",
+        rewrites=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("constants", "op", "opset"),
+    [
+        ("float[2,3] a", "c = Cast<to = 11>(a) b = Cast<to = 1>(c)", 21),
+        ("int64[2] s = {3, 2}, float[2,3] a", "b = Reshape(a, s)", 21),
+        ("int64[2] s = {3, -1}, float[2,3] a", "b = Reshape(a, s)", 21),
+        ("int64[2] s = {0, -1}", "b = Reshape(a, s)", 21),
+        ("int64[1] s = {-1}, float[2,3] a", "b = Reshape(a, s)", 21),
+        ("int64[2] s = {2, 3}, float[2,3] a", "m = Mul(s, two) b = Reshape(a, m)", 21),
+        ("int64[3] s = {2, 1, 1}, float[2,3] a", "b = Expand(a, s)", 21),
+        ("int64[2] s = {2, 3}, float[1,3] c", "c = ReduceMax(a, zero) b = Expand(c, s)", 21),
+        ("int64[2] s = {2, 3}", "b = Expand(a, s)", 21),
+        ("float[2,3] a", "n = Shape(a) b = Expand(a, n)", 21),
+        ("float[2,3] a", "c = Flatten<axis = -2>(a) b = Reshape(c, t)", 21),
+        ("float[2,3] a", "b = Transpose(a)", 21),
+        ("float unused = {0}", "b = Transpose(a)", 21),
+        ("float[2,3] a", "b = Slice<axes = [1], starts = [0], ends = [2]>(a)", 9),
+        ("int64[1] s = {0}, int64[1] e = {2}, int64[1] d = {1}, float[2,3] a", "b = Slice(a, s, e, d)", 21),
+        ("int64[1] s = {0}, int64[1] e = {3}, int64[1] d = {1}, float[2,3] a", "n = Sub(d, zero) b = Slice(a, s, e, n)", 21),
+        ("int64[1] s = {0}, int64[1] e = {3}, int64[1] d = {1}, float[2,3] a", "n = Sub(s, zero) b = Slice(a, n, e, d)", 21),
+        ("int64[1] s = {0}, int64[1] e = {3}, int64[1] d = {1}, float[2,3] a", "n = Sub(e, zero) b = Slice(a, s, n, d)", 21),
+        ("int64[1] s = {0}, int64[1] e = {3}, int64[1] d = {1}, int64[1] t = {2}, float[2,3] a", "b = Slice(a, s, e, d, t)", 21),
+        ("int64[1] s = {0}, int64[1] e = {3}, int64[1] d = {1}, int64[1] t = {1}, float[2,3] a", "n = Sub(t, zero) b = Slice(a, s, e, d, n)", 21),
+        ("int64[1] s = {1}, int64[1] e = {3}, float[2,3] a", "b = Slice(a, s, e)", 21),
+        ("int64[1] s = {0}, int64[1] e = {2}, int64[1] d = {1}, float[2,3] a", "b = Slice(a, s, e, d)", 10),
+        ("int64[2] s = {0, 0}, float[n,m] a", "b = Reshape<allowzero = 1>(a, s)", 21),
+    ],
+)  # fmt: skip
+def test_near_misses_of_every_rule(constants: str, op: str, opset: int) -> None:
+    """Other sizes, unknown ones, fewer dimensions, numbers that are computed."""
+    more = ", int64[1] zero = {0}, int64 two = {2}, int64[2] t = {2, 3}" if opset > 12 else ""
+    source = f"(float[2,3] x) => (float y) <{constants}{more}> {{ a = Relu(x) {op} y = Neg(b) }}"
+    report = PASS.run(text.parse(model(source, opset)).graph, default_context())
+    assert (report.rewrites, report.refusals) == (0, [])
+
+
+def test_case_4_a_zero_that_means_zero() -> None:
+    """With `allowzero` it is no copied dimension."""
+    source = "(float[0,3] x) => (float[p,q] y) <int64[2] s = {{0, 3}}> {{ a = Relu(x) b = Reshape<allowzero = {0}>(a, s) y = Neg(b) }}"
+    assert PASS.run(text.parse(model(source.format(1))).graph, default_context()).rewrites == 0
+    known = source.replace("int64[2]", "float[0,3] a, int64[2]")
+    assert PASS.run(text.parse(model(known.format(1))).graph, default_context()).rewrites == 0
+    assert PASS.run(text.parse(model(known.format(0))).graph, default_context()).rewrites == 0
+
+
+def test_case_4_ones_are_sizes_like_others() -> None:
+    source = "(float[1,3] x) => (float[1,3] y) <int64[2] s = {1, 3}, float[1,3] a> { a = Relu(x) b = Reshape(a, s) y = Neg(b) }"
+    bitwise(PASS, source, "(float[1,3] x) => (float[1,3] y) { a = Relu(x) y = Neg(a) }", rewrites=1)
+
+
+def test_case_2_a_mask_that_is_an_output_or_that_a_node_reads() -> None:
+    for tail, outputs in (("", ", bool[2] m"), ("w = Cast<to = 1>(m)", ", float[2] w")):
+        source = f"(float[2] x) => (float[2] y{outputs}) {{ a = Neg(x) b, m = Dropout(a) y = Exp(b) {tail} }}"
+        keep(PASS, source, "mask of Dropout is read")

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from rewriting import keep, model, rewrite
+from rewriting import keep, model, rewrite, together
 
 from onnxq.ir import text
 from onnxq.testing import assert_rewrite, check_pass, default_context
@@ -271,3 +271,222 @@ def test_the_product_is_rounded_once() -> None:
     (folded,) = graph.nodes[0].inputs[1].values.reshape(-1)
     assert folded == np.float32(np.float64(np.float32(0.7)) * scales.astype(np.float64).prod())
     assert re.search(r"y = Conv\(x, w\)", text.text(graph))
+
+
+def test_case_1_each_op_with_one_number_per_channel() -> None:
+    """Three channels, so that neither one number nor a number for each of two passes for them."""
+    head = "(float[1,1,2,2] x) => (float[1,3,2,2] y) <float[3,1,1,1] w = {%s}, float[3,1,1] k = {1, 2, 4}"
+    for op, weights, bias in (
+        ("Add(c, k)", "1, 2, 4", "1, 2, 4"),
+        ("Add(k, c)", "1, 2, 4", "1, 2, 4"),
+        ("Sub(c, k)", "1, 2, 4", "-1, -2, -4"),
+        ("Sub(k, c)", "-1, -2, -4", "1, 2, 4"),
+        ("Mul(c, k)", "1, 4, 16", ""),
+        ("Div(c, k)", "1, 1, 1", ""),
+    ):
+        more, slot = (f", float[3] conv_bias = {{{bias}}}", ", conv_bias") if bias else ("", "")
+        rewrite(
+            PASS,
+            f"{head % '1, 2, 4'}> {{ [conv] c = Conv(x, w) y = {op} }}",
+            f"{head % weights}{more}> {{ [conv] y = Conv(x, w{slot}) }}".replace(", float[3,1,1] k = {1, 2, 4}", ""),
+            rewrites=1,
+            atol=1e-5,
+        )
+
+
+def test_case_1_near_miss_a_constant_that_adds_a_dimension() -> None:
+    graph = "(float[1,1,2,2] x) => (float[1,1,2,2,2] y) <float[2,1,1,1] w = {1, 2}, float[1,1,2,1,1] k = {1, 2}> { c = Conv(x, w) y = Mul(c, k) }"
+    keep(PASS, graph, "not one number per channel")
+
+
+def test_case_4_near_miss_a_rank_that_is_not_known() -> None:
+    graph = "(float[3,2] x) => (float[3,2] y) <float[2,2] w = {1, 2, 3, 4}, float[1,2] k = {1, 2}> { a = MatMul(x, w) y = Mul(a, k) }"
+    keep(PASS, graph, "not one number per channel")
+    known = graph.replace(", float[1,2] k", ", float[3,2] a, float[1,2] k")
+    after = "(float[3,2] x) => (float[3,2] y) <float[2,2] w = {1, 4, 3, 8}> { y = MatMul(x, w) }"
+    rewrite(PASS, known, after, rewrites=1, atol=1e-4)
+
+
+@pytest.mark.parametrize("epsilon", ["", "<epsilon = 0.25>"])
+def test_a_batchnorm_is_computed_in_float64(epsilon: str) -> None:
+    """Step by step in float32 the last bit would be another; epsilon is 1e-5 where the file has none."""
+    source = f"{CONV} <float[2,1,1,1] w = {{4, 3}}, float[2] g = {{1.1, 0.7}}, float[2] h = {{0.3, -1.7}}, float[2] m = {{1.3, -0.9}}, float[2] v = {{0.6, 0.013}}> {{ [conv] c = Conv(x, w) y = BatchNormalization{epsilon}(c, g, h, m, v) }}"
+    graph = text.parse(model(source)).graph
+    assert PASS.run(graph, default_context()).rewrites == 1
+    g, h, m, v = (np.float32(a).astype(np.float64) for a in ([1.1, 0.7], [0.3, -1.7], [1.3, -0.9], [0.6, 0.013]))
+    scale = g / np.sqrt(v + (0.25 if epsilon else 1e-5))
+    _, weight, bias = graph.nodes[0].inputs
+    np.testing.assert_array_equal(weight.values.ravel(), (np.array([4, 3]) * scale).astype(np.float32))
+    np.testing.assert_array_equal(bias.values, (h - m * scale).astype(np.float32))
+
+
+STATISTICS = "y, p, q = BatchNormalization(c, g, h, m, v)"
+
+
+@pytest.mark.parametrize(
+    ("node", "outputs", "wanted"),
+    [
+        ("y = BatchNormalization<spatial = 0>(c, g, h, m, v)", "", "spatial=0"),
+        ("y = BatchNormalization<spatial = 1>(c, g, h, m, v)", "", None),
+        (STATISTICS, "", None),
+        (f"{STATISTICS} n = Neg(p)", ", float[2] n", "running statistics"),
+        (STATISTICS, ", float[2] p", "running statistics"),
+        (STATISTICS, ", float[2] q", "running statistics"),
+    ],
+)
+def test_case_7_batchnorms_of_older_opsets(node: str, outputs: str, wanted: str | None) -> None:
+    """With a mean per element, and with outputs for training; ONNX Runtime runs neither, so nothing is compared."""
+    head = CONV.replace("y)", f"y{outputs})")
+    graph = text.parse(
+        model(
+            f"{head} <float[2,1,1,1] w = {{4, 3}}, {BN.replace('v = {3, 0}', 'v = {3, 1}')}> {{ [conv] c = Conv(x, w) {node} }}",
+            8,
+        )
+    ).graph
+    report = PASS.run(graph, default_context())
+    assert report.rewrites == (wanted is None)
+    assert [wanted in r.reason for r in report.refusals if wanted] == [True] * (wanted is not None)
+
+
+def test_case_7_a_batchnorm_without_a_neighbour_whose_statistics_are_read() -> None:
+    graph = text.parse(
+        model(
+            f"(float[1,2,3,3] x) => (float[1,2,3,3] y, float[2] p) <{BN}> {{ y, p, q = BatchNormalization(x, g, h, m, v) }}",
+            8,
+        )
+    ).graph
+    assert "running statistics" in PASS.run(graph, default_context()).refusals[0].reason
+
+
+def test_many_sites() -> None:
+    w = "float[2,1,1,1] w = {4, 3}, float two = {2}"
+    ahead = f"(float[1,2,3,3] x) => (float[1,1,3,3] y) <float[1,2,1,1] w = {{4, 3}}, {BN}> {{ [bn] a = {EPS}(x, g, h, m, v) [conv] y = Conv(a, w) }}"
+    together(
+        PASS,
+        changed=[
+            (
+                f"{CONV} <{w}> {{ [conv] c = Conv(x, w) a = Mul(c, two) y = Mul(a, two) }}",
+                f"{CONV} <float[2,1,1,1] w = {{16, 12}}> {{ [conv] y = Conv(x, w) }}",
+                2,
+            ),
+            (
+                ahead,
+                "(float[1,2,3,3] x) => (float[1,1,3,3] y) <float[1,2,1,1] w = {2, 6}, float[1] conv_bias = {3}> { [conv] y = Conv(x, w, conv_bias) }",
+                1,
+            ),
+        ],
+        kept=[
+            (f"{CONV} <{w}> {{ c = Conv(x, w) a = Mul(c, two) y = Add(a, c) }}", "also read elsewhere"),
+            (f"(float[1,2,3,3] x) => (float[1,2,3,3] y) <{BN}> {{ y = {EPS}(x, g, h, m, v) }}", "no linear op"),
+        ],
+        quiet=[
+            "(float[2,2] x) => (float[2,2] y) <float[2,2] k = {1, 2, 3, 4}, float[2] b = {1, 2}> { c = Mul(x, k) y = Add(c, b) }",
+            "(float[2,2] x) => (float[2,2] y) <float[2,2] k = {1, 2, 3, 4}> { c = Add(x, k) y = MatMul(c, k) }",
+        ],
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("tail", "reasons"),
+    [
+        ("y = Neg(a)", []),
+        ("y = Div(two, a)", []),
+        ("y = Add(a, k)", ["not one number per channel"]),
+        ("n = Mul(a, two) y = Add(n, a)", ["result of the Mul before it is also read elsewhere"]),
+    ],
+)
+def test_case_1_a_chain_is_folded_as_far_as_it_goes(tail: str, reasons: list[str]) -> None:
+    head = f"{CONV} <float[2,1,1,1] w = {{{{{{0}}}}}}, float two = {{{{2}}}}, float[3] k = {{{{1, 2, 3}}}}> "
+    before = head.format("4, 3") + f"{{ [conv] c = Conv(x, w) a = Mul(c, two) {tail} }}"
+    after = head.format("8, 6") + f"{{ [conv] a = Conv(x, w) {tail} }}"
+    report = rewrite(PASS, before, after, rewrites=1, refused=reasons, atol=1e-5)
+    assert len(report.refusals) == len(reasons)
+
+
+def test_case_4_a_chain_of_a_matmul_as_far_as_it_goes() -> None:
+    head = f"(float[1,2,2] x) => (float[1,2,2] y) <float[2,2] w = {{{{{{0}}}}}}, float[1,2,2] a, float[2] k = {{{{2, 4}}}}, {BN.replace('{', '{{').replace('}', '}}')}> "
+    norm = f"y = {EPS}(a, g, h, m, v) }}"
+    before = head.format("1, 2, 3, 4") + "{ [mm] c = MatMul(x, w) a = Mul(c, k) " + norm
+    rewrite(
+        PASS,
+        before,
+        head.format("2, 8, 6, 16") + "{ [mm] a = MatMul(x, w) " + norm,
+        rewrites=1,
+        refused=["no linear op"],
+        atol=1e-4,
+    )
+
+
+def test_case_3_gemm_knows_its_rank() -> None:
+    head = "(float[3,2] x) => (float[n,m,k] y) <float[2,2] w = {1, 2, 3, 4}, float[2] c = {5, 6}"
+    gemm = "[fc] a = Gemm(x, w, c)"
+    rewrite(
+        PASS,
+        f"{head}, float[1,2] k = {{2, 3}}> {{ {gemm} b = Mul(a, k) y = Unsqueeze(b, i) }}".replace(
+            "> {", ", int64[1] i = {0}> {"
+        ),
+        "(float[3,2] x) => (float[n,m,k] y) <float[2,2] w = {2, 6, 6, 12}, float[2] c = {10, 18}, int64[1] i = {0}> { [fc] b = Gemm(x, w, c) y = Unsqueeze(b, i) }",
+        rewrites=1,
+        atol=1e-4,
+    )
+    keep(PASS, f"{head}, float[1,1,2] k = {{2, 3}}> {{ {gemm} y = Mul(a, k) }}", "not one number per channel")
+
+
+def test_case_4_a_difference_is_a_bias_too() -> None:
+    keep(
+        PASS,
+        "(float[3,2] x) => (float[3,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2] b = {4, 5}> { a = MatMul(x, w) y = Sub(a, b) }",
+    )
+
+
+def test_case_4_the_last_op_gives_its_name_where_there_was_no_add() -> None:
+    report = rewrite(
+        PASS,
+        f"(float[3,2] x) => (float[3,2] y) <float[2,2] w = {{1, 2, 3, 4}}, float[2] k = {{2, 4}}, float[3,2] a, {BN}> "
+        f"{{ [mm] a = MatMul(x, w) [one] b = Mul(a, k) [bn] c = {EPS}(b, g, h, m, v) [two] y = Mul(c, k) }}",
+        "(float[3,2] x) => (float[3,2] y) <float[2,2] w = {2, 64, 6, 128}, float[2] two_constant = {0, 4}> "
+        "{ [mm] mm_product = MatMul(x, w) [two_bias] y = Add(mm_product, two_constant) }",
+        rewrites=3,
+        atol=1e-3,
+    )
+    assert report.renamed == {"two_bias": "two"}
+
+
+def test_case_5_a_conv_that_says_that_it_does_not_pad() -> None:
+    source = '(float[1,2,3,3] x) => (float[1,1,3,3] y) <float[1,2,1,1] w = {{{0}}}, {1}> {{ {2} [conv] y = Conv<auto_pad = "VALID">({3}) }}'
+    rewrite(
+        PASS,
+        source.format("4, 3", BN, f"[bn] a = {EPS}(x, g, h, m, v)", "a, w"),
+        source.format("2, 6", "float[1] conv_bias = {3}", "", "x, w, conv_bias"),
+        rewrites=1,
+        atol=1e-5,
+    )
+
+
+def test_case_5_and_6_a_shared_weight_is_copied() -> None:
+    source = "(float[1,2,3,3] x) => (float[1,1,3,3] y, float[1,1,3,3] z) <float[1,2,1,1] w = {{4, 3}}, {0}> {{ {1} [conv] y = Conv({2}) [other] z = Conv(x, w) }}"
+    rewrite(
+        PASS,
+        source.format(BN, f"[bn] a = {EPS}(x, g, h, m, v)", "a, w"),
+        source.format("float[1,2,1,1] w_folded = {2, 6}, float[1] conv_bias = {3}", "", "x, w_folded, conv_bias"),
+        rewrites=1,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    "norm", ["float[2] g = {1e38, 1}, float[2] h = {0, 0}", "float[2] g = {1, 1}, float[2] h = {3e38, 3e38}"]
+)
+def test_case_5_and_7_near_miss_weights_or_a_bias_that_overflow(norm: str) -> None:
+    rest = "float[2] m = {0, 0}, float[2] v = {0, 0}"
+    source = f"(float[1,2,1,1] x) => (float[1,1,1,1] y) <float[1,2,1,1] w = {{40, 3}}, {norm}, {rest}> {{ a = {EPS}(x, g, h, m, v) y = Conv(a, w) }}"
+    keep(PASS, source, "would not be finite", inputs={"x": np.zeros((1, 2, 1, 1), np.float32)})
+
+
+def test_case_6_near_miss_an_affine_reader_behind_another_one() -> None:
+    source = (
+        CONV
+        + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) r = Relu(c) s = Mul(c, two) y = Add(s, r) }"
+    )
+    keep(PASS, source, "result of the Conv before it is also read elsewhere")

@@ -136,3 +136,11 @@ def test_case_6_native_int8() -> None:
     made = g.fuse(FuseQgemm(native_int8=True))
     assert made.ops == {"QuantizeLinear": 1, "QGemm": 1}
     assert made.gap == 0
+
+
+def test_case_3_near_miss_a_float_bias_per_row() -> None:
+    g = Qdq()
+    g.out(g.op("Gemm", g.data(6, 24), g.weight(24, 8, scale=0.003), g.constant(np.linspace(-1, 1, 48).reshape(6, 8))))
+    made = g.fuse(PASS)
+    assert made.ops["QGemm"] == 0
+    assert "is no vector of finite float32" in made.reasons[0]

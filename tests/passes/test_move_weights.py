@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, model
 
-from onnxq.testing import check_pass
+from onnxq.ir import text
+from onnxq.testing import check_pass, default_context
 from onnxq_passes.move_weights import MoveWeights
 
 PASS = MoveWeights()
@@ -58,3 +59,39 @@ def test_what_stays(body: str, reasons: list[str]) -> None:
         *reasons,
         inputs=INPUTS,
     )
+
+
+def test_the_type_between_and_a_zero_point_that_is_left_out() -> None:
+    source = (
+        f"{HEAD}<{W}, float s = {{0.1}}> {{ [d] a = DequantizeLinear(w, s) [t] b = Transpose(a) [m] y = MatMul(x, b) }}"
+    )
+    after = (
+        f"{HEAD}<{W}, float s = {{0.1}}, int8 d_zero_point = {{0}}> {{ [t] b_quantized = Transpose(w) "
+        "[b_DequantizeLinear] b = DequantizeLinear(b_quantized, s, d_zero_point) [m] y = MatMul(x, b) }"
+    )
+    bitwise(PASS, source, after, rewrites=1)
+    graph = text.parse(model(source)).graph
+    PASS.run(graph, default_context())
+    assert np.dtype(graph.nodes[0].outputs[0].dtype) == np.int8
+
+
+def test_integers_of_16_bits_stay() -> None:
+    graph = f"{HEAD}<{W.replace('int8', 'int16')}, float s = {{0.1}}, int16 z = {{0}}> {{ [d] a = DequantizeLinear(w, s, z) [t] b = Transpose(a) [m] y = MatMul(x, b) }}"
+    keep(PASS, graph, "was not checked for int16")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[c] b = Concat<axis = 0>(a, k) [m] y = MatMul(x, b)",
+        "[c] b, c = Split<axis = 0, num_outputs = 2>(a) [f] f = Add(b, c) [t] t = Transpose(f) [m] y = MatMul(x, t)",
+        "[n] b = Neg(a) [t] t = Transpose(b) [m] y = MatMul(x, t)",
+    ],
+    ids=["another float constant", "several results", "another op"],
+)
+def test_ops_that_stay_without_a_word(body: str) -> None:
+    head = "(float[4,3] x) => (float[n,m] y) "
+    constants = "int8[2,3] w = {1, 2, 3, 4, 5, 6}, float s = {0.1}, int8 z = {0}, float[1,3] k = {0.1, 0.2, 0.3}"
+    if "Concat" in body:
+        body = body.replace("MatMul(x, b)", "Gemm<transB = 1>(x, b)")
+    keep(PASS, f"{head}<{constants}> {{ [d] a = DequantizeLinear(w, s, z) {body} }}")

@@ -91,7 +91,12 @@ def test_what_cannot_be_read_either(node: str, constants: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "node", ["QuantizeLinear <precision = 1> (x, s)", "DequantizeLinear <output_dtype = 1> (q, s)"]
+    "node",
+    [
+        "QuantizeLinear <precision = 0> (x, s)",
+        "QuantizeLinear <precision = 1> (x, s)",
+        "DequantizeLinear <output_dtype = 1> (q, s)",
+    ],
 )
 def test_float32_by_name(node: str) -> None:
     said = read(node, "float s = {0.5}")
@@ -145,3 +150,11 @@ def test_every_scale_must_round_trip() -> None:
 def test_what_is_said_is_written(node: str, constants: str, wanted: dict[str, int]) -> None:
     said = read(node, constants)
     assert said is not None and attributes(said) == wanted
+
+
+@pytest.mark.parametrize("kind", [17, None])
+def test_type_of_a_dq_whose_input_has_none_that_numpy_knows(kind: int | None) -> None:
+    """graphsurgeon gives the number of such a type; a graph input may have none at all."""
+    graph = text.parse(model("(uint8[2] q) => (y) <float s = {1}> { y = DequantizeLinear(q, s) }")).graph
+    graph.inputs[0].dtype = kind
+    assert parameters(graph.nodes[0]) is None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fusing import Qdq
-from rewriting import bitwise, keep
+from rewriting import bitwise, keep, together
 
 from onnxq.testing import check_pass
 from onnxq_passes.quantize_constants import QuantizeConstants
@@ -64,4 +64,26 @@ def test_a_q_of_data_is_no_site() -> None:
     keep(
         PASS,
         f"{HEAD}<float s = {{0.1}}, int8 z = {{0}}> {{ [q] w = QuantizeLinear(x, s, z) [d] y = DequantizeLinear(w, s, z) }}",
+    )
+
+
+def test_many_sites() -> None:
+    numbers = K.partition(", float[2]")[0]
+    end = "[d] d = DequantizeLinear({0}, s, z) [m] y = Mul(x, d)"
+    together(
+        PASS,
+        changed=[
+            (
+                f"{HEAD}<{K}> {{ [q] w = QuantizeLinear(k, s, z) {end.format('w')} }}",
+                f"{HEAD}<{numbers}, int8[2] k_quantized = {{2, -5}}> {{ {end.format('k_quantized')} }}",
+                1,
+            )
+        ],
+        kept=[
+            (
+                f"{HEAD}<{numbers}, float[2] k = {{nan, 1}}> {{ [q] w = QuantizeLinear(k, s, z) {end.format('w')} }}",
+                "NaN",
+            )
+        ],
+        quiet=[f"{HEAD}<{numbers}> {{ [q] w = QuantizeLinear(x, s, z) [d] y = DequantizeLinear(w, s, z) }}"],
     )

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from fusing import Qdq
+from onnx import numpy_helper
 from rewriting import bitwise, keep
 
 from onnxq.testing import check_pass
@@ -69,3 +70,70 @@ def test_case_3_shared_weights_are_stored_once() -> None:
     assert (made.reports[0].rewrites, made.gap) == (2, 0)
     graph = onnx.load_from_string(made.file).graph
     assert sum(i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 2 for i in graph.initializer) == 1
+
+
+@pytest.mark.parametrize(
+    ("levels", "scale"),
+    [
+        ([1, -1, 0, 1], 0.25),
+        ([1, 11, -21, 0], 0.25),
+        ([21, -2, 0, 0], 2 * 0.4959554970264435),
+        ([-10, -20, -1, 0], 1.6084494590759277),
+        ([29, 14, -25, 0], 0.7441606521606445),
+        ([1, -122, -5, 0], 1.6624921560287476),
+    ],
+    ids=[
+        "one size",
+        "gaps above the first size",
+        "rounded up",
+        "rounded up above 1",
+        "rounded down",
+        "rounded down above 1",
+    ],
+)
+def test_case_2_steps_that_are_hard_to_find(levels: list[int], scale: float) -> None:
+    """Where the sums of floats give the float32 next to the scale."""
+    g = Qdq()
+    weight = np.array(levels, np.float32).reshape(2, 2) * np.float32(scale)
+    g.raw(g.op("MatMul", g.data(3, 2), g.constant(weight)))
+    made = g.fuse(PASS)
+    assert (made.reports[0].rewrites, made.gap) == (1, 0)
+    stored = {i.name: numpy_helper.to_array(i) for i in onnx.load_from_string(made.file).graph.initializer}
+    (integers,) = (v for n, v in stored.items() if n.endswith("_quantized"))
+    assert integers.ravel().tolist() == levels
+
+
+def test_case_2_all_levels_at_once() -> None:
+    g = Qdq()
+    weight = np.arange(1, 128).reshape(127, 1).astype(np.float32) * np.float32(0.37)
+    g.raw(g.op("MatMul", g.data(3, 127), g.constant(weight)))
+    assert g.fuse(PASS).reports[0].rewrites == 1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_case_2_near_miss_levels_that_would_leave_int8(sign: int) -> None:
+    g = Qdq()
+    weight = sign * np.array([[86.1578369140625, 88.5622329711914, 102.10319519042969]], np.float32).T
+    g.raw(g.op("MatMul", g.data(3, 3), g.constant(weight)))
+    assert "no multiple of one step" in g.fuse(PASS).reasons[0]
+
+
+def test_case_1_many_sites() -> None:
+    g = Qdq()
+    near, far = np.array([[0.5, -0.25], [31.75, 0]]), np.array([[0.5, -0.25], [31.75, 0.1]])
+    for weight in (far, near, far, near):
+        d = g.data(3, 2)
+        g.raw(g.op("MatMul", g.op("Neg", d), g.constant(weight)))
+        g.raw(g.op("MatMul", d, g.constant(weight)))
+        g.raw(g.op("Add", d, g.constant([0.5, 0.25])))
+    made = g.fuse(PASS)
+    assert made.reports[0].rewrites == 2
+    assert len(made.reasons) == 2
+
+
+def test_case_1_a_transposed_convolution() -> None:
+    g = Qdq()
+    weight = np.random.default_rng(3).integers(-127, 128, (4, 2, 3, 3)).astype(np.float32) * np.float32(0.01)
+    g.raw(g.op("ConvTranspose", g.data(1, 4, 6, 6), g.constant(weight)))
+    made = g.fuse(PASS)
+    assert (made.reports[0].rewrites, made.gap) == (1, 0)
