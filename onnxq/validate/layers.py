@@ -20,7 +20,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.encoding import LEVELS
+from onnxq.encoding import LEVELS, IntType
 from onnxq.errors import ModelError
 from onnxq.ir.load import load
 from onnxq.ir.model import Model
@@ -53,7 +53,8 @@ class LayerAccuracy:
         type: integer type of its encoding.
         low, high: the least and the greatest real number of its encoding; values beyond are clipped.
         least, greatest: of the float model.
-        clipped: share of the float model's elements that lie beyond, 0 to 1.
+        clipped: share of the float model's elements that lie more than half a step beyond, 0 to 1; nearer ones lose no
+            more than by rounding.
         sqnr_db: float model against quantized, dB: all errors of the layers before are in it.
         own_sqnr_db: the tensor against itself behind its own Q and DQ, dB: this encoding's rounding and clipping alone.
         elements: that were compared.
@@ -120,7 +121,7 @@ class _Point:
     behind: str
     node: str
     op: str
-    type: str
+    type: IntType
     low: float
     high: float
 
@@ -203,16 +204,16 @@ def _points(reference: gs.Graph, candidate: gs.Graph) -> Iterator[_Point]:
     yield from sorted(found.values(), key=lambda p: order[p.before])
 
 
-def _reach(q: gs.Node) -> tuple[str, float, float] | None:
+def _reach(q: gs.Node) -> tuple[IntType, float, float] | None:
     """Type, least and greatest real number of a Q with constant parameters; of several channels the widest."""
     if len(q.inputs) < 3 or not all(isinstance(t, gs.Constant) for t in q.inputs[1:3]):
         return None
     scale, zero = (np.asarray(t.values) for t in q.inputs[1:3])
-    levels = LEVELS.get(zero.dtype.name)  # type: ignore[call-overload]
-    if levels is None:
+    name = next((known for known in LEVELS if known == zero.dtype.name), None)
+    if name is None:
         return None
-    low, high = ((level - zero.astype(np.float64)) * scale.astype(np.float64) for level in levels)
-    return zero.dtype.name, float(low.min()), float(high.max())
+    low, high = ((level - zero.astype(np.float64)) * scale.astype(np.float64) for level in LEVELS[name])
+    return name, float(low.min()), float(high.max())
 
 
 def _groups(points: Sequence[_Point]) -> Iterator[Sequence[_Point]]:
@@ -250,8 +251,9 @@ def _add(sums: _Sums, point: _Point, x: NDArray[Any], before: NDArray[Any], behi
     sums.own_signal += float(b @ b)
     sums.own_noise += float((b - c) @ (b - c))
     sums.least, sums.greatest = min(sums.least, float(a.min())), max(sums.greatest, float(a.max()))
-    step = (point.high - point.low) * 1e-6  # the bounds themselves are not beyond
-    sums.outside += int(((a < point.low - step) | (a > point.high + step)).sum())
+    least, greatest = LEVELS[point.type]
+    half = 0.5 * (point.high - point.low) / (greatest - least)
+    sums.outside += int(((a < point.low - half) | (a > point.high + half)).sum())
     sums.elements += a.size
     sums.histogram.update(a.astype(np.float32))
 

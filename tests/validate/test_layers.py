@@ -59,11 +59,11 @@ def test_a_wrong_scale_is_seen_where_it_is(tmp_path: Path) -> None:
     assert right.own_sqnr_db > 30 and right.clipped == 0.0
 
 
-def test_values_on_the_bound_are_not_clipped(tmp_path: Path) -> None:
-    edge = [{"x": np.full((1, 8), 1.27, np.float32)}]
-    assert layers(*save(tmp_path), edge).tensors[0].clipped == 0.0
-    beyond = [{"x": np.full((1, 8), 1.3, np.float32)}]
-    assert layers(*save(tmp_path), beyond).tensors[0].clipped == 1.0
+def test_values_within_half_a_step_of_the_bound_are_not_clipped(tmp_path: Path) -> None:
+    paths = save(tmp_path)  # steps of 0.01, from -1.28 to 1.27
+    for value, clipped in ((1.27, 0.0), (1.274, 0.0), (1.276, 1.0), (-1.284, 0.0), (-1.286, 1.0)):
+        found = layers(*paths, [{"x": np.full((1, 8), value, np.float32)}])
+        assert (found.tensors[0].tensor, found.tensors[0].clipped) == ("x", clipped), value
 
 
 def test_the_worst_come_first_with_the_range_inside(tmp_path: Path) -> None:
