@@ -20,6 +20,7 @@ OPS_SHOWN = 3
 _SOURCE = ": it comes from "
 """What stands in a reason before the float op that an operand comes from."""
 HEAVY_SHOWN = 20
+WORST_SHOWN = 5
 
 
 def sections(result: Result) -> Iterator[Section]:
@@ -39,6 +40,7 @@ def sections(result: Result) -> Iterator[Section]:
         yield from _coverage(found)
     if result.model is not None and found is not None:
         yield from _heavy(found)
+    yield from _layers(result)
     yield from _forms(result)
     yield from _passes(result)
     if result.seconds:
@@ -51,6 +53,26 @@ def sections(result: Result) -> Iterator[Section]:
     yield from _environment(result)
     if result.verdict is not None:
         yield from gate.sections(result.verdict)
+
+
+def _layers(result: Result) -> Iterator[Section]:
+    """The tensors whose own rounding and clipping cost most."""
+    if result.layers is None or not result.layers.tensors:
+        return
+    worst = sorted(result.layers.tensors, key=lambda t: t.own_sqnr_db)[:WORST_SHOWN]
+    rows = [
+        (
+            t.tensor,
+            t.op,
+            decibels(t.own_sqnr_db),
+            decibels(t.sqnr_db),
+            f"{t.clipped:.3%}",
+            f"{t.low:.3g} to {t.high:.3g}",
+        )
+        for t in worst
+    ]
+    heads = ("tensor", "made by", "adds", "up to here", "clipped", "range")
+    yield Section(title="Tensors that add most error", columns=heads, rows=tuple(rows), numbers=_ints(2, 3, 4))
 
 
 def _forms(result: Result) -> Iterator[Section]:

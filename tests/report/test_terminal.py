@@ -22,7 +22,7 @@ PHRASES = [
     "30.2 dB", "equal", "99.50%", "99.00% of elements", "3.00 M of 4.00 M", "75.0%", "12 Tanh", "it was asked for",
     "Gate: FAIL", "speed-up: below the limit", "A note on accuracy.", "A [bold]note[/bold] of the run",
     "fold-batchnorm", "two consumers", "1.50 s", "Some CPU", "com.microsoft 1", "float32 [n, 3, ?]", "out.data",
-    "3 Conv, 1 Relu",
+    "3 Conv, 1 Relu", "Tensors that add most error", "13.0 dB", "12.5 dB", "25.000%", "-1 to 1.55",
 ]  # fmt: skip
 
 
