@@ -16,11 +16,12 @@ import numpy as np
 import onnx
 import pytest
 import random_graphs
+import recipes
 import whole
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from random_graphs import COMMON, OPS, Recipe, Step
+from random_graphs import Recipe
 from whole import Arrays, copy, quantized, sqnr
 
 from onnxq.ir import load, save
@@ -145,25 +146,6 @@ def _follows_the_plan(made: Quantized, file: bytes, sample: Arrays) -> None:
             assert op.integer or op.reason
 
 
-STEPS = st.lists(
-    st.builds(
-        Step,
-        st.one_of(st.integers(0, COMMON - 1), st.integers(0, len(OPS) - 1)),
-        st.sampled_from((0, 0, 0, 0, 1, 2)),
-        st.sampled_from((1, 0, 2, 3, 5)),
-        st.integers(0, 31),
-    ),
-    min_size=2,
-    max_size=12,
-)
-RECIPES = st.builds(
-    Recipe,
-    STEPS.map(tuple),
-    st.sampled_from(sorted(random_graphs.IR)[::-1]),
-    st.booleans(),
-    st.booleans(),
-    st.integers(-1, 5),
-)
 CUTS = st.lists(st.tuples(st.sampled_from(("If", "Loop", "Scan")), st.integers(1, 8)), min_size=1, max_size=2).map(
     lambda cuts: sorted(cuts, key=lambda cut: cut[1])
 )
@@ -173,20 +155,20 @@ LONG = settings(max_examples=3000, deadline=None, suppress_health_check=list(Hea
 
 @pytest.mark.parametrize("target", TARGETS)
 @QUICK
-@given(recipe=RECIPES)
+@given(recipe=recipes.NETWORKS)
 def test_any_network(target: str, recipe: Recipe) -> None:
     check(recipe, target)
 
 
 @QUICK
-@given(recipe=RECIPES, cuts=CUTS)
+@given(recipe=recipes.NETWORKS, cuts=CUTS)
 def test_any_network_with_bodies(recipe: Recipe, cuts: Sequence[tuple[bodies.Kind, int]]) -> None:
     check(recipe, "cpu", cuts)
 
 
 @pytest.mark.slow
 @LONG
-@given(recipe=RECIPES, cuts=CUTS)
+@given(recipe=recipes.NETWORKS, cuts=CUTS)
 def test_any_network_with_bodies_at_length(recipe: Recipe, cuts: Sequence[tuple[bodies.Kind, int]]) -> None:
     check(recipe, "cpu", cuts)
 
@@ -194,6 +176,6 @@ def test_any_network_with_bodies_at_length(recipe: Recipe, cuts: Sequence[tuple[
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @LONG
-@given(recipe=RECIPES)
+@given(recipe=recipes.NETWORKS)
 def test_any_network_at_length(target: str, recipe: Recipe) -> None:
     check(recipe, target)
