@@ -8,7 +8,7 @@ MUTATION := $(VENV)/.installed-mutation
 ORACLES := $(VENV)/.installed-oracles
 RES8 := models/fashion-res8/model.onnx
 FASHION := models/fashion-mnist
-SOURCES := onnxq passes calibration tests models docs
+SOURCES := onnxq passes calibration tests models docs examples
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

@@ -1,6 +1,7 @@
 """The group of commands, and the one place where an exception becomes an exit code.
 
 Exit codes: 0 done; 1 the answer is no (`--strict`, a gate); 2 bad usage or bad input, one sentence on stderr;
+3 the gate cannot tell;
 70 a bug in onnxq, with its traceback; 130 interrupted, 143 terminated (128 + the number of the signal).
 """
 

@@ -104,7 +104,8 @@ class Records:
                 f'metric "{self.name}" cannot score its {len(one)} records: {str(error) or type(error).__name__}'
             ) from error
         drop = 0.0 if reference == candidate else reference - candidate
-        a, b = one[:, 0].astype(bool), two[:, 0].astype(bool)
+        # of an error rate, 0 is right
+        a, b = (rows[:, 0].astype(bool) == better for rows in (one, two))
         return MetricResult(
             name=self.name,
             higher_is_better=better,

@@ -106,6 +106,23 @@ def test_a_metric_that_raises_names_itself_and_the_sample(gate: Any, tmp_path: P
     assert "(index " in done.sentence and "RuntimeError: three is too much" in done.sentence
 
 
+def test_errors_are_judged_as_right_answers_are(gate: Any, tmp_path: Path, spoilt: Path) -> None:
+    """An error rate is top1 turned round: same drop, interval, counts and number of samples."""
+    (tmp_path / "wrong.py").write_text(
+        "class Wrong:\n    higher_is_better = False\n"
+        "    def record(self, outputs, label): return [float(outputs['scores'][0].argmax() != label)]\n"
+        "    def score(self, records): return float(records.mean())\n"
+    )
+    for limit in (0.001, 0.9):
+        limits = "".join(f"  - {{metric: {name}, max_drop: {limit:g}}}\n" for name in ("top1", "wrong.py:Wrong"))
+        for candidate in (None, spoilt):
+            one, two = checks(gate(f"metrics:\n{limits}", "--samples", 60, "--json", candidate=candidate)).values()
+            for key in ("outcome", "samples_needed", "details"):
+                assert one[key] == two[key], key
+            assert one["measured"] == pytest.approx(two["measured"])
+            assert one["interval"]["low"] == pytest.approx(two["interval"]["low"], abs=1e-9)
+
+
 def test_a_metric_of_a_file_and_its_own_class(gate: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n"

@@ -162,6 +162,13 @@ def test_share_bound_is_scipys() -> None:
         assert share_bound(hits, n) == pytest.approx(stats.binomtest(hits, n).proportion_ci(method="exact").high)
 
 
+def test_zero_lies_outside_where_mcnemars_statistic_is_large() -> None:
+    """(b - c)^2 / (b + c) against the quantile of chi square with one degree."""
+    for b, c in ((8, 1), (9, 2), (10, 3), (11, 4), (10, 2), (5, 0), (4, 0), (3, 0)):
+        significant = (b - c) ** 2 / (b + c) > stats.chi2.ppf(0.95, 1)
+        assert (paired_interval(b, c, 300).low > 0) == significant, (b, c)
+
+
 def test_mid_p_is_the_exact_one_less_the_chance_of_what_was_seen() -> None:
     one, two = (rows[:, 0].astype(bool) for rows in correct(10, 3, 40, 20))
     exact = stats.binomtest(10, 13).pvalue
