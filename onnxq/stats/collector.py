@@ -16,7 +16,7 @@ from onnxq.stats.picks import Counted
 from onnxq.stats.reductions import Found
 from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
 
-WAITING = 1 << 17
+WAITING = 1 << 18
 """Bytes of elements per tensor that are gathered, on average, before they are counted, but `WAITING_AT_MOST` in all."""
 
 WAITING_AT_MOST = 20_000_000

@@ -157,11 +157,12 @@ class Histogram(_Equality):
 
     Only occupied bins are kept: a tensor costs a few kilobytes, however many samples it saw.
 
-    Sampling: of an array with more than `subset` elements, every k-th is counted, where k is the least stride >= size
-    / subset without a common divisor with the size. Such a stride visits every channel, row and column evenly, and
-    depends on nothing but the size, so the statistics do not depend on the order of the samples. Of large pictures,
-    `onnxq.stats.reductions` leaves out rows and columns beforehand. Min and max are the business of `MinMax`, which
-    sees every element. `tests/stats/test_sampled.py` measures that a percentile moves by less than 1 % of the range.
+    Sampling: of an array with more than `subset` elements, every k-th is looked at and counts for k, where k is the
+    least stride >= size / subset without a common divisor with the size. Such a stride visits every channel, row and
+    column evenly, and depends on nothing but the size, so the statistics do not depend on the order of the samples.
+    `onnxq.stats.reductions` chooses inside the graph (`onnxq.stats.picks`) and counts the tails exactly
+    (`onnxq.stats.tails`). Min and max are the business of `MinMax`, which sees every element.
+    `tests/stats/test_sampled.py` measures that a percentile moves by less than 1 % of the range.
 
     Args:
         subset: elements counted of one array, at most; None counts all.

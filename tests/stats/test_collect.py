@@ -180,7 +180,7 @@ def test_memory_does_not_grow_with_the_samples() -> None:
         return found
 
     peak(2)
-    assert peak(512) < peak(32) + 500_000  # 480 more samples have 15 MB of activations
+    assert peak(512) < peak(32) + 1_000_000  # 480 more samples have 15 MB of activations
 
 
 @pytest.mark.parametrize(

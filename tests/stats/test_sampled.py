@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from onnxq.stats.collect import collect
 from onnxq.stats.observers import SUBSET
 from onnxq.stats.statistics import Statistics, TensorStatistics
 from onnxq.stats.taps import produced
-from onnxq_calibration._distribution import distribution
-from onnxq_calibration.entropy import Entropy, divergence
+from onnxq_calibration.entropy import Entropy
+from onnxq_calibration.mixed import Mixed
 from onnxq_calibration.mse import Mse
 from onnxq_calibration.percentile import Percentile
 
@@ -38,9 +39,27 @@ def collected(name: str, subset: int | None) -> Statistics:
     return collect(model, produced(model.graph), data, observers, threads=1, subset=subset)
 
 
-@pytest.fixture(scope="module", params=["fashion-res8", "fashion-mobilenet"])
+NAMES = ["fashion-res8", "fashion-mobilenet"]
+SCARCE = 2048
+"""Elements of an array with which no tensor of these small models but the smallest is counted whole."""
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def pair(request: pytest.FixtureRequest) -> tuple[Statistics, Statistics]:
     return collected(request.param, None), collected(request.param, SUBSET)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def scarce(request: pytest.FixtureRequest) -> tuple[Statistics, Statistics]:
+    """Large tensors are to their choice what those of these models are to a small one."""
+    full, chosen = collected(request.param, None), collected(request.param, SCARCE)
+    return without_pictures_of_relu(full), without_pictures_of_relu(chosen)
+
+
+def without_pictures_of_relu(statistics: Statistics) -> Statistics:
+    """Their tails are not counted exactly."""
+    left = {n: seen for n, seen in statistics.tensors.items() if "Relu" not in n and "Clip" not in n}
+    return replace(statistics, tensors=left)
 
 
 def noise(seen: TensorStatistics, low: float, high: float) -> float:
@@ -50,9 +69,9 @@ def noise(seen: TensorStatistics, low: float, high: float) -> float:
     return float((counts * np.where(outside == 0, (high - low) ** 2 / 255**2 / 12, outside**2)).sum() / counts.sum())
 
 
-def test_the_choice_leaves_something_out(pair: tuple[Statistics, Statistics]) -> None:
-    full, chosen = pair
-    assert len(full.tensors) > 15
+def test_the_choice_leaves_something_out(scarce: tuple[Statistics, Statistics]) -> None:
+    full, chosen = scarce
+    assert len(full.tensors) > 10
     assert full.tensors.keys() == chosen.tensors.keys()
     fewer = [len(chosen.tensors[n].histogram.keys) < len(seen.histogram.keys) for n, seen in full.tensors.items()]
     assert sum(fewer) > 5
@@ -73,46 +92,40 @@ def moved(full: Statistics, chosen: Statistics, calibrator: Calibrator) -> NDArr
     return np.array(out)
 
 
-def test_a_percentile_moves_by_less_than_one_percent_of_the_range(pair: tuple[Statistics, Statistics]) -> None:
-    """Of every tensor, because the tails are counted exactly."""
-    assert moved(*pair, Percentile()).max() < 0.01
+@pytest.mark.parametrize("calibrator", [Percentile(), Mse(), Mixed()], ids=lambda c: type(c).__name__)
+def test_a_range_moves_by_less_than_one_percent(calibrator: Calibrator, pair: tuple[Statistics, Statistics]) -> None:
+    assert moved(*pair, calibrator).max() < 0.01
 
 
-def test_the_least_error_moves_by_less_than_one_percent_for_nine_tensors_of_ten(
+def test_a_range_of_entropy_moves_by_less_than_one_percent_for_nineteen_of_twenty(
     pair: tuple[Statistics, Statistics],
 ) -> None:
+    """Its function has several minima that are nearly equal."""
+    found = moved(*pair, Entropy())
+    assert np.mean(found < 0.01) >= 0.95
+    assert found.max() < 0.05
+
+
+def test_a_percentile_of_few_elements_moves_by_less_than_one_percent(scarce: tuple[Statistics, Statistics]) -> None:
+    """Because the tails are counted exactly."""
+    assert moved(*scarce, Percentile()).max() < 0.01
+
+
+def test_the_least_error_of_few_elements_moves_by_less_than_one_percent_for_nine_of_ten(
+    scarce: tuple[Statistics, Statistics],
+) -> None:
     """Its candidates lie 1.5 % apart, and the least of a flat function is one or the other of two of them."""
-    found = moved(*pair, Mse())
+    found = moved(*scarce, Mse())
     assert np.mean(found < 0.01) >= 0.9
     assert found.max() < 0.05
 
 
 @pytest.mark.parametrize("calibrator", [Percentile(), Mse()], ids=lambda c: type(c).__name__)
-def test_the_range_of_the_choice_adds_no_noise(
-    calibrator: Percentile | Mse, pair: tuple[Statistics, Statistics]
+def test_the_range_of_few_elements_adds_no_noise(
+    calibrator: Percentile | Mse, scarce: tuple[Statistics, Statistics]
 ) -> None:
     """Where the range itself moves, it is because the optimum is flat."""
-    full, chosen = pair
+    full, chosen = scarce
     for name, seen in full.tensors.items():
         best = noise(seen, *calibrator.range(seen, SCHEME))
         assert noise(seen, *calibrator.range(chosen.tensors[name], SCHEME)) <= LIMIT * best, name
-
-
-def kept(seen: TensorStatistics, low: float, high: float) -> float:
-    """Divergence of the whole distribution from the quantized one, as entropy looks at it."""
-    bins = Entropy().bins
-    ends = min(seen.min, 0.0) if seen.min < 0 else 0.0, seen.max
-    edges = np.linspace(*ends, bins + 1)
-    counts = distribution(seen).without_zero().rebin(edges)
-    start, end = (int(np.argmin(np.abs(edges - bound))) for bound in (min(low, 0.0), high))
-    return float(divergence(counts, start, np.array([end]), 256)[0])
-
-
-def test_entropy_of_the_choice_keeps_as_much(pair: tuple[Statistics, Statistics]) -> None:
-    """Its function is flat, so that the range may move by a tenth; what it keeps must not."""
-    full, chosen = pair
-    for name, seen in full.tensors.items():
-        if seen.max <= 0 or seen.max == seen.min:
-            continue
-        best, got = (kept(seen, *Entropy().range(s, SCHEME)) for s in (seen, chosen.tensors[name]))
-        assert got <= best + 0.02, (name, best, got)
