@@ -249,7 +249,9 @@ def placement_options(function: F) -> F:
                 "--costs", type=UserPath(), metavar="FILE", help="Costs of the machine where the model will run."
             ),
             click.option(
-                "--max-drop", metavar="X", help="Of the metric: 0.01, or 0.5% of the float score.  [default: 0.5%]"
+                "--max-drop",
+                metavar="X",
+                help="Of the metric: 0.01, or 0.5% of the float score.  [default: half a point]",
             ),
             click.option(
                 "--min-sqnr",

@@ -12,8 +12,10 @@ from onnxq.validate.gate import Drop
 DEFAULT_SQNR = 10.0
 """dB that outputs keep where there are no labels and nothing was asked for; lower, rankings of classes get mixed up."""
 
-DEFAULT_DROP = Drop(0.005, relative=True)
-"""What the score may lose where there are labels and nothing was asked for."""
+DEFAULT_POINTS = 0.005
+"""What the score may lose where there are labels and nothing was asked for: half a point, and of scores above 1 half a
+percent.
+"""
 
 HERE = "cpu"
 """The target whose kernels can be measured on this machine."""
@@ -83,7 +85,7 @@ class PlacementSection:
         costs: a file of `onnxq costs measure`, made where the model will run: nothing is measured here.
         optimize: `size` puts everything into int8 that can be, fast or not.
         max_drop: of the metric on evaluation data, `0.01` in its unit or `0.5%` of the float score; None:
-            `DEFAULT_DROP`, and no error where it cannot be met.
+            `DEFAULT_POINTS`, which only a drop that is no chance breaks, and no error where it cannot be met.
         min_sqnr_db: of the outputs on calibration samples, dB, where there are no labels; None: `DEFAULT_SQNR`.
         keep_best: write what came nearest to a budget that cannot be met.
     """

@@ -41,11 +41,11 @@ def test_the_job_file(tmp_path: Path) -> None:
 
 
 def test_the_defaults_that_it_names() -> None:
-    from onnxq.config.placing import DEFAULT_DROP, DEFAULT_SQNR
+    from onnxq.config.placing import DEFAULT_POINTS, DEFAULT_SQNR
     from onnxq.placement.place import EFFORTS, OFF
     from onnxq.placement.result import PAYS
 
-    assert str(DEFAULT_DROP) == "0.5 % of the float score" and f"| {DEFAULT_SQNR:g} dB |" in PAGE
+    assert DEFAULT_POINTS == 0.005 and "half a point" in PAGE and f"| {DEFAULT_SQNR:g} dB |" in PAGE
     assert PAYS == 1.02 and "beat float by 2 %" in PAGE
     assert OFF == 0.1 and "by over 10 %" in PAGE
     seconds = {name: effort.search_seconds for name, effort in EFFORTS.items()}
