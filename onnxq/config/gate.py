@@ -42,7 +42,8 @@ def _parsed(name: str, drop: float | str | None) -> Drop | None:
 
 
 def _some(section: object, *names: str) -> None:
-    if all(getattr(section, n) in (None, False, ()) for n in names):
+    values = [getattr(section, n) for n in names]
+    if all(v is None or v is False for v in values):  # 0 is a limit, and () allows nothing
         raise UsageError(f"there is no limit in this section: give {' or '.join(names)}")
 
 

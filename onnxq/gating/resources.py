@@ -19,19 +19,16 @@ def measure(
     baseline: Path,
     candidate: Path,
     inputs: Mapping[str, NDArray[Any]],
-    memory: MemoryLimit | None,
     load: LoadLimit | None,
     *,
     threads: int,
-) -> tuple[Probe, Probe] | None:
-    """Both models, if anything is limited.
+) -> tuple[Probe, Probe]:
+    """Both models.
 
     Raises:
         UsageError: this system does not say how much memory a process has.
         ModelError: a model does not run.
     """
-    if memory is None and load is None:
-        return None
     loads = load.runs if load is not None else 1
     one, two = (probe(m, inputs, threads=threads, loads=loads) for m in (baseline, candidate))
     return one, two

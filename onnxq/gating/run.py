@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,6 @@ class Run:
     baseline: Path
     candidate: Path
     job: Job
-    data: Dataset
     progress: Progress
     statistics: accuracy.Statistics
     checks: list[Check] = field(default_factory=list)
@@ -60,10 +60,32 @@ class Run:
     comparison: Comparison | None = None
     latency: tuple[Latency, ...] = ()
 
-    @property
+    @cached_property
+    def data(self) -> Dataset:
+        """The samples to judge with.
+
+        Raises:
+            UsageError: the job names none.
+            DataError: they do not fit the model.
+        """
+        return evaluation_data(self.job, self.baseline)
+
+    @cached_property
     def samples(self) -> list[Inputs]:
-        """Inputs of the first few samples."""
-        return first_inputs(self.data)
+        """Inputs of the first few samples.
+
+        Raises:
+            UsageError, DataError: as for `data`; there is none.
+        """
+        found = first_inputs(self.data)
+        if not found:
+            raise DataError(f"{self.data.description} holds no sample to judge with: name another folder")
+        return found
+
+    @property
+    def samples_if_any(self) -> list[Inputs]:
+        """The same, or none if the job names no data."""
+        return self.samples if self.job.data.eval is not None else []
 
 
 def gate(
@@ -96,8 +118,8 @@ def gate(
             "the gate has no limit to check: give --max-drop X, or --config with a file of limits or a job file that "
             "has a gate section"
         )
-    data = evaluation_data(job, baseline)
-    run = Run(baseline, candidate, job, data, progress or Silent(), accuracy.Statistics.of(job.gate))
+    run = Run(baseline, candidate, job, progress or Silent(), accuracy.Statistics.of(job.gate))
+    given = run.samples_if_any  # data that was given must fit, even if no limit needs any
     sizes = Sizes(reference=file_bytes(baseline), candidate=file_bytes(candidate))
     if accuracy.asks_accuracy(job.gate):
         _accuracy(run)
@@ -110,13 +132,13 @@ def gate(
         run.checks.extend(structure.judge(baseline, candidate, job.gate.structure))
     if job.gate.portability is not None:
         variants = portability.judge(
-            candidate, job, job.gate.portability, data, run.statistics, run.progress, run.notes
+            candidate, job, job.gate.portability, run.data, run.statistics, run.progress, run.notes
         )
         run.checks.extend(variants)
     now = _drift(run, committed, always=update_baseline is not None)
     if update_baseline is not None:
         _update(run, update_baseline, sizes, covered, now)
-    why = causes(baseline, candidate, data, run.checks)
+    why = causes(baseline, candidate, run.data, run.checks) if given else ()
     result = Result(
         command="gate",
         reference=baseline,
@@ -129,7 +151,7 @@ def gate(
         notes=tuple(run.notes),
         environment=environment(),
     )
-    return with_details(result, job, run.samples, evaluation=data) if detail else result
+    return with_details(result, job, given, evaluation=run.data if given else None) if detail else result
 
 
 def _accuracy(run: Run) -> None:
@@ -137,12 +159,10 @@ def _accuracy(run: Run) -> None:
     job = run.job
     threads = job.validate.threads
     first, second = (Session(m, threads=threads, config=SIDE_BY_SIDE) for m in (run.baseline, run.candidate))
-    sample = next(iter(run.data), None)
-    if sample is None:
-        raise DataError(f"{run.data.description} holds no sample to judge with: name another folder")
-    value = next(iter(sample.inputs.values()), None)
+    sample = run.samples[0]
+    value = next(iter(sample.values()), None)
     batch = int(value.shape[0]) if value is not None and np.ndim(value) else None
-    plan = accuracy.plan(job, first.run(sample.inputs), batch)
+    plan = accuracy.plan(job, first.run(sample), batch)
     found = run_both(
         first,
         second,
@@ -192,16 +212,16 @@ def _size(run: Run, sizes: Sizes) -> Iterator[Check]:
 
 def _resources(run: Run) -> None:
     section = run.job.gate
+    if section.memory is None and section.load is None:
+        return
     probes = resources.measure(
         run.baseline,
         run.candidate,
         run.samples[0],
-        section.memory,
         section.load,
         threads=run.job.validate.threads or 1,
     )
-    if probes is not None:
-        run.checks.extend(resources.judge(probes, section.memory, section.load, level=run.statistics.level))
+    run.checks.extend(resources.judge(probes, section.memory, section.load, level=run.statistics.level))
 
 
 def _committed(run: Run, compare: Path | None, update: Path | None) -> Baseline | None:
@@ -217,7 +237,7 @@ def _coverage(run: Run, committed: Baseline | None, *, always: bool) -> Coverage
     limit = run.job.gate.coverage
     if limit is None and not always:
         return None
-    sample = run.samples[0]
+    sample = next(iter(run.samples_if_any), None)
     found = coverage(run.candidate, sample=sample)
     if limit is not None:
         reference = coverage(run.baseline, sample=sample) if limit.no_new_float else None

@@ -45,6 +45,12 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert gate.drift == DriftLimit(baseline=tmp_path / "b.json", max_sqnr_drop_db=3)
 
 
+def test_zero_is_a_limit_and_an_empty_list_allows_nothing(tmp_path: Path) -> None:
+    gate = load(tmp_path, "metrics: [{metric: top1, max_drop: 0}]\nstructure: {ops: []}\nsize: {max_bytes: 0}\n")
+    assert gate.metrics[0].drop == Drop(0.0)
+    assert gate.structure is not None and gate.structure.ops == ()
+
+
 def test_a_job_file_is_taken_too(tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text("model: m.onnx\ngate: {metrics: [{metric: top1, max_drop: 0.1}]}\n")
     job = load_gate_job(tmp_path / "gate.yaml", Path("other.onnx"))

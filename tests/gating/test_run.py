@@ -282,3 +282,22 @@ def test_outputs_that_a_limit_does_not_fit(onnxq: Any, tmp_path: Path) -> None:
         assert done.code == 2 and sentence in done.sentence
     (tmp_path / "gate.yaml").write_text("min_cosine: 0.1\nmin_sqnr_db: 5\n")
     assert onnxq(*given, "--config", tmp_path / "gate.yaml").code == 0
+
+
+def test_what_needs_no_samples_asks_for_none(pair: Any, onnxq: Any, tmp_path: Path) -> None:
+    (tmp_path / "gate.yaml").write_text(
+        "size: {max_ratio: 9}\nstructure: {same_interface: true}\ncoverage: {min_integer_macs: 0}\n"
+    )
+    given = ("gate", "--baseline", pair.reference, "--candidate", pair.candidate, "--config", tmp_path / "gate.yaml")
+    assert onnxq(*given, "--report", tmp_path / "r.json").code == 0
+    for limits in (
+        "min_cosine: 0.5",
+        "speed: {min_speedup: 1}",
+        "memory: {max_ratio: 9}",
+        "drift: {max_sqnr_drop_db: 1}",
+    ):
+        (tmp_path / "gate.yaml").write_text(limits + "\n")
+        done = onnxq(*given)
+        assert done.code == 2 and "there is nothing to compare the models on: give --data" in done.sentence
+    wrong = onnxq(*given, "--data", tmp_path / "nowhere")
+    assert wrong.code == 2 and "nowhere" in wrong.sentence
