@@ -108,7 +108,8 @@ class Parts:
 
     def picked(self, laid: Layout) -> list[Counted]:
         """The elements that are counted."""
-        at, taps, places = self._stream.at, self._stream.taps, self._stream.places.tolist()
+        at, taps = self._stream.at, self._stream.taps
+        places: list[int] = self._stream.places.tolist()
         chosen = at["picked"]
         if not chosen.size:
             return []
