@@ -108,12 +108,11 @@ class Parts:
 
     def picked(self, laid: Layout) -> list[Counted]:
         """The elements that are counted."""
-        at, taps = self._stream.at, self._stream.taps
-        places: list[int] = self._stream.places.tolist()
+        at = self._stream.at
         chosen = at["picked"]
         if not chosen.size:
             return []
-        cut = {taps[places[i]]: self._part(i) for i in chosen.tolist()}
+        cut = {self._tap(i): self._part(i) for i in chosen.tolist()}
         out = Counted(
             patterns=np.concatenate([patterns(some) for some in cut.values()]),
             ends=np.cumsum(self._lengths[chosen]),
@@ -122,17 +121,20 @@ class Parts:
         )
         tails = [
             Tail(
-                name=taps[places[t]],
+                name=self._tap(t),
                 kind=kind,
                 tops=self._part(t),
                 rows=self._part(r),
-                picked=cut[taps[places[t]]],
-                weight=int(laid.weights[places[t]]),
+                picked=cut[self._tap(t)],
+                weight=int(laid.weights[self._stream.places[t]]),
             )
             for kind in ("min", "max")
             for t, r in zip(at[f"tops_{kind}"].tolist(), at[f"rows_{kind}"].tolist(), strict=True)
         ]
         return [out, *beyond(tails)] if tails else [out]
+
+    def _tap(self, at: int) -> str:
+        return self._stream.taps[int(self._stream.places[at])]
 
     def _part(self, at: int) -> Float32:
         return self._vector[self._from[at] : self._to[at]]
