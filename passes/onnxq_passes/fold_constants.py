@@ -23,6 +23,8 @@ RANDOM = frozenset(
 )
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 Array = NDArray[Any]
+_EXACT_FROM, _EXACT_TO = "fiub", "fiu"
+"""Kinds of types between which numpy's safe casts are exact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,10 @@ class FoldConstants(Pass):
         """Rewrite in place."""
         report, editor = Report(), Editor(graph)
         for node in editor.live():
-            if not standard(node) or node.op == "Constant" or any(True for _ in node.subgraphs()):
+            if not standard(node) or any(True for _ in node.subgraphs()):
                 continue  # case 3
             if len([t for t in node.outputs if t.name]) != 1 or not node.inputs:
-                continue
+                continue  # Constant and random ops have no inputs
             dims = _dimensions(node, editor)
             constant = all(isinstance(t, gs.Constant) for t in node.inputs if t.name)
             if dims is None and not constant:
@@ -100,7 +102,7 @@ class FoldConstants(Pass):
 
     def _grows(self, elements: int, itemsize: int, sources: Sequence[Array | None]) -> bool:
         known = [s for s in sources if s is not None]
-        more = elements > max((s.size for s in known), default=0)
+        more = elements > max(s.size for s in known)
         return more and elements * itemsize - sum(s.nbytes for s in known) > self.limit
 
 
@@ -157,7 +159,7 @@ def _predicted(node: gs.Node, sources: Sequence[Array | None]) -> tuple[int, int
         return first.size * _product(second), first.itemsize
     if node.op == "Range" and second is not None and third is not None and third.item() != 0:
         steps = (float(second.item()) - float(first.item())) / float(third.item())
-        return max(0, math.ceil(steps)), first.itemsize
+        return math.ceil(steps), first.itemsize
     shape = static_shape(next(t for t in node.outputs if t.name))
     return None if shape is None else (math.prod(shape), first.itemsize)
 
@@ -184,7 +186,9 @@ def _cast(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
     """Widening casts, which are exact; the others are ORT's business."""
     target = tensors.numpy_dtype(node.attrs["to"])
     source = sources[0].dtype
-    exact = source == target or (source.kind in "fiub" and target.kind in "fiu" and np.can_cast(source, target, "safe"))
+    exact = source == target or (
+        source.kind in _EXACT_FROM and target.kind in _EXACT_TO and np.can_cast(source, target)
+    )
     bfloat = source.name == "bfloat16" and target == np.float32
     return np.asarray(sources[0].astype(target)) if exact or bfloat else None
 
@@ -218,18 +222,25 @@ def _squeeze(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
     return np.asarray(np.squeeze(sources[0], None if axes is None else tuple(axes)))
 
 
-def _exact(operation: Callable[..., Any], kinds: str = "fiu") -> Callable[[gs.Node, Sequence[Any], int], Array | None]:
+def _exact(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
     """An operation that IEEE 754 (or arithmetic modulo 2^n) defines to the bit."""
-
-    def run(node: gs.Node, sources: Sequence[Any], opset: int) -> Array | None:
-        if any(s.dtype.kind not in kinds for s in sources):
-            return None
-        with np.errstate(all="ignore"):
-            return np.asarray(operation(*sources))
-
-    return run
+    operation, kinds = _EXACT[node.op]
+    if any(s.dtype.kind not in kinds for s in sources):
+        return None
+    with np.errstate(all="ignore"):
+        return np.asarray(operation(*sources))
 
 
+_EXACT: dict[str, tuple[Callable[..., Any], str]] = {
+    "Neg": (np.negative, "fiu"),
+    "Abs": (np.abs, "fiu"),
+    "Sqrt": (np.sqrt, "f"),
+    "Div": (np.divide, "f"),
+    "Add": (np.add, "fiu"),
+    "Sub": (np.subtract, "fiu"),
+    "Mul": (np.multiply, "fiu"),
+}
+"""The operation, and the kinds of types for which it is that."""
 _NUMPY: dict[str, Callable[[gs.Node, Sequence[Any], int], Array | None]] = {
     "Identity": lambda node, sources, opset: np.asarray(sources[0]),
     "Cast": _cast,
@@ -239,11 +250,5 @@ _NUMPY: dict[str, Callable[[gs.Node, Sequence[Any], int], Array | None]] = {
     "Unsqueeze": _unsqueeze,
     "Reshape": _reshape,
     "Squeeze": _squeeze,
-    "Neg": _exact(np.negative),
-    "Abs": _exact(np.abs),
-    "Sqrt": _exact(np.sqrt, "f"),
-    "Div": _exact(np.divide, "f"),
-    "Add": _exact(np.add),
-    "Sub": _exact(np.subtract),
-    "Mul": _exact(np.multiply),
+    **dict.fromkeys(_EXACT, _exact),
 }

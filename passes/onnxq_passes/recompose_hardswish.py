@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxq.pipeline.base import Context, Pass, Report
-from onnxq_passes._edit import Editor, input_at, scalar
+from onnxq_passes._edit import Editor, scalar
 from onnxq_passes._match import close, leak, made_by, not_float, other, plus, reader, times
 
 OPSET = 14
@@ -42,12 +42,12 @@ class RecomposeHardswish(Pass):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Gate:
-    """clip(alpha * x + beta, 0, 1) * high, computed by `nodes`, the last of which is `root`."""
+    """clip(alpha * x + beta, 0, 1), computed by `nodes`, the last of which is `root`; not `whole`: six times that."""
 
     x: gs.Tensor
     alpha: float
     beta: float
-    high: float
+    whole: bool
     root: gs.Node
     nodes: list[gs.Node]
 
@@ -57,9 +57,11 @@ class _Gate:
         return close(self.alpha, 1 / 6) and close(self.beta, 0.5)
 
 
-def _hard_sigmoid(node: gs.Node) -> _Gate:
-    alpha, beta = (float(node.attrs.get(k, d)) for k, d in (("alpha", 0.2), ("beta", 0.5)))
-    return _Gate(x=node.inputs[0], alpha=alpha, beta=beta, high=1.0, root=node, nodes=[node])
+def _hard_sigmoid(node: gs.Node) -> _Gate | None:
+    alpha, beta = node.attrs.get("alpha"), float(node.attrs.get("beta", 0.5))
+    if alpha is None:
+        return None  # 0.2
+    return _Gate(x=node.inputs[0], alpha=float(alpha), beta=beta, whole=True, root=node, nodes=[node])
 
 
 def _clipped(node: gs.Node, editor: Editor) -> _Gate | None:
@@ -73,33 +75,34 @@ def _clipped(node: gs.Node, editor: Editor) -> _Gate | None:
     if high == 6.0:
         if sum_ is None or sum_[1] != 3.0:
             return None  # an ordinary ReLU6
-        return _Gate(x=sum_[0], alpha=1 / 6, beta=0.5, high=6.0, root=node, nodes=[line, node])
+        return _Gate(x=sum_[0], alpha=1 / 6, beta=0.5, whole=False, root=node, nodes=[line, node])
     if sum_ is not None:
         inner = made_by(editor, sum_[0], ("Mul", "Div"))
         scaled = times(inner)
         if inner is None or scaled is None:
             return None
-        return _Gate(x=scaled[0], alpha=scaled[1], beta=sum_[1], high=1.0, root=node, nodes=[inner, line, node])
-    inner = made_by(editor, product[0], ("Add", "Sub")) if product is not None else None
+        return _Gate(x=scaled[0], alpha=scaled[1], beta=sum_[1], whole=True, root=node, nodes=[inner, line, node])
+    if product is None:
+        return None
+    inner = made_by(editor, product[0], ("Add", "Sub"))
     shifted = plus(inner)
-    if product is None or inner is None or shifted is None:
+    if inner is None or shifted is None:
         return None
     return _Gate(
-        x=shifted[0], alpha=product[1], beta=shifted[1] * product[1], high=1.0, root=node, nodes=[inner, line, node]
+        x=shifted[0], alpha=product[1], beta=shifted[1] * product[1], whole=True, root=node, nodes=[inner, line, node]
     )
 
 
 def _bound(node: gs.Node, name: str, slot: int) -> float | None:
     if name in node.attrs:
         return float(node.attrs[name])
-    tensor = input_at(node, slot)
-    return None if tensor is None else scalar(tensor)
+    return scalar(node.inputs[slot]) if slot < len(node.inputs) else None
 
 
 def _rewrite(gate: _Gate, editor: Editor, report: Report, opset: int) -> str | None:
     if not_float(gate.x):
         return "only float tensors have a HardSwish kernel"
-    nodes, root, sixth = list(gate.nodes), gate.root, gate.high == 1.0
+    nodes, root, sixth = list(gate.nodes), gate.root, gate.whole
     first = reader(editor, root.outputs[0], ("Mul", "Div"))
     scaled = times(first)
     if not sixth and first is not None and scaled is not None:  # Clip(x + 3, 0, 6) / 6
@@ -145,5 +148,6 @@ def _multiplied(
         )
     inner = made_by(editor, factor, ("Mul", "Div"))  # (x / 6) * clip
     scaled = times(inner)
-    right = inner is not None and scaled is not None and scaled[0] is gate.x and close(scaled[1], 1 / 6)
-    return [*nodes, inner, product] if inner is not None and right else None
+    if inner is None or scaled is None or scaled[0] is not gate.x or not close(scaled[1], 1 / 6):
+        return None
+    return [*nodes, inner, product]

@@ -120,7 +120,7 @@ def _axes(node: gs.Node, rank: int | None) -> int | None:
     """How many last axes a ReduceMean takes; None if it takes others, does not keep them, or if that is unknown."""
     tensor = input_at(node, 1)
     axes = ints(tensor) if tensor is not None else node.attrs.get("axes")
-    if not axes or not node.attrs.get("keepdims", 1):
+    if not axes or node.attrs.get("keepdims") == 0:
         return None
     if rank is not None:
         axes = [a - rank if a >= 0 else a for a in axes]
@@ -138,6 +138,6 @@ def _parameter(
     if list(constant.shape) == list(normal):
         return constant, following
     lead = len(constant.shape) - len(normal)
-    if lead <= 0 or [1] * lead + list(normal) != list(constant.shape):
+    if [1] * lead + list(normal) != list(constant.shape):
         return None, None
     return editor.constant(f"{constant.name}_flat", constant.values.reshape(normal)), following

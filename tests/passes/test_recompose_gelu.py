@@ -128,3 +128,31 @@ def test_case_4_opset() -> None:
 def test_case_4_type() -> None:
     source = f"{HEAD} <{TANH}> {{ q = Pow(x, three) u = Mul(c, q) v = Add(x, u) d = Mul(k, v) t = Tanh(d) s = Add(one, t) h = Mul(half, x) y = Mul(h, s) }}"
     keep(PASS, source.replace("float", "double"), "only float tensors")
+
+
+def test_x_that_is_itself_halved() -> None:
+    """The half of x is none of the GELU's: of two ways to read the product the second is right."""
+    rewrite(
+        PASS,
+        f"{HEAD} <{CONSTANTS}> {{ z = Mul(x, half) d = Div(z, r) e = Erf(d) s = Add(e, one) m = Mul(z, s) [last] y = Mul(m, half) }}",
+        f"{HEAD} <float half = {{0.5}}> {{ z = Mul(x, half) [last_Gelu] y = Gelu(z) }}",
+        rewrites=1,
+        atol=ATOL,
+    )
+
+
+def test_case_4_the_least_opset() -> None:
+    source = f"{HEAD} <{CONSTANTS}> " + GELU.format("d = Div(x, r)", "m = Mul(x, s) [last] y = Mul(m, half)")
+    rewrite(PASS, source, f"{HEAD} {{ [last_Gelu] y = Gelu(x) }}", rewrites=1, atol=ATOL, opset=20)
+
+
+@pytest.mark.parametrize(
+    "product", ["h = Mul(s, two) y = Mul(x, h)", "h = Mul(s, half) y = Neg(h)", "h = Mul(x, two) y = Mul(h, s)"]
+)
+def test_case_4_near_misses_without_a_half(product: str) -> None:
+    keep(PASS, f"{HEAD} <{CONSTANTS}> " + GELU.format("d = Div(x, r)", product), "factors are not 0.5, x and the sum")
+
+
+def test_case_4_near_miss_a_sum_without_a_constant() -> None:
+    source = f"{HEAD} <{CONSTANTS}> {{ d = Div(x, r) e = Erf(d) s = Add(e, x) m = Mul(x, s) y = Mul(m, half) }}"
+    keep(PASS, source, "not 1 + erf")

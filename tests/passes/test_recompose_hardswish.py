@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from rewriting import keep, rewrite
+from rewriting import keep, model, rewrite, together
 
-from onnxq.testing import check_pass
+from onnxq.ir import text
+from onnxq.testing import check_pass, default_context
 from onnxq_passes.recompose_hardswish import RecomposeHardswish
 
 PASS = RecomposeHardswish()
@@ -113,3 +114,81 @@ def test_case_5_opset_hard_sigmoid_at_most() -> None:
         atol=ATOL,
         opset=13,
     )
+
+
+MORE = CONSTANTS + ", float less = {-3}, float below = {-0.5}"
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        "h = HardSigmoid<alpha = 0.16666667>(x) [z] y = Mul(x, h)",
+        "a = Sub(x, less) c = Clip(a, zero, six) h = Div(c, six) [z] y = Mul(x, h)",
+        "a = Sub(x, less) w = Div(a, six) c = Clip(w, zero, one) [z] y = Mul(x, c)",
+        "a = Add(x, three) w = Mul(a, sixth) c = Clip(w, zero, one) [z] y = Mul(x, c)",
+        "w = Div(x, six) a = Sub(w, below) c = Clip(a, zero, one) [z] y = Mul(x, c)",
+        GATE + "w = Mul(x, sixth) [z] y = Mul(w, c)",
+    ],
+)
+def test_cases_1_2_and_4_in_other_words(ops: str) -> None:
+    rewrite(PASS, f"{HEAD} <{MORE}> {{ {ops} }}", SWISH, rewrites=1, atol=ATOL)
+    rewrite(PASS, f"{HEAD} <{MORE}> {{ {ops} }}", SWISH, rewrites=1, atol=ATOL, opset=14)
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        "y = Clip(x)",
+        "a = Add(x, three) y = Clip(a, zero)",
+        "w = Mul(x, fifth) a = Add(w, half) y = Clip(a, zero, three)",
+        "w = Mul(x, fifth) a = Add(w, half) y = Clip(a, half, one)",
+        "w = Mul(x, x) a = Add(w, half) y = Clip(a, zero, one)",
+        "w = Mul(x, x) y = Clip(w, zero, one)",
+        "a = Add(x, x) w = Div(a, six) y = Clip(w, zero, one)",
+        "w = Div(x, six) y = Clip(w, zero, one)",
+        "h = HardSigmoid<alpha = 0.16666667, beta = 0.4>(x) y = Mul(x, h)",
+        "n = Neg(x) h = HardSigmoid<alpha = 0.16666667, beta = 0.5>(x) y = Mul(n, h)",
+    ],
+)
+def test_more_that_are_no_sites(ops: str) -> None:
+    keep(PASS, f"{HEAD} <{MORE}> {{ {ops} }}")
+
+
+@pytest.mark.parametrize(
+    ("ops", "reason"),
+    [
+        (GATE + "w = Div(x, fifth) y = Mul(w, c)", "not divided by 6"),
+        (GATE + "n = Neg(x) w = Div(n, six) y = Mul(w, c)", "not divided by 6"),
+        (GATE + "w = Mul(x, x) y = Mul(w, c)", "not divided by 6"),
+        (GATE + "h = Div(c, six) y = Add(h, a)", "result of its Add is also read elsewhere"),
+    ],
+)
+def test_case_5_more_near_misses(ops: str, reason: str) -> None:
+    keep(PASS, f"{HEAD} <{MORE}> {{ {ops} }}", reason)
+
+
+def test_case_3_the_gate_of_something_else() -> None:
+    rewrite(
+        PASS,
+        f"{HEAD} <{MORE}> {{ {GATE} n = Neg(x) [z] h = Div(c, six) y = Mul(n, h) }}",
+        HEAD + " { n = Neg(x) [z_HardSigmoid] h = HardSigmoid<alpha = 0.16666667, beta = 0.5>(x) y = Mul(n, h) }",
+        rewrites=1,
+        atol=ATOL,
+    )
+
+
+def test_many_sites_beside_ops_of_other_domains() -> None:
+    head = f"{HEAD} <{CONSTANTS}>"
+    together(
+        PASS,
+        changed=[(f"{head} {{ {GATE} h = Div(c, six) [z] y = Mul(x, h) }}", SWISH, 1)],
+        kept=[(f"{head} {{ {GATE} y = Mul(c, fifth) }}", "not 1/6")],
+        quiet=[f"{head} {{ y = Clip(x, zero, six) }}"],
+        atol=ATOL,
+    )
+    source = f"{head} {{ {GATE.replace('Clip', 'com.example.Clip')} y = Div(c, six) }}"
+    assert PASS.run(text.parse(model(source)).graph, default_context()).rewrites == 0
+
+
+def test_case_5_the_least_opset_has_the_op() -> None:
+    keep(PASS, f"{HEAD} <{CONSTANTS}> {{ {GATE} m = Mul(x, c) y = Mul(m, fifth) }}", "not divided by 6", opset=14)

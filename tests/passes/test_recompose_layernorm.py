@@ -159,3 +159,73 @@ def test_case_3_opset_and_type() -> None:
 )
 def test_other_means_are_no_sites(ops: str) -> None:
     keep(PASS, f"{HEAD} <{CONSTANTS}> {{ {ops} }}")
+
+
+def test_case_1_a_vector_is_normalized_along_axis_0() -> None:
+    source = f"(float[4] x) => (float[4] y) <{CONSTANTS.replace('{-1}', '{0}')}> {{ {SHORT} n = Div(d, s) k = Mul(n, g) [z] y = Add(k, b) }}"
+    rewrite(PASS, source, AFTER.replace("[2,3,4]", "[4]"), rewrites=1, atol=ATOL)
+
+
+def test_case_2_constants_with_one_leading_one_are_flattened() -> None:
+    source = f"{HEAD} <{CONSTANTS.replace('float[4] g', 'float[1,4] g')}> {{ {SHORT} n = Div(d, s) k = Mul(n, g) [z] y = Add(k, b) }}"
+    rewrite(PASS, source, AFTER.replace(" g = ", " g_flat = ").replace("x, g,", "x, g_flat,"), rewrites=1, atol=ATOL)
+
+
+@pytest.mark.parametrize(
+    "shape", ["float[1] k = {2}", "float[3,1] k = {1, 2, 3}", "float[2,1,4] k = {1, 2, 3, 4, 5, 6, 7, 8}"]
+)
+def test_case_2_near_misses_constants_of_other_shapes_stay_behind(shape: str) -> None:
+    rewrite(
+        PASS,
+        f"{HEAD} <{CONSTANTS}, {shape}> {{ {SHORT} [z] n = Div(d, s) y = Mul(n, k) }}",
+        f"{HEAD} <float[4] z_scale = {{1, 1, 1, 1}}, {shape}> {{ [z_LayerNormalization] n = LayerNormalization<axis = -1, epsilon = 1e-5>(x, z_scale) y = Mul(n, k) }}",
+        rewrites=1,
+        atol=8 * ATOL,
+    )
+
+
+def test_case_3_a_single_element_is_a_size_and_none_is_not() -> None:
+    source = f"(float[2,{{0}}] x) => (float[2,{{0}}] y) <{CONSTANTS.replace('{', '{{').replace('}', '}}')}> {{{{ {SHORT} [z] y = Div(d, s) }}}}"
+    rewrite(
+        PASS,
+        source.format(1),
+        "(float[2,1] x) => (float[2,1] y) <float[1] z_scale = {1}> { [z_LayerNormalization] y = LayerNormalization<axis = -1, epsilon = 1e-5>(x, z_scale) }",
+        rewrites=1,
+        atol=ATOL,
+    )
+    graph = text.parse(model(source.format(0))).graph
+    report = PASS.run(graph, default_context())
+    assert [r.reason for r in report.refusals] == ["the size of the normalized dimensions is not known"]
+
+
+def test_case_3_a_shape_that_is_not_known() -> None:
+    source = f"{HEAD} <{CONSTANTS}> {{ w = Relu(x) {SHORT.replace('(x,', '(w,')} y = Div(d, s) }}"
+    keep(PASS, source, "size of the normalized dimensions is not known")
+
+
+def test_case_3_means_that_are_not_kept() -> None:
+    """[4, 4] less a mean of shape [4] is another thing, with the same shapes."""
+    ops = SHORT.replace("ReduceMean(", "ReduceMean<keepdims = 0>(") + "y = Div(d, s)"
+    keep(PASS, f"(float[4,4] x) => (float[4,4] y) <{CONSTANTS}> {{ {ops} }}", "over the last axes, keeping them")
+    kept = SHORT.replace("ReduceMean(", "ReduceMean<keepdims = 1>(") + "n = Div(d, s) k = Mul(n, g) [z] y = Add(k, b)"
+    rewrite(PASS, f"{HEAD} <{CONSTANTS}> {{ {kept} }}", AFTER, rewrites=1, atol=ATOL)
+
+
+def test_case_3_a_twin_with_another_mean() -> None:
+    ops = "o = ReduceMean(x, first) t = Sub(x, o) n = Div(t, s) k = Mul(n, g) y = Add(k, b)"
+    source = f"{HEAD} <{CONSTANTS}, int64[1] first = {{0}}> {{ {SHORT} {ops} }}"
+    keep(PASS, source, "x - mean is not divided by the root")
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        SHORT.replace("v = ReduceMean", "v = ReduceSum") + "y = Div(d, s)",
+        MEAN + "q = Mul(d, x) v = ReduceMean(q, last) a = Add(v, e) s = Sqrt(a) y = Div(d, s)",
+        MEAN + "q = Pow(d, two) v = ReduceMean(q, last) a = Add(v, x) s = Sqrt(a) y = Div(d, s)",
+        MEAN + VARIANCE + "y = Div(d, a)",
+        MEAN + VARIANCE + "s = Pow(a, one) y = Div(d, s)",
+    ],
+)
+def test_other_roots_and_squares_are_no_sites(ops: str) -> None:
+    keep(PASS, f"{HEAD} <{CONSTANTS}> {{ {ops} }}")
