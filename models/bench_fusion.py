@@ -146,7 +146,7 @@ def fuse(entry: Entry, settings: Settings, out: Path) -> dict[str, Any]:
     files = {}
     for pipeline, target in TARGETS.items():
         files[pipeline] = folder / f"{pipeline}.onnx"
-        quantize(job.with_overrides(target=target, pipeline=pipeline, output=files[pipeline]))
+        quantize(job.with_overrides(target=target, pipeline=pipeline, output=files[pipeline], placement="rules"))
     samples = [s.inputs for s in itertools.islice(iter(_data(job)), LATENCY_SAMPLES)]
     made: dict[str, Any] = {
         "ours": asdict(counts(files["qoperator"].read_bytes(), samples[0])),

@@ -172,9 +172,10 @@ def _into(graph: gs.Graph, owned: Mapping[str, float], adding: Container[str]) -
     for node in reversed(list(graph.nodes)):  # topological: readers first
         if node.name in owned or conversion_of(node) is not None:
             continue
-        before = [name for t in node.inputs if (name := producer.get(t.name)) in adding]
+        made = (producer.get(t.name) for t in node.inputs)
+        before = [name for name in made if name is not None and name in adding]
         if node.op == "Add" and before:
-            found[node.name] = str(before[-1])
+            found[node.name] = before[-1]
             continue
         for reader in _all_readers(node, readers):
             target = reader.name if reader.name in owned else found.get(reader.name)

@@ -210,7 +210,7 @@ def quietest(problem: Problem, limit: float) -> Labels:
         np.array([*gains, *extra]) / largest,
         integrality=np.array([1] * units + [0] * len(extra)),
         bounds=Bounds(0, 1),
-        constraints=LinearConstraint(matrix, -np.inf, np.array(upper)),
+        constraints=LinearConstraint(matrix, ub=np.array(upper)),  # pyright: ignore[reportArgumentType] (its stub knows floats only)
     )
     return tuple(bool(x > 0.5) for x in solved.x[:units])
 

@@ -257,7 +257,7 @@ class _Maker:
             single = emit("Cast", gs.Variable(name), to=_FLOAT)
             flats.append(single)
             for kind in _JOIN:
-                attrs = {} if kind == "count" else {"keepdims": 0}
+                attrs: dict[str, Any] = {} if kind == "count" else {"keepdims": 0}
                 parts[kind].append(emit("Reshape", emit(_REDUCE[kind], single, **attrs), one))
         after = self._variables("after", group)
         for kind, op in _JOIN.items():

@@ -209,7 +209,7 @@ def _reach(q: gs.Node) -> tuple[IntType, float, float] | None:
     if len(q.inputs) < 3 or not all(isinstance(t, gs.Constant) for t in q.inputs[1:3]):
         return None
     scale, zero = (np.asarray(t.values) for t in q.inputs[1:3])
-    name = next((known for known in LEVELS if known == zero.dtype.name), None)
+    name: IntType | None = next((known for known in LEVELS if known == zero.dtype.name), None)
     if name is None:
         return None
     low, high = ((level - zero.astype(np.float64)) * scale.astype(np.float64) for level in LEVELS[name])

@@ -89,4 +89,4 @@ def _shift_constant(work: Work, node: gs.Node) -> None:
 
 def _shifted(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Each int8 number plus 128: the same bits, the top one turned over."""
-    return np.asarray(integers.view(np.uint8) ^ 128)
+    return integers.view(np.uint8) ^ np.uint8(128)

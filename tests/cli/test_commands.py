@@ -108,7 +108,7 @@ def test_a_job_file_does_the_same(here: Path, onnxq: Any, int8: Path) -> None:
     Path("jobs").mkdir()
     Path("jobs/job.yaml").write_text(
         "model: ../model.onnx\noutput: ../job.onnx\ndata: {calib: {path: ../calib.npz}}\n"
-        "calibration: {threads: 1}\nvalidate: {enabled: false}\n"
+        "calibration: {threads: 1}\nplacement: {by: rules}\nvalidate: {enabled: false}\n"
     )
     outcome = onnxq("quantize", "--config", "jobs/job.yaml")
     assert outcome.code == 0, outcome.err

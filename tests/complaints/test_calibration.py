@@ -127,7 +127,8 @@ def test_two_runs_with_other_hash_seeds_and_threads(tmp_path: Path, onnxq_proces
     for seed, threads in (("0", 1), ("1", 2), ("4711", 3)):
         out = tmp_path / f"{seed}.onnx"
         outcome = onnxq_process(
-            "quantize", model, "--calib", data, "-o", out, "--no-validate", "--threads", threads, "--placement", "rules",
+            "quantize", model, "--calib", data, "-o", out, "--no-validate", "--threads", threads,
+            "--placement", "rules",
             env={"PYTHONHASHSEED": seed},
         )  # fmt: skip
         assert outcome.code == 0, outcome.err

@@ -78,7 +78,7 @@ def test_its_pass_shows_its_settings(with_plugin: Any) -> None:
 
 def test_its_method_metric_and_data_work_by_name(with_plugin: Any, tmp_path: Path) -> None:
     outcome = with_plugin(
-        *("quantize", "model.onnx", "--calib", "acme-ramps", "--method", "acme-trimmed"),
+        *("quantize", "model.onnx", "--calib", "acme-ramps", "--method", "acme-trimmed", "--placement", "rules"),
         *("--eval", "acme-ramps", "--metric", "acme-hits", "--threads", "1", "--json"),
     )
     assert outcome.code == 0, outcome.err
