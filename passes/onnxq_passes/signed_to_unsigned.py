@@ -89,4 +89,5 @@ def _shift_constant(work: Work, node: gs.Node) -> None:
 
 def _shifted(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Each int8 number plus 128: the same bits, the top one turned over."""
-    return integers.view(np.uint8) ^ np.uint8(128)
+    turned: NDArray[np.uint8] = np.asarray(integers.view(np.uint8) ^ np.uint8(128))  # rank 0 would become a scalar
+    return turned
