@@ -86,13 +86,13 @@ class Work:
             raise CannotFuseError(f"{tensor.name} is float")
         return encoded(maker, maker.inputs[0], types)
 
-    def activation(self, tensor: gs.Tensor, types: Sequence[str] = BYTES) -> Operand:
+    def activation(self, tensor: gs.Tensor) -> Operand:
         """An operand with one scale.
 
         Raises:
             CannotFuseError: as `operand`; or it has a scale per channel.
         """
-        found = self.operand(tensor, types)
+        found = self.operand(tensor)
         if not found.per_tensor:
             raise CannotFuseError(f"{tensor.name} has a scale per channel, integer kernels want one per activation")
         return found
@@ -195,13 +195,13 @@ class Work:
         """Put one integer op in the place of `node`, of what follows up to the Qs (or up to a float tensor), and of the
         DQs that nobody else reads.
         """
-        sources = [self.editor.producer(t) for t in node.inputs]
+        sources: list[gs.Node] = []
         gone = [node, *removed]
         result = outlet if not isinstance(outlet, Outlet) else self._merge(outlet)
         if isinstance(outlet, Outlet):
             gone += [*outlet.skipped, *outlet.quantizers]
         for one in gone:
-            sources += [self.editor.producer(t) for t in one.inputs]
+            sources += self._dequantizers(one.inputs)
             self.editor.remove(one)
         name = f"{node.name}_{op}" if node.name else op
         new = self.editor.node(op, inputs, [result], name=name, attrs=attrs, domain=domain)
@@ -214,7 +214,7 @@ class Work:
 
     def feed(self, node: gs.Node, inputs: dict[int, gs.Tensor], outlets: Sequence[Outlet]) -> None:
         """Let an op that moves data run on integers."""
-        sources = [self.editor.producer(node.inputs[slot]) for slot in inputs]
+        sources = self._dequantizers(node.inputs[slot] for slot in inputs)
         for slot, tensor in inputs.items():
             self.editor.set_input(node, slot, tensor)
         kind = next(iter(inputs.values())).dtype
@@ -229,16 +229,17 @@ class Work:
         self.sweep(sources)
         self.report.rewrites += 1
 
-    def sweep(self, nodes: Iterable[gs.Node | None]) -> None:
-        """Remove the Q and DQ nodes among these that nobody reads any more, and the Qs behind those."""
-        for node in nodes:
-            if node is None or not self.editor.alive(node) or not (is_dq(node) or is_q(node)):
-                continue
+    def sweep(self, dequantizers: Iterable[gs.Node]) -> None:
+        """Remove those of the DQs that nobody reads any more."""
+        for node in dequantizers:
             result = node.outputs[0]
             if not self.editor.is_output(result) and not any(True for _ in self.editor.uses(result)):
-                source = self.editor.producer(node.inputs[0])
                 self.editor.remove(node)
-                self.sweep([source])
+
+    def _dequantizers(self, tensors: Iterable[gs.Tensor]) -> list[gs.Node]:
+        """The DQs that make some of the tensors."""
+        makers: list[Any] = [self.editor.producer(t) for t in tensors]
+        return [m for m in makers if is_dq(m)]
 
     def drop(self, nodes: Iterable[gs.Node]) -> None:
         """Remove those of the nodes, in this order, whose outputs nobody reads any more."""
@@ -319,8 +320,11 @@ def _check_redundant(node: gs.Node, to: Operand) -> None:
         bounds = []
         for slot, attribute in ((1, "min"), (2, "max")):
             tensor = input_at(node, slot)
-            value = node.attrs.get(attribute) if tensor is None else scalar(tensor)
-            if tensor is not None and value is None:
+            if tensor is None:
+                bounds.append(node.attrs.get(attribute))
+                continue
+            value = scalar(tensor)
+            if value is None:
                 raise CannotFuseError(f"a bound of {node.name} is no constant")
             bounds.append(value)
     for bound, end in zip(bounds, (low, high), strict=True):

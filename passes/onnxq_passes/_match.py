@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,11 +22,9 @@ def close(value: float, target: float) -> bool:
     >>> close(0.70710677, 2**-0.5), close(0.7071, 2**-0.5), close(1 / 1.4140625, 2**-0.5)
     (True, False, True)
     """
-    for kind in (np.float32, np.float16, ml_dtypes.bfloat16):
-        stored, inverse = float(kind(target)), 1 / float(kind(1 / target))
-        if abs(value - stored) <= 3e-7 * abs(stored) or abs(value - inverse) <= 3e-7 * abs(inverse):
-            return True
-    return False
+    kinds = (np.float32, np.float16, ml_dtypes.bfloat16)
+    stored = [number for k in kinds for number in (float(k(target)), 1 / float(k(1 / target)))]
+    return any(math.isclose(value, number, rel_tol=3e-7) for number in stored)
 
 
 def plus(node: gs.Node | None) -> tuple[gs.Tensor, float] | None:

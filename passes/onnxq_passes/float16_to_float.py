@@ -85,10 +85,8 @@ def _boundary_cast(node: gs.Node, editor: Editor) -> bool:
 
 
 def _widened(tensor: gs.Tensor, editor: Editor) -> bool:
-    """Is a tensor half and read by anything but a Cast to another type?"""
-    if float_type(tensor) not in HALF:
-        return False
-    return any(n.op != "Cast" or not standard(n) or n.attrs["to"] in HALF for n, _ in editor.uses(tensor))
+    """Is a tensor half and read by anything but a Cast?"""
+    return float_type(tensor) in HALF and any(n.op != "Cast" or not standard(n) for n, _ in editor.uses(tensor))
 
 
 def _computes_in_half(editor: Editor) -> bool:
@@ -106,7 +104,7 @@ def _computes_in_half(editor: Editor) -> bool:
 
 def _obstacle(editor: Editor) -> tuple[gs.Node | str, str] | None:
     for tensor in (*editor.main.inputs, *editor.main.outputs):
-        if getattr(tensor, "type", "tensor_type") != "tensor_type" and _mentions_half(tensor):
+        if isinstance(tensor, gs.Variable) and tensor.type != "tensor_type" and _mentions_half(tensor):
             return tensor.name, "a sequence of half-precision tensors at the boundary of the graph"
     for node in editor.live():
         if node.op == "BitCast":
@@ -116,30 +114,29 @@ def _obstacle(editor: Editor) -> tuple[gs.Node | str, str] | None:
     return None
 
 
-def _mentions_half(tensor: gs.Tensor) -> bool:
-    written = str(getattr(tensor, "value_info", ""))
-    return any(f"elem_type: {kind}\n" in written for kind in HALF)
+def _mentions_half(tensor: gs.Variable) -> bool:
+    return any(f"elem_type: {kind}\n" in str(tensor.value_info) for kind in HALF)
 
 
 def _tensors(editor: Editor) -> list[gs.Tensor]:
     found: dict[int, gs.Tensor] = {}
     for body in editor.bodies:
         found.update((id(t), t) for t in (*body.inputs, *body.outputs))
-        for node in editor.live(body):
-            found.update((id(t), t) for t in (*node.inputs, *node.outputs))
+    for node in editor.live():
+        found.update((id(t), t) for t in (*node.inputs, *node.outputs))
     return list(found.values())
 
 
-def _retarget(node: gs.Node) -> int:
-    """Case 3: how many attributes changed."""
-    changed = 0
+def _retarget(node: gs.Node) -> bool:
+    """Case 3: did an attribute change?"""
+    changed = False
     for name, value in node.attrs.items():
         if isinstance(value, gs.Constant) and value.values.dtype.name in ("float16", "bfloat16"):
             node.attrs[name] = gs.Constant(value.name, _to_float(value.values))
-            changed += 1
+            changed = True
         elif standard(node) and name in TYPE_ATTRIBUTES and value in HALF:
             node.attrs[name] = FLOAT
-            changed += 1
+            changed = True
     return changed
 
 
