@@ -119,8 +119,10 @@ def polynomial(editor: Editor, tensor: gs.Tensor, x: gs.Tensor, depth: int = _DE
     if node is None or depth == 0 or not standard(node) or node.op not in ("Add", "Sub", "Mul", "Div", "Pow"):
         return None
     left = polynomial(editor, node.inputs[0], x, depth - 1)
-    right = None if left is None else polynomial(editor, node.inputs[1], x, depth - 1)
-    if left is None or right is None:
+    if left is None:
+        return None
+    right = polynomial(editor, node.inputs[1], x, depth - 1)
+    if right is None:
         return None
     terms = _combine(node.op, left.terms, right.terms)
     return None if terms is None else Polynomial(terms, {**left.nodes, **right.nodes, id(node): node})

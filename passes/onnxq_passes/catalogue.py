@@ -40,7 +40,7 @@ def _section(name: str, pass_class: Any) -> str:
             f'the pass "{name}" has no example: write a graph of 3 to 8 lines that it rewrites, in the syntax of '
             f"onnx.parser, into passes/onnxq_passes/examples/{name}.txt"
         )
-    rule = inspect.cleandoc(pass_class.__doc__ or "").split("\n\nAttributes:")[0]
+    rule = inspect.cleandoc(str(pass_class.__doc__)).split("\n\nAttributes:")[0]
     settings = ", ".join(f"`{f.name}={f.default!r}`" for f in dataclasses.fields(pass_class)) or "none"
     stages = f"{pass_class.takes.value} -> {pass_class.gives.value}"
     shown = f"```text\nbefore: {made.before}\nafter:  {made.after}```"

@@ -39,7 +39,7 @@ class Loop:
     Attributes:
         package, folder: the package that holds the modules under test.
         mutants: what to run.
-        tests: names of the test files that may judge a source file; `None`: every collected one.
+        tests: names of the test files that may judge a source file.
         jobs: forks at a time.
         progress: told after each start how many were started and how many survived so far.
         survivors: filled by the run, in the order of `mutants`.
@@ -49,7 +49,7 @@ class Loop:
     package: str
     folder: Path
     mutants: Sequence[Mutant]
-    tests: Callable[[str], frozenset[str] | None]
+    tests: Callable[[str], frozenset[str]]
     jobs: int = 1
     progress: Callable[[int, int], None] = lambda done, alive: None
     survivors: list[Mutant] = field(default_factory=list)
@@ -75,8 +75,7 @@ class Loop:
             items = [
                 i
                 for i, item in enumerate(session.items)
-                if (files is None or item.path.name in files)
-                and any(first <= line <= last for line in reach[i].get(mutant.file, ()))
+                if item.path.name in files and any(first <= line <= last for line in reach[i].get(mutant.file, ()))
             ]
             known = self._kills[mutant.file, mutant.function]
             items.sort(key=lambda i: (-known[i], seconds[i]))

@@ -134,11 +134,14 @@ def execute(run: Sequence[Mutant], jobs: int) -> set[Key]:
         if done % 100 == 0:
             print(f"{done} of {len(run)} mutants, {alive} survived, {time.monotonic() - start:.0f} s", flush=True)
 
-    loop = Loop(package="onnxq_passes", folder=PASSES, mutants=run, tests=judges, jobs=jobs, progress=progress)
-    names = {m.file for m in run}
-    shared = any(judges(n) is None for n in names)
-    wanted = sorted(p.name for p in TESTS.glob("test_*.py") if p.name not in WHOLE)
-    files = [str(TESTS / n) for n in wanted if shared or any(n in (judges(f) or ()) for f in names)]
+    every = frozenset(p.name for p in TESTS.glob("test_*.py")) - WHOLE
+
+    def judging(source: str) -> frozenset[str]:
+        return judges(source) or every
+
+    loop = Loop(package="onnxq_passes", folder=PASSES, mutants=run, tests=judging, jobs=jobs, progress=progress)
+    wanted = frozenset[str]().union(*(judging(n) for n in {m.file for m in run}))
+    files = sorted(str(TESTS / n) for n in wanted)
     flags = ["-q", "-s", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(ROOT)]
     os.chdir(ROOT)
     code = pytest.main([*flags, "-c", str(ROOT / "pyproject.toml"), *files], plugins=[loop])

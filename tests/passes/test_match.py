@@ -104,8 +104,11 @@ def test_a_producer_or_reader_is_named_in_full() -> None:
 def test_polynomials_of_one_tensor(nodes: str, terms: dict[int, float] | None) -> None:
     graph, editor, tensors = parsed(nodes)
     found = polynomial(editor, tensors["y"], tensors["x"])
-    assert (None if found is None else found.terms) == terms
-    assert found is None or found.nodes == {id(n): n for n in graph.nodes}
+    if terms is None:
+        assert found is None
+        return
+    assert found is not None and found.terms == terms
+    assert found.nodes == {id(n): n for n in graph.nodes}
 
 
 @pytest.mark.parametrize("form", ["Add({}, two)", "Add(two, {})"])
