@@ -108,11 +108,12 @@ def work(kind: str, job: Job, count: int, folder: Path) -> dict[str, Any]:
 
 def _ours(kind: str, job: Job, data: Dataset, folder: Path) -> dict[str, Any]:
     from onnxq.ir.save import save
+    from onnxq.options import Options
     from onnxq.pipeline.base import Context
     from onnxq.pipeline.manager import run_pipeline
     from onnxq.pipeline.prepare import Literally, prepare
     from onnxq.pipeline.spec import load_pipeline
-    from onnxq.provider import FIRST, Options, PlanProvider, first_samples
+    from onnxq.provider import FIRST, PlanProvider, first_samples
     from onnxq.quantization import load_float, make_calibrators, quantize_model
     from onnxq.targets.target import load_target
 

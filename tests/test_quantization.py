@@ -15,7 +15,7 @@ from onnxq.driver import quantize
 from onnxq.errors import ConfigError, ModelError, UnknownNameError, UsageError
 from onnxq.quantization import CANDIDATES, DECISIONS, make_calibrators
 from onnxq.runtime.session import Session
-from onnxq.trial import BEST, MARGIN, WORST, _decibels, _nearness
+from onnxq.trial import BEST, MARGIN, WORST, _decibels, nearness
 
 ROOT = Path(__file__).parent.parent
 RES8 = ROOT / "models/fashion-res8/model.onnx"
@@ -125,8 +125,8 @@ def test_each_sample_counts_alike_when_methods_are_compared() -> None:
     """One flipped decision must not decide about the method."""
     exact = [{"y": np.array([10.0, 0.0], np.float32)}, {"y": np.array([1.0, 0.0], np.float32)}]
     flipped = [{"y": np.array([0.0, 10.0], np.float32)}, {"y": np.array([1.0, 0.001], np.float32)}]
-    assert _nearness(exact, flipped) == pytest.approx((10 * np.log10(0.5) + 60) / 2, abs=0.01)
-    assert _nearness(exact, exact) == BEST
+    assert nearness(exact, flipped) == pytest.approx((10 * np.log10(0.5) + 60) / 2, abs=0.01)
+    assert nearness(exact, exact) == BEST
 
 
 def test_lost_outputs_count_as_worst() -> None:
@@ -134,4 +134,4 @@ def test_lost_outputs_count_as_worst() -> None:
     assert _decibels(exact, np.array([1.0, np.nan, 1.0])) == WORST
     assert _decibels(exact, np.ones(2)) == WORST
     ints = [{"y": np.array([1, 2, 3, 4])}]
-    assert _nearness(ints, [{"y": np.array([1, 2, 0, 4])}]) == 75.0
+    assert nearness(ints, [{"y": np.array([1, 2, 0, 4])}]) == 75.0

@@ -10,6 +10,7 @@ import pytest
 
 from onnxq.cli import gate, options, output, quantize, validate
 from onnxq.config.job import Job, Source
+from onnxq.config.placing import PlacementSection
 from onnxq.data import Preprocess, Side
 from onnxq.progress import Progress
 
@@ -64,7 +65,7 @@ def job(onnxq: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     jobs: list[Job] = []
 
-    def remember(job: Job, *, progress: Progress) -> None:
+    def remember(job: Job, *, detail: bool, progress: Progress) -> None:
         jobs.append(job)
 
     monkeypatch.setattr(driver, "quantize", remember)
@@ -91,7 +92,11 @@ def test_everything(job: Any) -> None:
         *("--skip-bad", "--keep-overridable", "--calib-samples", "7", "--eval-samples", "8", "--threads", "2"),
         *("--no-validate", "--no-reduce-range", "--mean", "0.5,0.4,0.3", "--std", "1/2", "--scale", "1/128"),
         *("--color", "bgr", "--resize", "48x", "--crop", "48x320", "--interpolation", "bicubic", "--layout", "nhwc"),
-        *("--max-length", "128"),
+        *("--max-length", "128", "--effort", "max", "--costs", "c.json", "--max-drop", "1%", "--min-sqnr", "20"),
+        *("--keep-best", "--placement", "cost", "--optimize", "speed"),
+    )
+    assert made.placement == PlacementSection(
+        by="cost", effort="max", costs=Path("c.json"), optimize="speed", max_drop="1%", min_sqnr_db=20.0, keep_best=True
     )
     assert made.output == Path("out.onnx")
     assert (made.target, made.calibration.method, made.validate.metric) == ("tensorrt", "entropy", "top1")

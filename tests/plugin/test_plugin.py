@@ -98,7 +98,7 @@ def input_scale(path: Path) -> float:
 def test_its_method_makes_the_range(with_plugin: Any, tmp_path: Path) -> None:
     for method in ("minmax", "acme-trimmed"):
         outcome = with_plugin(
-            *("quantize", "model.onnx", "--calib", "acme-ramps", "--method", method),
+            *("quantize", "model.onnx", "--calib", "acme-ramps", "--method", method, "--placement", "rules"),
             *("-o", f"{method}.onnx", "--no-validate"),
         )
         assert outcome.code == 0, outcome.err
@@ -112,6 +112,7 @@ def test_its_pass_runs_in_a_pipeline_with_settings(
 ) -> None:
     (tmp_path / "job.yaml").write_text(
         "model: model.onnx\ndata: {calib: {path: acme-ramps}}\nvalidate: {enabled: false}\n"
+        "placement: {by: rules}\n"
         f"pipeline: [deduplicate-names, acme-merge-relus: {{limit: {limit}}}, eliminate-dead, insert-qdq]\n"
     )
     outcome = with_plugin("quantize", "--config", "job.yaml")
