@@ -148,3 +148,9 @@ def test_case_2_near_miss_a_scale_per_element() -> None:
     source = """(float[1,2,2] x) => (float[1,2,2] y) <int8[1,2,2] w = {1, -2, 30, 4}, float[2,2] sw = {0.01, 0.02, 0.03, 0.04}> { q, s, z = DynamicQuantizeLinear(x)
         i = MatMulInteger(q, w, z) f = Cast<to = 1>(i) m = Mul(s, sw) y = Mul(f, m) }"""
     keep(PASS, source, "not one per column of a matrix")
+
+
+def test_a_quantizer_whose_scale_is_an_output_stays() -> None:
+    before = (START + "y = Mul(f, m) }").replace("y)", "y, float s)", 1)
+    after = FUSED.replace("y)", "y, float s)", 1).replace("{ [mm_", "{ q, s, z = DynamicQuantizeLinear(x) [mm_") + ") }"
+    rewrite(PASS, before, after, rewrites=1, atol=ATOL)
