@@ -96,7 +96,7 @@ def test_models_stay_loaded_between_rounds_and_the_choice_is_the_same(
 def test_the_model_is_not_run_again_for_what_its_conversion_showed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the conversion and behind it; behind the normalising passes, the run that observes shapes compares, too."""
+    """Before the conversion and behind it; behind the normalising passes, the run that observes shapes compares."""
     runs: list[object] = []
     observed: list[bool] = []
     literally, observe = prepare.run_literally, provider.observe
