@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def check_sums(data: Operand, weight: Operand, terms: Sequence[int], bias: NDArr
         known = [weight.integers.shape[a] for a in terms]
         if not all(isinstance(d, (int, np.integer)) for d in known):
             raise CannotFuseError("the number of terms of its sums is not known")
-        most = int(np.prod([int(d) for d in known], dtype=np.int64)) * factor * _reach(weight)
+        most = math.prod(int(d) for d in known) * factor * _reach(weight)
     if most + (0 if bias is None else int(np.abs(bias.astype(np.int64)).max(initial=0))) > _MOST:
         raise CannotFuseError("its sums may leave int32")
 

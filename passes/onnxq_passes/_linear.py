@@ -23,7 +23,7 @@ def channels(node: gs.Node, weight: gs.Constant) -> int | None:
         return int(shape[1] * node.attrs.get("group", 1))
     if len(shape) != 2:
         return None
-    return int(shape[0] if node.op == "Gemm" and node.attrs.get("transB", 0) else shape[1])
+    return int(shape[0] if node.op == "Gemm" and node.attrs.get("transB") else shape[1])
 
 
 def scale_outputs(node: gs.Node, w: NDArray[Any], scale: Vector) -> Vector:
@@ -34,7 +34,7 @@ def scale_outputs(node: gs.Node, w: NDArray[Any], scale: Vector) -> Vector:
         groups = int(node.attrs.get("group", 1))  # output channel g * (C/g) + j is w[i of group g, j]
         split = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
         return np.asarray((split * scale.reshape(groups, 1, -1, *[1] * (w.ndim - 2))).reshape(w.shape))
-    return np.asarray(w * (scale[:, None] if node.attrs.get("transB", 0) else scale))
+    return np.asarray(w * (scale[:, None] if node.attrs.get("transB") else scale))
 
 
 def scale_inputs(node: gs.Node, w: NDArray[Any], scale: Vector) -> Vector:
@@ -53,11 +53,10 @@ def rounded(values: Vector, dtype: Any) -> NDArray[Any] | None:
 
 
 def replace_constant(editor: Editor, node: gs.Node, slot: int, values: NDArray[Any], name: str) -> None:
-    """Let a slot read new values: under the old name if nobody else reads the old constant, else under a new one."""
+    """Let a slot, or the one behind the last, read new values: under the name of the old constant if nobody else reads
+    that, else under a new one.
+    """
     old = input_at(node, slot)
     alone = isinstance(old, gs.Constant) and editor.only_use(old) is not None
     new = gs.Constant(old.name, values) if alone and old is not None else editor.constant(name, values)
-    if slot < len(node.inputs):
-        editor.set_input(node, slot, new)
-    else:
-        editor.set_inputs(node, [*node.inputs, *(gs.Variable.empty() for _ in range(slot - len(node.inputs))), new])
+    editor.set_input(node, slot, new)

@@ -490,3 +490,41 @@ def test_case_6_near_miss_an_affine_reader_behind_another_one() -> None:
         + " <float[2,1,1,1] w = {4, 3}, float two = {2}> { [c1] c = Conv(x, w) r = Relu(c) s = Mul(c, two) y = Add(s, r) }"
     )
     keep(PASS, source, "result of the Conv before it is also read elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "shape", "before", "after"),
+    [
+        ("", "3,2", "1, 1, 1, 1, 1, 1", "2, 3, 2, 3, 2, 3"),
+        ("<transB = 0>", "3,2", "1, 1, 1, 1, 1, 1", "2, 3, 2, 3, 2, 3"),
+        ("<transB = 1>", "2,3", "1, 1, 1, 1, 1, 1", "2, 2, 2, 3, 3, 3"),
+    ],
+)
+def test_case_3_matrices_that_are_not_square(attribute: str, shape: str, before: str, after: str) -> None:
+    source = "(float[4,3] x) => (float[4,2] y) <float[{0}] w = {{{1}}}{2}> {{ [fc] {3} }}"
+    rewrite(
+        PASS,
+        source.format(shape, before, ", float[2] k = {2, 3}", f"a = Gemm{attribute}(x, w) y = Mul(a, k)"),
+        source.format(shape, after, "", f"y = Gemm{attribute}(x, w)"),
+        rewrites=1,
+        atol=1e-5,
+    )
+
+
+def test_case_2_conv_transpose_without_groups() -> None:
+    source = "(float[1,2,2,2] x) => (float[1,3,2,2] y) <float[2,3,1,1] w = {{{0}}}{1}> {{ [ct] {2} }}"
+    rewrite(
+        PASS,
+        source.format("1, 2, 3, 4, 5, 6", ", float[3,1,1] k = {1, 10, 100}", "c = ConvTranspose(x, w) y = Mul(c, k)"),
+        source.format("1, 20, 300, 4, 50, 600", "", "y = ConvTranspose(x, w)"),
+        rewrites=1,
+        atol=1e-3,
+    )
+
+
+def test_folded_weights_cannot_be_written_to() -> None:
+    graph = text.parse(
+        model(f"{CONV} <float[2,1,1,1] w = {{4, 3}}, float two = {{2}}> {{ c = Conv(x, w) y = Mul(c, two) }}")
+    ).graph
+    PASS.run(graph, default_context())
+    assert not graph.nodes[0].inputs[1].values.flags.writeable

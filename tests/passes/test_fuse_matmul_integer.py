@@ -3,11 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from fusing import DATA, Qdq
 from rewriting import keep, model, rewrite
 
-from onnxq.ir import text
+from onnxq.ir import load, text
 from onnxq.runtime.session import Level, Session
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.fuse_matmul_integer import FuseMatmulInteger
@@ -227,3 +228,60 @@ def test_near_miss_a_weight_of_unknown_rank() -> None:
     source = """(float[2,3] x, float[3,2] v) => (float[2,2] y) <float s = {0.02}, uint8 z = {120}> {
         q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) r = QuantizeLinear(v, s, z) e = DequantizeLinear(r, s, z) y = MatMul(d, e) }"""
     keep(PASS, source, "the number of terms of its sums is not known")
+
+
+def test_case_4_terms_that_have_a_name_only() -> None:
+    source = """(float[2,n] x, float[n,2] v) => (float[2,2] y) <float s = {0.02}, uint8 z = {120}, uint8[n,2] r> {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) r = QuantizeLinear(v, s, z)
+        e = DequantizeLinear(r, s, z) y = MatMul(d, e) }"""
+    keep(PASS, source, "the number of terms of its sums is not known")
+
+
+@pytest.mark.parametrize(("terms", "fused"), [(33025, 1), (33026, 0)])
+def test_case_4_zero_points_per_column(terms: int, fused: int) -> None:
+    g = Qdq()
+    weight = g.dq(g.constant(np.full((terms, 2), 127), "int8"), [0.01, 0.02], [-128, 127], "int8", axis=1)
+    g.raw(g.op("MatMul", g.data(1, terms, zero=255), weight))
+    assert g.fuse(PASS).ops["MatMulInteger"] == fused
+
+
+@pytest.mark.parametrize(("terms", "fused"), [(33025, 1), (33026, 0)])
+@pytest.mark.parametrize("zero", [127, -128])
+def test_case_4_the_reach_of_signed_data(terms: int, fused: int, zero: int) -> None:
+    """From either end of int8 the other one is 255 away."""
+    g = Qdq()
+    weight = g.dq(g.constant(np.full((terms, 1), 127), "int8"), 0.01, -128, "int8")
+    g.raw(g.op("MatMul", g.data(1, terms, zero=zero, kind="int8"), weight))
+    assert g.fuse(FuseMatmulInteger(native_int8=True)).ops["MatMulInteger"] == fused
+
+
+@pytest.mark.parametrize(
+    ("data", "weight", "fused"),
+    [
+        (2.0**-63, 2.0**-63, 1),
+        (2.0**-63, 2.0**-64, 0),
+        (1.0, float(np.finfo(np.float32).max), 1),
+        (2.0, float(np.finfo(np.float32).max), 0),
+    ],
+)
+def test_case_4_the_ends_of_float32(data: float, weight: float, fused: int) -> None:
+    source = f"(float[1,1] x) => (float[1,1] y) <float s = {{{data!r}}}, uint8 z = {{120}}, int8[1,1] w = {{1}}, float sw = {{{weight!r}}}, int8 zw = {{0}}> "
+    source += "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) wd = DequantizeLinear(w, sw, zw) y = MatMul(d, wd) }"
+    assert PASS.run(text.parse(model(source)).graph, default_context()).rewrites == fused
+
+
+def test_the_types_between() -> None:
+    graph = text.parse(model(BEFORE + "[mm] y = MatMul(d, wd) }")).graph
+    PASS.run(graph, default_context())
+    types = {t.name: np.dtype(t.dtype).name for n in graph.nodes for t in n.outputs if t.name.startswith("y")}
+    assert types == {"y_sum": "int32", "y_cast": "float32", "y": "float32"}
+
+
+def test_a_product_without_columns() -> None:
+    g = Qdq()
+    weight = g.dq(g.constant(np.zeros((3, 0)), "int8"), np.zeros(0), np.zeros(0), "int8", axis=1)
+    bias = g.op("DequantizeLinear", g.constant(np.zeros(0), "int32"), g.constant(np.zeros(0)), axis=0)
+    g.raw(g.op("Add", g.op("MatMul", g.data(2, 3), weight), bias))
+    assert (
+        PASS.run(load.from_proto(onnx.shape_inference.infer_shapes(g.model())).graph, default_context()).rewrites == 1
+    )
