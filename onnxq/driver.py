@@ -22,7 +22,7 @@ from onnxq.ir.files import check_writable
 from onnxq.ir.load import external_files
 from onnxq.ir.model import Model
 from onnxq.ir.save import save
-from onnxq.judging import by_labels, check_met, forms, units
+from onnxq.judging import accounts, by_labels, check_met, forms, units
 from onnxq.options import Options
 from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline
@@ -106,7 +106,7 @@ def quantize(job: Job, *, detail: bool = False, progress: Progress | None = None
                 result, job, samples, file=file, calib=calib, evaluation=evaluation, pipeline=options.pipeline,
                 statistics=made.statistics,
             )  # fmt: skip
-        result = replace(result, pareto=forms(made), placement=units(made))
+        result = replace(result, pareto=forms(made), placement=units(made), account=accounts(made, result.latency))
         unmet = job.placement.stated and made.met is not None and not made.met.holds
         if unmet and not job.placement.keep_best:
             check_met(made)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from onnxq.config.job import Job
 from onnxq.config.placing import DEFAULT_POINTS, Judged
@@ -11,12 +12,18 @@ from onnxq.data.sample import Dataset
 from onnxq.errors import VerdictError
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
+from onnxq.placement.account import Run, account
+from onnxq.placement.cut import Labels
+from onnxq.placement.result import ORIGINAL
+from onnxq.placement.result import Placed as Placement
+from onnxq.plan.plan import Decision
 from onnxq.quantization import Quantized
 from onnxq.runtime.session import Session
 from onnxq.validate.accuracy import compare
 from onnxq.validate.gate import Drop
+from onnxq.validate.latency import Latency
 from onnxq.validate.metrics import Metric
-from onnxq.validate.result import ParetoPoint, Placed
+from onnxq.validate.result import Account, ParetoPoint, Placed
 
 SECONDS = 10.0
 """Aimed at for judging one form; fewer samples are taken of slow models, but at least `LEAST`."""
@@ -124,7 +131,7 @@ def units(made: Quantized) -> tuple[Placed, ...]:
         return ()
     out = []
     for unit in made.placed.units:
-        decided = [made.plan.decisions[n] for n in unit.placeable if n in made.plan.decisions]
+        decided = _decided(made, unit.placeable)
         integer = any(d.integer for d in decided)
         saving = unit.float_seconds - unit.integer_seconds - unit.conversion_seconds
         out.append(
@@ -138,3 +145,47 @@ def units(made: Quantized) -> tuple[Placed, ...]:
             )
         )
     return tuple(out)
+
+
+def accounts(made: Quantized, latency: Sequence[Latency]) -> tuple[Account, ...]:
+    """Where the time of the model goes, by number of threads; empty where costs decided nothing.
+
+    Args:
+        latency: of the file that was written, for a form that was not in the race.
+    """
+    placed = made.placed
+    if placed is None:
+        return ()
+    labels = tuple(any(d.integer for d in _decided(made, unit.placeable)) for unit in placed.units)
+    reasons = {name: d.reason for name, d in made.plan.decisions.items()}
+    raced = labels == tuple(unit.integer for unit in placed.units)
+    point = next((p for p in made.met.points if p.chosen), None) if made.met is not None else None
+    form = placed.chosen if raced or point is None else point.label
+    runs = _raced(placed) if raced else _accepted(placed, labels, latency)
+    return tuple(account(placed, labels, run, form=form, at=at, reasons=reasons) for at, run in enumerate(runs))
+
+
+def _raced(placed: Placement) -> Iterator[Run]:
+    """The chosen form by number of threads, as it ran against the others."""
+    form = next(f for f in placed.forms if f.name == placed.chosen)
+    predicted = (form.predicted, *form.foretold, *[math.nan] * len(form.others))
+    for timing, told in zip((form.timing, *form.others), predicted, strict=False):
+        yield Run(measured=timing.seconds, predicted=told)
+
+
+def _accepted(placed: Placement, labels: Labels, latency: Sequence[Latency]) -> Iterator[Run]:
+    """A form that only the budget brought up: its speed-up over the file, on the clock of the race."""
+    first = placed.forms[0]
+    for costs, threads, timing in zip(
+        (placed.problem, *placed.beyond), (placed.threads, *placed.others), (first.timing, *first.others), strict=False
+    ):
+        told = costs.cost(labels)
+        speed = [one.speedup for one in latency if one.threads == threads and first.name == ORIGINAL]
+        if speed:
+            yield Run(measured=timing.seconds / speed[0], predicted=told)
+        else:
+            yield Run(measured=told, timed=False)
+
+
+def _decided(made: Quantized, nodes: Sequence[str]) -> list[Decision]:
+    return [made.plan.decisions[n] for n in nodes if n in made.plan.decisions]

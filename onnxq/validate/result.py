@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,6 +95,81 @@ class Placed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lost:
+    """Milliseconds of one run that one node or one conversion takes beyond the kernel limit.
+
+    Attributes:
+        cause: which `Cause` it is part of.
+        name: of the node, or of the tensor that is converted.
+        op: operator type.
+        ms: milliseconds of one run.
+        why: it is so, one sentence; empty where the cause says it all.
+    """
+
+    cause: str
+    name: str
+    op: str
+    ms: float
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """All that is lost for one cause.
+
+    Attributes:
+        name: in words.
+        ms: milliseconds of one run; what the profile does not explain may be negative.
+        parts: how many nodes or conversions.
+        largest: names of the largest of them.
+    """
+
+    name: str
+    ms: float
+    parts: int = 0
+    largest: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Where the time of the placed model goes, with one number of threads; milliseconds of one run.
+
+    Attributes:
+        form: which of the forms that were tried.
+        threads: number of them.
+        timed: `measured_ms` comes from a clock; False: from a file of costs.
+        limit_ms: the kernel limit: every heavy operator in the faster of its kernels, all else free.
+        measured_ms: of the model as it is.
+        predicted_ms: by the costs, before it ran; None: nothing was predicted.
+        profiled_ms: sum over its kernels, as profiled.
+        causes: what is lost, the largest first, and last what the profile does not explain: with the limit they add
+            up to what was measured.
+        lost: the same, node by node and conversion by conversion, the largest first.
+    """
+
+    form: str
+    threads: int
+    timed: bool
+    limit_ms: float
+    measured_ms: float
+    predicted_ms: float | None
+    profiled_ms: float
+    causes: tuple[Cause, ...]
+    lost: tuple[Lost, ...]
+
+    @property
+    def nearness(self) -> float:
+        """Limit over measured: 1 is as fast as the kernels allow."""
+        return self.limit_ms / self.measured_ms if self.measured_ms else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """Predicted over measured, less 1; where nothing was predicted, the profile stands in."""
+        told = self.profiled_ms if self.predicted_ms is None else self.predicted_ms
+        return told / self.measured_ms - 1 if self.measured_ms else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One run of `quantize`, `validate`, `inspect` or `gate`; what a command does not do is None or empty.
 
@@ -107,6 +183,7 @@ class Result:
         layers: float against quantized, tensor by tensor, where a report is to show it.
         pareto: models that were tried, where several were.
         placement: what was decided unit by unit, where costs decided.
+        account: where the time goes then, one per number of threads.
         notes: sentences for the user.
         passes: name, rewrites, and refusals counted by reason, in the order they ran.
         seconds: stage -> seconds, in the order they ran.
@@ -128,6 +205,7 @@ class Result:
     layers: Layers | None = None
     pareto: tuple[ParetoPoint, ...] = ()
     placement: tuple[Placed, ...] = ()
+    account: tuple[Account, ...] = ()
     notes: tuple[str, ...] = ()
     passes: tuple[tuple[str, int, Mapping[str, int]], ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
