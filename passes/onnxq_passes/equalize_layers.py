@@ -1,0 +1,134 @@
+"""The channels between two linear ops share one scale, those of the weights behind them, too, along each column: where
+some are a hundred times others, the small ones are rounded away. Which of the two layers holds a factor is arbitrary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnxq.pipeline.base import Context, Pass, Report
+from onnxq.repair.scales import ENOUGH
+from onnxq_passes._edit import Editor, input_at
+from onnxq_passes._linear import LINEAR, Vector
+from onnxq_passes._scaling import NOT_FINITE, Link, Scaled, links
+
+ROUNDS = 500
+SETTLED = ENOUGH / 10
+"""Relative change of all scales at which a chain has converged: well below what starts it, so that a second run finds
+nothing to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualizeLayers(Pass):
+    """Scale the channels between linear ops so that both sides use the same ranges; exact up to float rounding.
+
+    Cross-layer equalization (Nagel et al. 2019, arXiv 1906.04721): channel i of what the first op gives is divided by
+    s_i = sqrt(r1_i / r2_i), the weights that the second op multiplies it with are multiplied by it.
+
+    1. Conv, ConvTranspose, Gemm or MatMul with constant weight and bias (an Add), whose result only such ops read.
+    2. In between Relu, LeakyRelu, PRelu, pools. Clip and other functions f with f(c x) != c f(x) are refused.
+    3. r2_i is the greatest weight of input channel i. r1_i is that of output channel i (`of: weights`), or what the
+       channel reaches on inputs of equal ranges: norm of its weights plus bias (`of: outputs`). Where one is 0, s is 1.
+    4. Chains (a depthwise Conv in the middle) go on until no scale moves. Changes below 1 % are not made.
+    5. Refused: shared weights, other readers, weights that would not be finite.
+    """
+
+    of: Literal["weights", "outputs"] = "weights"
+
+    def run(self, graph: gs.Graph, context: Context) -> Report:
+        """Rewrite in place."""
+        report, editor = Report(), Editor(graph)
+        found = []
+        for link in links(editor, LINEAR):
+            if not isinstance(link, Link):
+                report.refuse(*link)
+            elif link.elsewhere:
+                report.refuse(link.products[0], f"its input is also read by {link.elsewhere}")
+            elif not link.source.linear:
+                report.refuse(link.products[0], f"{link.source.root.op} in front is no linear op")
+            else:
+                found.append(link)
+        for link, s in zip(found, _solve(found, self.of), strict=True):
+            if (np.abs(s - 1) > ENOUGH).any():
+                scaled = Scaled()
+                scaled.divide(link, s)
+                scaled.multiply(link, s)
+                if scaled.write(editor):
+                    report.rewrites += 1
+                else:
+                    report.refuse(link.products[0], NOT_FINITE)
+        editor.commit()
+        return report
+
+
+class _Layer:
+    """How large the weights of a linear op are, and by what its channels have been scaled so far.
+
+    Attributes:
+        amax: greatest absolute value over the positions of a kernel, [groups, outputs of a group, inputs of a group].
+        energy: sum of squares over them, of the same shape.
+        given, made: factor of each input and output channel.
+    """
+
+    def __init__(self, node: gs.Node) -> None:
+        w = np.asarray(node.inputs[1].values, np.float64)
+        groups = int(node.attrs.get("group", 1)) if node.op in ("Conv", "ConvTranspose") else 1
+        if node.op == "Conv":
+            split = w.reshape(groups, w.shape[0] // groups, w.shape[1], -1)
+        elif node.op == "ConvTranspose":
+            split = w.reshape(groups, w.shape[0] // groups, w.shape[1], -1).swapaxes(1, 2)
+        else:
+            split = (w if node.attrs.get("transB") else w.T)[None, :, :, None]
+        self.amax = np.abs(split).max(axis=-1, initial=0)
+        self.energy = (split**2).sum(axis=-1)
+        count, outputs, inputs = self.amax.shape
+        self.given, self.made = np.ones((count, 1, inputs)), np.ones((count, outputs, 1))
+
+    def outputs(self, of: str) -> Vector:
+        if of == "weights":
+            return np.asarray((self.amax * self.given).max(axis=2, initial=0) * self.made[..., 0]).reshape(-1)
+        return np.asarray(np.sqrt((self.energy * self.given**2).sum(axis=2)) * self.made[..., 0]).reshape(-1)
+
+    def inputs(self) -> Vector:
+        return np.asarray((self.amax * self.made).max(axis=1, initial=0) * self.given[:, 0]).reshape(-1)
+
+
+def _solve(found: Sequence[Link], of: str) -> list[NDArray[np.float64]]:
+    """The factors of each link, all links together."""
+    layers: dict[int, _Layer] = {}
+    for node in (n for link in found for n in (link.source.root, *link.products)):
+        if id(node) not in layers:
+            layers[id(node)] = _Layer(node)
+    shifts = [_shift(link) if of == "outputs" else np.zeros(link.size) for link in found]
+    total = [np.ones(link.size) for link in found]
+    for _ in range(ROUNDS):
+        moved = 0.0
+        for number, link in enumerate(found):
+            root = layers[id(link.source.root)]
+            first = root.outputs(of) + shifts[number] / total[number]
+            second = np.max([layers[id(n)].inputs() for n in link.products], axis=0)
+            alive = (first > 0) & (second > 0)
+            s = np.sqrt(np.divide(first, second, out=np.ones(link.size), where=alive))
+            moved = max(moved, float(np.abs(s - 1).max(initial=0)))
+            total[number] *= s
+            root.made /= s.reshape(root.made.shape)
+            for node in link.products:
+                layer = layers[id(node)]
+                layer.given *= s.reshape(layer.given.shape)
+        if moved < SETTLED:
+            break
+    return total
+
+
+def _shift(link: Link) -> Vector:
+    """What is added to each channel behind the weights, absolute."""
+    bias = input_at(link.source.root, 2)
+    if bias is None or np.asarray(bias.values).ndim != 1:
+        return np.zeros(link.size)
+    return np.broadcast_to(np.abs(np.asarray(bias.values, np.float64)), link.size)
