@@ -148,6 +148,8 @@ def attributes_of(node: gs.Node) -> tuple[tuple[str, Value], ...]:
     found: list[tuple[str, Value]] = []
     whole = node.op in ("QuantizeLinear", "DequantizeLinear") and len(node.inputs) > 1 and not node.inputs[1].shape
     for name, value in sorted(node.attrs.items()):
+        if isinstance(value, gs.Tensor | gs.Graph):  # of ConstantOfShape or If: no setting, and its == reads names
+            continue
         if name in _IDLE or value == _DEFAULTS.get(name) or (name == "axis" and whole):
             continue
         if name in ("dilations", "strides") and set(value) == {1}:

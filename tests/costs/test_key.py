@@ -78,6 +78,12 @@ def test_defaults_and_idle_attributes_are_one_key() -> None:
     assert attributes_of(plain) != attributes_of(other)
 
 
+def test_tensors_and_bodies_are_no_settings() -> None:
+    body = gs.Graph([], [], [])
+    node = gs.Node("ConstantOfShape", "c", {"value": gs.Constant("v", np.zeros(1, np.float32)), "body": body, "k": 2})
+    assert attributes_of(node) == (("k", 2),)
+
+
 def test_axis_of_a_conversion_counts_only_with_several_scales() -> None:
     def quantize(scales: list[float] | float) -> gs.Node:
         return gs.Node("QuantizeLinear", "q", {"axis": 1}, [gs.Variable("x"), gs.Constant("s", np.array(scales))])
