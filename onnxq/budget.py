@@ -100,7 +100,7 @@ def meet(
     def holds(labels: Labels) -> bool:
         placement = _placement(placed, problem, labels)
         made = replan(placement)
-        found = replace(judge(insert(made)), label=f"{sum(labels)} units int8", seconds=problem.cost(labels))
+        found = replace(judge(insert(made)), label=f"{sum(labels)} units int8", seconds=placed.problem.cost(labels))
         points.append(found)
         tried[labels] = (made, placement, len(points) - 1)
         return found.holds
@@ -213,9 +213,9 @@ def _labels(placed: Placed) -> Labels:
 def _with_noise(placed: Placed, noise: Mapping[str, float]) -> Problem:
     units = [
         replace(unit, noise=sum(noise.get(n, 0.0) for n in choice.nodes))
-        for unit, choice in zip(placed.problem.units, placed.units, strict=True)
+        for unit, choice in zip(placed.choice.units, placed.units, strict=True)
     ]
-    return replace(placed.problem, units=tuple(units))
+    return replace(placed.choice, units=tuple(units))
 
 
 def _placement(placed: Placed, problem: Problem, labels: Labels) -> Placement:

@@ -27,13 +27,13 @@ class Placing:
 
     Attributes:
         effort: `fast`, `default` or `max`.
-        threads: intra-op threads that the model will run with.
+        threads: intra-op threads that the model will run with; None: with one, and with all cores.
         costs: a cost file of the machine where the model will run; nothing is timed here then, and equal files give
             equal placements.
     """
 
     effort: str = "default"
-    threads: int = 1
+    threads: int | None = None
     costs: Path | None = None
 
 
@@ -81,7 +81,7 @@ class PlacementSection:
     Attributes:
         by: `cost` puts into int8 what is faster so, by measurement; `rules` all that has an integer kernel.
         effort: how much is measured.
-        threads: intra-op threads that the model will run with; None: those of validation, else one.
+        threads: intra-op threads that the model will run with; None: those of validation, else one, and all cores.
         costs: a file of `onnxq costs measure`, made where the model will run: nothing is measured here.
         optimize: `size` puts everything into int8 that can be, fast or not.
         max_drop: of the metric on evaluation data, `0.01` in its unit or `0.5%` of the float score; None:
@@ -118,7 +118,7 @@ class PlacementSection:
         """
         if self.by == "rules" or self.optimize == "size" or target != HERE:
             return None
-        return Placing(effort=self.effort, threads=self.threads or threads or 1, costs=self.costs)
+        return Placing(effort=self.effort, threads=self.threads or threads, costs=self.costs)
 
     @property
     def stated(self) -> bool:

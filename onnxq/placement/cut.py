@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,23 @@ class Problem:
     def noise(self, labels: Sequence[bool]) -> float:
         """Sum of the noise of the int8 units."""
         return sum(u.noise for u, integer in zip(self.units, labels, strict=True) if integer)
+
+
+def combined(problems: Sequence[Problem], weights: Sequence[float]) -> Problem:
+    """One problem of several over the same units and tensors: costs are weighted sums, noise is the first one's."""
+
+    def add(costs: Iterable[float]) -> float:
+        return sum(w * c for w, c in zip(weights, costs, strict=True))
+
+    units = tuple(
+        replace(same[0], float_cost=add(u.float_cost for u in same), integer_cost=add(u.integer_cost for u in same))
+        for same in zip(*(p.units for p in problems), strict=True)
+    )
+    crossings = tuple(
+        replace(same[0], quantize=add(c.quantize for c in same), dequantize=add(c.dequantize for c in same))
+        for same in zip(*(p.crossings for p in problems), strict=True)
+    )
+    return Problem(units=units, crossings=crossings, fixed=add(p.fixed for p in problems))
 
 
 def conversions(crossing: Crossing, labels: Sequence[bool]) -> tuple[bool, bool]:

@@ -4,6 +4,9 @@ The float model and the model with as much int8 as kernels allow are profiled, w
 the cheapest assignment is a minimum cut. The placed model is profiled in turn, since in its company some costs are
 others (layout conversions, fusions), and cut again until the assignment stays. In the end all that was made runs
 against the float model, in turns, and the fastest is taken.
+
+Unless the number of threads is given, all this is done with one thread and with all: the cut is made by the mean of
+both costs, each relative to the float model's, and a form that is slower than float with either is not taken.
 """
 
 from __future__ import annotations
@@ -22,56 +25,34 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.config.placing import Placing
+from onnxq.costs.estimate import Line
 from onnxq.costs.files import open_costs, remember
 from onnxq.costs.observe import observe, price
 from onnxq.costs.table import CostTable
 from onnxq.errors import OutputError
 from onnxq.ir.model import Model
-from onnxq.ir.save import runnable
+from onnxq.ir.save import runnable, weight_bytes
+from onnxq.placement.account import always, kernel_limit
 from onnxq.placement.attribute import Attribution, attribute
-from onnxq.placement.cut import Labels, Problem, cheapest, conversions
-from onnxq.placement.race import Timing, configuration, race
-from onnxq.placement.result import FLOAT, FULL, ORIGINAL, PAYS, Form, Placed, UnitChoice
+from onnxq.placement.cut import Labels, Problem, cheapest, combined, conversions
+from onnxq.placement.effort import EFFORTS
+from onnxq.placement.race import Timing, race
+from onnxq.placement.result import FLOAT, FULL, ORIGINAL, Form, Placed, UnitChoice, best
 from onnxq.placement.search import flips
-from onnxq.placement.units import Costs, Line, layout, problem
+from onnxq.placement.told import OFF, told
+from onnxq.placement.units import Costs, layout, problem
 from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.observe import node_runs
 from onnxq.runtime.profile import profile
-from onnxq.runtime.session import Session
+from onnxq.runtime.session import SIDE_BY_SIDE, Session, physical_threads
 
 Inputs = Mapping[str, NDArray[Any]]
 
-OFF = 0.1
-"""Share by which a prediction may miss before the report says so."""
-
-_SAID = 0.005
 _DUEL_SECONDS = 0.5
 _WON = 1.005
 _ENDS = (1 << 10, 1 << 20)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How much is measured.
-
-    Attributes:
-        rounds: placed models that are profiled at most.
-        profile_seconds: aimed at for one profile.
-        race_seconds: aimed at for the race at the end.
-        search_seconds: at most, for flipping regions where costs and clock disagree.
-    """
-
-    rounds: int
-    profile_seconds: float
-    race_seconds: float
-    search_seconds: float
-
-
-EFFORTS = {
-    "fast": Effort(rounds=1, profile_seconds=0.3, race_seconds=1.0, search_seconds=0.0),
-    "default": Effort(rounds=3, profile_seconds=0.8, race_seconds=3.0, search_seconds=10.0),
-    "max": Effort(rounds=6, profile_seconds=3.0, race_seconds=10.0, search_seconds=60.0),
-}
+_HEAVY = 128 << 20
+"""Bytes of weights above which all is done with one number of threads: each form is in memory once for each."""
 
 
 def place(
@@ -105,8 +86,9 @@ class _Made:
     name: str
     plan: Plan
     labels: Labels
-    predicted: float
-    session: Session | None
+    predicted: tuple[float, ...]
+    sessions: tuple[Session, ...]
+    """By number of threads, both; no session where nothing is timed."""
 
 
 class _Place:
@@ -121,65 +103,93 @@ class _Place:
         original: Path | None,
     ) -> None:
         self.model, self.full, self.replan, self.insert = model, full, replan, insert
-        self.samples, self.threads, self.effort = samples, placing.threads, EFFORTS[placing.effort]
+        self.samples, self.effort = samples, EFFORTS[placing.effort]
         self.elsewhere = placing.costs is not None
+        self.counts = _counts(model, placing)
         self.original = None if self.elsewhere else original
         self.prices, self.notes = open_costs(placing.costs)
         if not self.elsewhere:
             self.notes = ()  # what is missing in a file is measured
         self.unknown = 0.0
         self.tables: list[CostTable] = []
-        self.costs = Costs(quantize_line=self._line("QuantizeLinear"), dequantize_line=self._line("DequantizeLinear"))
+        self.costs = [
+            Costs(quantize_line=self._line("QuantizeLinear", n), dequantize_line=self._line("DequantizeLinear", n))
+            for n in self.counts
+        ]
+        self.weights: tuple[float, ...] = (1.0,)
         self.made: list[_Made] = []
-        self.seconds: list[float] = []  # by form, as profiled
+        self.seconds: list[float] = []  # by form, as profiled where nothing is timed
 
     def run(self) -> Placed:
-        floats = self._profile(self.model)
-        self.layout = layout(self.model.graph, self.full, floats, self._elements())
-        self.costs.floats.update(floats.nodes)
-        self._add(FLOAT, self.replan(self._placement((False,) * len(self.layout.members))), math.nan, self.model)
-        everything = (True,) * len(self.layout.members)
-        self._learn(everything, self._add(FULL, self.full, math.nan, labels=everything))
+        sessions = self._sessions(self.model)
+        floats = self._profiles(self.model, sessions)
+        totals = [max(sum(seen.nodes.values()), 1e-9) for seen in floats]
+        self.weights = tuple(totals[0] / (seconds * len(totals)) for seconds in totals)
+        self.layout = layout(self.model.graph, self.full, floats[0], self._elements())
+        for costs, seen in zip(self.costs, floats, strict=True):
+            costs.floats.update(seen.nodes)
+        nothing, everything = ((label,) * len(self.layout.members) for label in (False, True))
+        unknown = (math.nan,) * len(self.counts)
+        self.made.append(_Made(FLOAT, self.replan(self._placement(nothing)), nothing, unknown, sessions))
+        self._add(FULL, self.full, everything, predicted=unknown, learn=True)
         for number in range(1, self.effort.rounds + 1):
-            costs = problem(self.layout, self.costs)
-            labels = cheapest(costs)
-            plan = self.replan(self._placement(labels))
-            if plan.key in {m.plan.key for m in self.made}:
+            if not self._cut(f"placed {number}", self._choice()):
                 break
-            self._learn(labels, self._add(f"placed {number}", plan, costs.cost(labels), labels=labels))
+        if len(self.counts) > 1 and self.effort.rounds > 1:
+            for count, alone in zip(self.counts, self._problems(), strict=True):
+                self._cut(f"for {count} threads", alone)
         self._remember()
         if not self.elsewhere and self.effort.search_seconds:
             self._search()
         return self._outcome()
 
+    def _cut(self, name: str, costs: Problem) -> bool:
+        """The cheapest form by these costs, profiled; False: it has been made before."""
+        labels = cheapest(costs)
+        plan = self.replan(self._placement(labels))
+        if plan.key in {m.plan.key for m in self.made}:
+            return False
+        self._add(name, plan, labels, learn=True)
+        return True
+
+    def _problems(self) -> list[Problem]:
+        """By number of threads."""
+        return [problem(self.layout, costs) for costs in self.costs]
+
+    def _choice(self) -> Problem:
+        return combined(self._problems(), self.weights)
+
     def _search(self) -> None:
         """Where the clock says otherwise than the costs: flip a region, measure, keep it or take it back."""
-        timings = self._timings()[-len(self.made) :]
-        at = max(range(len(timings)), key=lambda i: (timings[i].ratio, -i))
-        best, seconds = self.made[at], timings[at].seconds
-        if math.isnan(best.predicted) or abs(best.predicted / seconds - 1) <= OFF:
+        forms = self._forms(self._timings())
+        at = best(forms)
+        found = self.made[at]
+        misses = [abs(p / t.seconds - 1) for p, t in zip(found.predicted, forms[at].timings, strict=True)]
+        if not max(misses) > OFF:  # NaN: nothing was predicted
             return
-        costs, deadline = problem(self.layout, self.costs), time.monotonic() + self.effort.search_seconds
+        costs, deadline = self._choice(), time.monotonic() + self.effort.search_seconds
         tried, number, fresh = {m.plan.key for m in self.made}, 0, True
         while fresh:
             fresh = False
-            for labels in flips(costs, best.labels):
+            for labels in flips(costs, found.labels):
                 if time.monotonic() > deadline:
                     return
                 plan = self.replan(self._placement(labels))
                 if plan.key in tried:
                     continue
                 tried.add(plan.key)
-                self._add(f"searched {number + 1}", plan, costs.cost(labels), labels=labels)
-                if self._wins(self.made[-1], best):
-                    best, number, fresh = self.made[-1], number + 1, True
+                self._add(f"searched {number + 1}", plan, labels)
+                if self._wins(self.made[-1], found):
+                    found, number, fresh = self.made[-1], number + 1, True
                     break
                 self.made.pop()
 
     def _wins(self, one: _Made, other: _Made) -> bool:
-        sessions = [s for s in (other.session, one.session) if s is not None]
-        duel = race(sessions, self.samples, threads=self.threads, budget_seconds=_DUEL_SECONDS)[1]
-        return duel.ratio > _WON and duel.low > 1.0
+        duels = [
+            race([b, a], self.samples, threads=count, budget_seconds=_DUEL_SECONDS / len(self.counts))[1]
+            for count, a, b in zip(self.counts, one.sessions, other.sessions, strict=True)
+        ]
+        return math.prod(d.ratio for d in duels) > _WON ** len(duels) and math.prod(d.low for d in duels) > 1.0
 
     def _remember(self) -> None:
         """Keep what was measured for other models; a folder that cannot be written is no fault of this model."""
@@ -187,50 +197,55 @@ class _Place:
             with contextlib.suppress(OutputError):
                 remember(functools.reduce(lambda a, b: a.merge(b), self.tables))
 
-    def _line(self, op: str) -> Line:
+    def _line(self, op: str, threads: int) -> Line:
         """What a conversion costs by its size, where no profile says it."""
-        few, many = (self.prices.conversion(op, n, threads=self.threads).seconds for n in _ENDS)
+        few, many = (self.prices.conversion(op, n, threads=threads).seconds for n in _ENDS)
         slope = max(many - few, 0.0) / (_ENDS[1] - _ENDS[0])
-        return Line(max(few - slope * _ENDS[0], 0.0), slope)
+        return Line(a=max(few - slope * _ENDS[0], 0.0), b=slope)
+
+    def _sessions(self, model: Model | Path) -> tuple[Session, ...]:
+        """By number of threads; none where nothing is timed."""
+        if self.elsewhere:
+            return ()
+        with contextlib.nullcontext(model) if isinstance(model, Path) else runnable(model) as source:
+            return tuple(Session(source, threads=n, config=SIDE_BY_SIDE) for n in self.counts)
 
     def _add(
-        self, name: str, plan: Plan, predicted: float, model: Model | None = None, labels: Labels | None = None
-    ) -> Model:
-        made = model if model is not None else self.insert(plan)
-        session = None
-        if not self.elsewhere:
-            with runnable(made) as source:
-                session = Session(source, threads=self.threads, config=configuration(self.threads))
-        labels = labels if labels is not None else (False,) * len(self.layout.members)
-        self.made.append(_Made(name, plan, labels, predicted, session))
-        return made
+        self, name: str, plan: Plan, labels: Labels, *, predicted: tuple[float, ...] = (), learn: bool = False
+    ) -> None:
+        """Make a form; with `learn`, costs become what they are in its company."""
+        model = self.insert(plan)
+        sessions = self._sessions(model)
+        predicted = predicted or tuple(costs.cost(labels) for costs in self._problems())
+        self.made.append(_Made(name, plan, labels, predicted, sessions))
+        if not learn:
+            return
+        for costs, seen in zip(self.costs, self._profiles(model, sessions), strict=True):
+            for names, integer in zip(self.layout.members, labels, strict=True):
+                known = costs.integers if integer else costs.floats
+                known.update((name, seen.nodes.get(name, 0.0)) for name in names)
+            costs.floats.update((n, s) for n, s in seen.nodes.items() if n not in self.layout.unit)
+            costs.quantize.update(seen.quantize)
+            costs.dequantize.update(seen.dequantize)
 
-    def _learn(self, labels: Labels, made: Model) -> None:
-        """Costs as they are in this company."""
-        seen = self._profile(made)
-        for names, integer in zip(self.layout.members, labels, strict=True):
-            known = self.costs.integers if integer else self.costs.floats
-            known.update((name, seen.nodes.get(name, 0.0)) for name in names)
-        self.costs.floats.update((n, s) for n, s in seen.nodes.items() if n not in self.layout.unit)
-        self.costs.quantize.update(seen.quantize)
-        self.costs.dequantize.update(seen.dequantize)
-
-    def _profile(self, model: Model) -> Attribution:
+    def _profiles(self, model: Model, sessions: Sequence[Session]) -> list[Attribution]:
+        """By number of threads."""
         with runnable(model) as source:
-            runs = 1
-            if not self.elsewhere:
-                session = Session(source, threads=self.threads, config=configuration(self.threads))
-                once = race([session], self.samples, threads=self.threads, budget_seconds=0.0)[0].seconds
-                del session
-                runs = min(max(int(self.effort.profile_seconds / (2 * max(once, 1e-6))), 5), 200)
-            seen = profile(source, self.samples, threads=self.threads, runs=runs)
-        if self.elsewhere:
-            priced = price(seen, self.prices, threads=self.threads)
-            seen, self.unknown = priced.profile, max(self.unknown, 1.0 - priced.share)
-        else:
-            self.tables.append(observe(seen, threads=self.threads))
-        self.seconds.append(seen.seconds)
-        return attribute(seen, model.graph)
+            if self.elsewhere:
+                (threads,) = self.counts
+                priced = price(profile(source, self.samples, threads=threads, runs=1), self.prices, threads=threads)
+                self.unknown = max(self.unknown, 1.0 - priced.share)
+                self.seconds.append(priced.profile.seconds)
+                return [attribute(priced.profile, model.graph)]
+            found = []
+            for threads, session in zip(self.counts, sessions, strict=True):
+                once = race([session], self.samples, threads=threads, budget_seconds=0.0)[0].seconds
+                share = self.effort.profile_seconds / len(self.counts)
+                runs = min(max(int(share / (2 * max(once, 1e-6))), 5), 200)
+                seen = profile(source, self.samples, threads=threads, runs=runs)
+                self.tables.append(observe(seen, threads=threads))
+                found.append(attribute(seen, model.graph))
+        return found
 
     def _elements(self) -> dict[str, int]:
         """Elements of every tensor of the main graph on the first sample."""
@@ -257,46 +272,73 @@ class _Place:
 
     def _why(self, names: Sequence[str]) -> str:
         """Why a unit is float, in milliseconds."""
-        fast = sum(self.costs.floats.get(n, 0.0) for n in names) * 1e3
-        slow = sum(self.costs.integers.get(n, 0.0) for n in names) * 1e3
-        if slow >= fast:
-            return f"{MEASURED}: {fast:.3f} ms in float, {slow:.3f} ms in int8"
-        return f"{MEASURED}: {fast:.3f} ms in float, {slow:.3f} ms in int8, less than the conversions around it cost"
+        pairs = [
+            [1e3 * sum(known.get(n, 0.0) for n in names) for known in (costs.floats, costs.integers)]
+            for costs in self.costs
+        ]
+        said = ", ".join(
+            f"{fast:.3f} ms in float, {slow:.3f} ms in int8{'' if at == 0 else f' with {count} threads'}"
+            for at, (count, (fast, slow)) in enumerate(zip(self.counts, pairs, strict=True))
+        )
+        slower = sum(w * (slow - fast) for w, (fast, slow) in zip(self.weights, pairs, strict=True)) >= 0
+        return f"{MEASURED}: {said}{'' if slower else ', less than the conversions around it cost'}"
 
-    def _timings(self) -> list[Timing]:
+    def _timings(self) -> list[list[Timing]]:
+        """By number of threads, then by form; the user's file first, if there is one."""
         if self.elsewhere:
             ratios = [self.seconds[0] / s for s in self.seconds]
-            return [Timing(seconds=s, ratio=r, low=r, high=r) for s, r in zip(self.seconds, ratios, strict=True)]
-        sessions = [m.session for m in self.made if m.session is not None]
-        if self.original is not None:
-            sessions.insert(0, Session(self.original, threads=self.threads, config=configuration(self.threads)))
-        return race(sessions, self.samples, threads=self.threads, budget_seconds=self.effort.race_seconds)
+            return [[Timing(seconds=s, ratio=r, low=r, high=r) for s, r in zip(self.seconds, ratios, strict=True)]]
+        first = [self._sessions(self.original)] if self.original is not None else []
+        found = []
+        for at, threads in enumerate(self.counts):
+            sessions = [some[at] for some in [*first, *(m.sessions for m in self.made)]]
+            found.append(race(sessions, self.samples, threads=threads, budget_seconds=self.effort.race_seconds))
+        return found
+
+    def _forms(self, timings: Sequence[Sequence[Timing]]) -> list[Form]:
+        """All that was made, the float model first."""
+        return [
+            Form(
+                name=made.name,
+                integer_units=sum(made.labels),
+                predicted=made.predicted[0],
+                timing=each[0],
+                others=tuple(each[1:]),
+                foretold=made.predicted[1:],
+            )
+            for made, each in zip(self.made, zip(*(t[-len(self.made) :] for t in timings), strict=True), strict=True)
+        ]
 
     def _outcome(self) -> Placed:
         timings = self._timings()
-        before = [Form(name=ORIGINAL, integer_units=0, predicted=math.nan, timing=timings[0])]
-        forms = [
-            Form(name=m.name, integer_units=sum(m.labels), predicted=m.predicted, timing=t)
-            for m, t in zip(self.made, timings[-len(self.made) :], strict=True)
+        forms = self._forms(timings)
+        before = [
+            Form(name=ORIGINAL, integer_units=0, predicted=math.nan, timing=t[0], others=tuple(t[1:]))
+            for t in [[each[0] for each in timings]][: len(timings[0]) - len(forms)]
         ]
-        best = max(range(1, len(forms)), key=lambda i: (forms[i].timing.ratio, -i))
-        if forms[best].timing.ratio < PAYS * forms[0].timing.ratio:
-            best = 0
-        chosen, costs = self.made[best], problem(self.layout, self.costs)
+        at = best(forms)
+        chosen, problems = self.made[at], self._problems()
+        choices = self._choices(problems[0], chosen.labels)
+        rest = always(self.model.graph, self.layout.unit, [costs.floats for costs in self.costs])
         placement = self._placement(chosen.labels)
-        if best == 0:  # then bodies of If, Loop and Scan, which are not placed, are not worth it either
-            rest = [n for n, d in self.full.decisions.items() if d.integer and n not in self.layout.unit]
+        if at == 0:  # then bodies of If, Loop and Scan, which are not placed, are not worth it either
+            inner = [n for n, d in self.full.decisions.items() if d.integer and n not in self.layout.unit]
             why = f"{MEASURED}: no form of this model with int8 is faster than float"
-            placement = dataclasses.replace(placement, floats={**placement.floats, **dict.fromkeys(rest, why)})
+            placement = dataclasses.replace(placement, floats={**placement.floats, **dict.fromkeys(inner, why)})
         return Placed(
             placement=placement,
             chosen=chosen.name,
-            forms=(*before[: len(timings) - len(forms)], *forms),
-            units=tuple(self._choices(costs, chosen.labels)),
-            problem=costs,
-            limit=costs.fixed + sum(min(u.float_cost, u.integer_cost) for u in costs.units),
-            threads=self.threads,
-            notes=(*self.notes, *_notes(forms, forms[best], self.unknown if self.elsewhere else None)),
+            forms=(*before, *forms),
+            units=tuple(choices),
+            problem=problems[0],
+            choice=self._choice(),
+            limit=kernel_limit(choices, problems[0], rest),
+            threads=self.counts[0],
+            others=self.counts[1:],
+            beyond=tuple(problems[1:]),
+            always=rest,
+            timed=not self.elsewhere,
+            notes=(*self.notes, *told(forms, at, self.counts, unknown=self.unknown if self.elsewhere else None)),
         )
 
     def _choices(self, costs: Problem, labels: Labels) -> list[UnitChoice]:
@@ -325,19 +367,14 @@ class _Place:
         ]
 
 
+def _counts(model: Model, placing: Placing) -> tuple[int, ...]:
+    """Numbers of threads to place for."""
+    if placing.threads is not None:
+        return (placing.threads,)
+    if placing.costs is not None or weight_bytes(model) > _HEAVY:
+        return (1,)
+    return tuple(sorted({1, physical_threads()}))
+
+
 def _type(node: gs.Node) -> str:
     return str(node.op)
-
-
-def _notes(forms: Sequence[Form], chosen: Form, unknown: float | None) -> list[str]:
-    said = ", ".join(f"{f.name} {f.timing.seconds * 1e3:.3f} ms" for f in forms)
-    if unknown is not None:
-        share = f" ({unknown * 100:.0f} % of the time is estimated)" if unknown >= _SAID else ""
-        return [f"Placement by the cost file chose {chosen.name}: {said}{share}; nothing was timed here."]
-    notes = [f"Placement by measured cost chose {chosen.name}: {said}."]
-    if not math.isnan(chosen.predicted) and abs(chosen.predicted / chosen.timing.seconds - 1) > OFF:
-        notes.append(
-            f"The costs predicted {chosen.predicted * 1e3:.3f} ms for it, over {OFF * 100:.0f} % from what was "
-            "measured: read the costs of the units with care."
-        )
-    return notes

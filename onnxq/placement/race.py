@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxq.runtime.session import SIDE_BY_SIDE, Session
+from onnxq.runtime.session import Session
 
 _LEAST_SECONDS = 1e-3  # one timing is at least this long
 _FEWEST, _MOST = 7, 300
@@ -70,8 +70,3 @@ def race(
         Timing(seconds=float(s), ratio=float(m), low=float(a), high=float(b))
         for s, m, a, b in zip(medians, middle, low, high, strict=True)
     ]
-
-
-def configuration(threads: int) -> Mapping[str, str]:
-    """Of sessions that run side by side."""
-    return SIDE_BY_SIDE if threads > 1 else {}

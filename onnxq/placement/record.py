@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 from onnxq.placement.cut import Crossing, Problem, Unit
 from onnxq.placement.race import Timing
-from onnxq.placement.result import Form, Placed, UnitChoice
+from onnxq.placement.result import Always, Form, Placed, UnitChoice
 from onnxq.plan.plan import Placement
 
-VERSION = 1
+VERSION = 2
 
 
 def to_text(placed: Placed) -> str:
@@ -27,24 +28,40 @@ def from_text(text: str) -> Placed | None:
         if body.pop("version") != VERSION:
             return None
         placement = body.pop("placement")
-        forms = [Form(**{**form, "timing": Timing(**form["timing"])}) for form in body.pop("forms")]
+        forms = [
+            Form(
+                **{
+                    **f,
+                    "timing": Timing(**f["timing"]),
+                    "foretold": tuple(f["foretold"]),
+                    "others": tuple(Timing(**t) for t in f["others"]),
+                }
+            )
+            for f in body.pop("forms")
+        ]
         units = [
             UnitChoice(**{**unit, **{name: tuple(unit[name]) for name in ("nodes", "ops", "placeable")}})
             for unit in body.pop("units")
         ]
-        problem = body.pop("problem")
-        crossings = [Crossing(**{**c, "readers": tuple(c["readers"])}) for c in problem["crossings"]]
         return Placed(
             placement=Placement(integer=frozenset(placement["integer"]), floats=placement["floats"]),
             forms=tuple(forms),
             units=tuple(units),
-            problem=Problem(
-                units=tuple(Unit(**unit) for unit in problem["units"]),
-                crossings=tuple(crossings),
-                fixed=problem["fixed"],
-            ),
+            problem=_problem(body.pop("problem")),
+            choice=_problem(body.pop("choice")),
+            others=tuple(body.pop("others")),
             notes=tuple(body.pop("notes")),
+            beyond=tuple(map(_problem, body.pop("beyond"))),
+            always=tuple(Always(**{**a, "seconds": tuple(a["seconds"])}) for a in body.pop("always")),
             **body,
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _problem(body: dict[str, Any]) -> Problem:
+    return Problem(
+        units=tuple(Unit(**unit) for unit in body["units"]),
+        crossings=tuple(Crossing(**{**c, "readers": tuple(c["readers"])}) for c in body["crossings"]),
+        fixed=body["fixed"],
+    )

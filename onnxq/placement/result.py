@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxq.placement.cut import Problem
@@ -12,6 +14,9 @@ ORIGINAL, FLOAT, FULL = "the file", "float", "all int8"
 PAYS = 1.02
 """How much faster than float a placed model must be: below, int8 is not worth its error."""
 
+NEVER_SLOWER = 1.0
+"""What a form with int8 must reach, as a multiple of the file's speed, with every number of threads."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
@@ -21,13 +26,39 @@ class Form:
         name: "the file" (as the user gave it), "float" (normalised), "all int8", "placed 1", "placed 2" ...
         integer_units: how many units run in int8.
         predicted: seconds of one run by the costs before it was made; NaN where nothing was predicted.
-        timing: measured against the first form.
+        timing: measured against the first form, with the first number of threads.
+        others: the same with each further number of threads.
+        foretold: as `predicted`, with each further number of threads; empty: nothing was predicted.
     """
 
     name: str
     integer_units: int
     predicted: float
     timing: Timing
+    others: tuple[Timing, ...] = ()
+    foretold: tuple[float, ...] = ()
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as the first form, over all numbers of threads (geometric mean)."""
+        return math.prod(t.ratio for t in self.timings) ** (1 / len(self.timings))
+
+    @property
+    def slowest(self) -> float:
+        """The same with the number of threads with which it gains least."""
+        return min(t.ratio for t in self.timings)
+
+    @property
+    def timings(self) -> tuple[Timing, ...]:
+        """By number of threads."""
+        return self.timing, *self.others
+
+
+def best(forms: Sequence[Form]) -> int:
+    """Which of the forms to take, the float one first: the fastest that is never slower than the file."""
+    able = [i for i in range(1, len(forms)) if forms[i].slowest >= NEVER_SLOWER]
+    first = max(able, key=lambda i: (forms[i].gain, -i), default=0)
+    return first if forms[first].gain >= PAYS * forms[0].gain else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +86,23 @@ class UnitChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Always:
+    """A node that is float in every form.
+
+    Attributes:
+        node: its name.
+        op: its type.
+        seconds: of its kernels and those of its bodies, one run, by number of threads.
+        heavy: it, or an op in its bodies, multiplies and accumulates.
+    """
+
+    node: str
+    op: str
+    seconds: tuple[float, ...]
+    heavy: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Placed:
     """The outcome.
 
@@ -63,10 +111,16 @@ class Placed:
         chosen: name of the form.
         forms: all that ran against each other, the user's file first, or, without one, the float form.
         units: of the chosen form, graph order.
-        problem: what the choice was made by; its units are `units`.
-        limit: seconds of the model's kernel limit: each unit in its faster form, conversions free.
+        problem: the costs with `threads`; its units are `units`.
+        choice: what the choice was made by: of several numbers of threads, the mean of their costs, each relative to
+            the float form's, on the scale of the first.
+        limit: seconds of the model's kernel limit: each heavy op in its faster form, all else free.
         threads: that all was measured with.
+        others: further numbers of threads that forms were timed with.
         notes: sentences for the user.
+        beyond: the costs with each of the `others`.
+        always: what is float in every form; its seconds are `problem.fixed`.
+        timed: forms ran against the clock; False: all is by a file of costs.
     """
 
     placement: Placement
@@ -74,6 +128,11 @@ class Placed:
     forms: tuple[Form, ...]
     units: tuple[UnitChoice, ...]
     problem: Problem
+    choice: Problem
     limit: float
     threads: int
+    others: tuple[int, ...] = ()
     notes: tuple[str, ...]
+    beyond: tuple[Problem, ...] = ()
+    always: tuple[Always, ...] = ()
+    timed: bool = True

@@ -9,25 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import onnx_graphsurgeon as gs
 
-from onnxq.costs.estimate import fit
+from onnxq.costs.estimate import Line, fit
 from onnxq.placement.attribute import Attribution
 from onnxq.placement.cut import Crossing, Problem, Unit
 from onnxq.plan.plan import Plan, Use
-
-
-class Line(NamedTuple):
-    """Seconds of an op by the elements it converts: fixed + per_element * n."""
-
-    fixed: float
-    per_element: float
-
-    def at(self, count: int) -> float:
-        """Seconds for so many elements."""
-        return self.fixed + self.per_element * count
 
 
 @dataclass(kw_only=True)
@@ -155,8 +143,8 @@ def _crossings(layout: Layout, costs: Costs, lines: tuple[Line, Line]) -> Iterab
             producer=layout.unit[made] if made is not None and layout.integer(made) else None,
             readers=tuple(sorted({layout.unit[n] for n in integer if n in layout.unit})),
             float_readers=floats,
-            quantize=costs.quantize.get(name, lines[0].at(count)),
-            dequantize=costs.dequantize.get(name, lines[1].at(count)),
+            quantize=costs.quantize.get(name, lines[0](count)),
+            dequantize=costs.dequantize.get(name, lines[1](count)),
         )
 
 
@@ -169,5 +157,4 @@ def _fit(measured: Mapping[str, float], elements: Mapping[str, int], default: Li
     points = [(elements[t], seconds) for t, seconds in measured.items() if elements.get(t) and seconds > 0]
     if len({count for count, _ in points}) < 3:
         return default
-    line = fit(points)
-    return Line(line.a, line.b)
+    return fit(points)

@@ -224,7 +224,7 @@ def _run(
     config: Mapping[str, str],
     clock: Callable[[], float],
 ) -> _Timed:
-    config = {**(SIDE_BY_SIDE if threads > 1 else {}), **config}
+    config = {**SIDE_BY_SIDE, **config}
     with tempfile.TemporaryDirectory(prefix="onnxq-", ignore_cleanup_errors=True) as folder:
         saved = Path(folder) / "optimized.onnx"
         external = {

@@ -91,8 +91,7 @@ def measure(
     if not inputs or threads < 1 or (runs is not None and runs < 1):
         raise UsageError("a latency measurement needs at least one sample, one thread and one run")
     begin = clock()
-    config = SIDE_BY_SIDE if threads > 1 else {}
-    sessions = [Session(m, threads=threads, config=config) for m in (reference, candidate)]
+    sessions = [Session(m, threads=threads, config=SIDE_BY_SIDE) for m in (reference, candidate)]
     estimates = [_warm(s, inputs[0], warmup, clock) for s in sessions]
     inner = max(1, math.ceil(_LEAST_SECONDS / max(min(estimates), 1e-7)))
     if runs is None:

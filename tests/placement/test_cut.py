@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 
 import pytest
 
-from onnxq.placement.cut import Crossing, Problem, Unit, cheapest, conversions, every, front, quietest
+from onnxq.placement.cut import Crossing, Problem, Unit, cheapest, combined, conversions, every, front, quietest
 
 
 def problem(seed: int) -> Problem:
@@ -120,3 +121,16 @@ def test_costs_of_any_size_survive_the_integers_of_the_flow() -> None:
 def test_equal_costs_stay_float() -> None:
     assert cheapest(Problem(units=(Unit(name="a", float_cost=1.0, integer_cost=1.0),), crossings=())) == (False,)
     assert cheapest(Problem(units=(), crossings=())) == ()
+
+
+def test_combined_costs_are_weighted_sums() -> None:
+    some, rng = problem(3), random.Random(0)
+    other = Problem(
+        units=tuple(dataclasses.replace(u, float_cost=rng.random(), integer_cost=rng.random()) for u in some.units),
+        crossings=tuple(dataclasses.replace(c, quantize=rng.random()) for c in some.crossings),
+        fixed=0.25,
+    )
+    both = combined([some, other], [0.5, 2.0])
+    for labels in itertools.islice(every(some), 40):
+        assert both.cost(labels) == pytest.approx(0.5 * some.cost(labels) + 2.0 * other.cost(labels))
+        assert both.noise(labels) == some.noise(labels)

@@ -20,7 +20,7 @@ from onnxq.placement.cut import Crossing, Problem, Unit
 from onnxq.placement.place import place as real_place
 from onnxq.placement.race import Timing, race
 from onnxq.placement.record import from_text, to_text
-from onnxq.placement.result import FLOAT, FULL, ORIGINAL, PAYS, Form, Placed, UnitChoice
+from onnxq.placement.result import FLOAT, FULL, NEVER_SLOWER, ORIGINAL, PAYS, Form, Placed, UnitChoice
 from onnxq.plan.plan import MEASURED, Placement
 from onnxq.runtime.profile import profile
 from onnxq.runtime.session import Session
@@ -33,8 +33,8 @@ CALIB = ROOT / "models/fashion-mnist/calib.npz"
 
 def made(out: Path, costs: Path | None = None, **options: object) -> Result:
     job = Job(model=MODEL).with_overrides(
-        output=out, calib=str(CALIB), calib_limit=16, method="minmax", threads=1, speed=False, effort="fast",
-        costs=costs, **options,  # type: ignore[arg-type]
+        output=out, calib=str(CALIB), calib_limit=16, method="minmax", speed=False, effort="fast", costs=costs,
+        **{"threads": 1, **options},  # type: ignore[arg-type]
     )  # fmt: skip
     return quantize(job)
 
@@ -120,27 +120,44 @@ def test_measured_here_the_fastest_form_is_taken_and_kept(tmp_path: Path, monkey
     assert any("measured before on this machine" in note for note in second.notes)
 
 
+def test_without_a_number_of_threads_it_is_placed_for_one_and_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxq.placement.place.physical_threads", lambda: 2)
+    seen: list[Placed] = []
+    monkeypatch.setattr(stage, "place", lambda *a, **o: seen.append(real_place(*a, **o)) or seen[-1])
+    made(tmp_path / "a.onnx", threads=None, validate=False)
+    (placed,) = seen
+    assert (placed.threads, placed.others) == (1, (2,))
+    assert all(len(form.timings) == 2 for form in placed.forms)
+    chosen = next(f for f in placed.forms if f.name == placed.chosen)
+    assert chosen.name == FLOAT or chosen.slowest >= NEVER_SLOWER
+
+
 def test_what_is_kept_comes_back_and_anything_else_does_not() -> None:
     timing = Timing(seconds=0.1, ratio=1.0, low=0.9, high=1.1)
+    costs = Problem(
+        units=(Unit(name="a", float_cost=0.3, integer_cost=0.1, noise=0.0),),
+        crossings=(
+            Crossing(tensor="t", producer=None, readers=(0,), float_readers=True, quantize=0.1, dequantize=0.2),
+        ),
+        fixed=0.5,
+    )
     placed = Placed(
         placement=Placement(integer=frozenset({"a", "b"}), floats={"c": "why"}),
         chosen="placed 1",
-        forms=(Form(name="float", integer_units=0, predicted=1 / 3, timing=timing),),
+        forms=(Form(name="float", integer_units=0, predicted=1 / 3, timing=timing, others=(timing,)),),
         units=(
             UnitChoice(
                 nodes=("a",), ops=("Conv",), placeable=("a",), integer=True, float_seconds=0.3, integer_seconds=0.1,
                 conversion_seconds=0.01, why="",
             ),
         ),
-        problem=Problem(
-            units=(Unit(name="a", float_cost=0.3, integer_cost=0.1, noise=0.0),),
-            crossings=(
-                Crossing(tensor="t", producer=None, readers=(0,), float_readers=True, quantize=0.1, dequantize=0.2),
-            ),
-            fixed=0.5,
-        ),
+        problem=costs,
+        choice=costs,
         limit=0.1,
         threads=1,
+        others=(2,),
         notes=("said",),
     )  # fmt: skip
     assert from_text(to_text(placed)) == placed

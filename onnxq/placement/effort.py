@@ -1,0 +1,29 @@
+"""How much placement measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        rounds: placed models that are profiled at most.
+        profile_seconds: aimed at for one profile.
+        race_seconds: aimed at for the race at the end, with each number of threads.
+        search_seconds: at most, for flipping regions where costs and clock disagree.
+    """
+
+    rounds: int
+    profile_seconds: float
+    race_seconds: float
+    search_seconds: float
+
+
+EFFORTS = {
+    "fast": Effort(rounds=1, profile_seconds=0.3, race_seconds=1.0, search_seconds=0.0),
+    "default": Effort(rounds=3, profile_seconds=0.8, race_seconds=3.0, search_seconds=10.0),
+    "max": Effort(rounds=6, profile_seconds=3.0, race_seconds=10.0, search_seconds=60.0),
+}
