@@ -16,9 +16,6 @@ from onnxq.pipeline.base import Report
 from onnxq_passes._edit import Editor, input_at
 from onnxq_passes._qdq import Parameters, attributes, is_dq, is_q, parameters
 
-NOT_WRITTEN = -1
-"""Slot of a zero point that the op leaves out."""
-
 
 class CannotUnfuseError(Exception):
     """Why an integer op stays, in words for a user."""
@@ -35,24 +32,36 @@ class Unfusing:
 
     # questions
 
-    def said(
-        self, node: gs.Node, scale: int, zero: int, kind: str | None = None, *, axis: int | None = None
-    ) -> Parameters:
+    def said(self, node: gs.Node, scale: int, zero: int, like: int, *, axis: int | None = None) -> Parameters:
         """What a DQ or Q with the scale and the zero point in these slots says.
 
         Args:
-            kind: the integer type where the zero point is left out.
+            like: slot of an input that has the type of the zero point, for where that is left out.
             axis: that of the channels, if there is more than one scale.
 
         Raises:
             CannotUnfuseError: they are computed, or of a form that Q and DQ do not have.
         """
-        given, offset = input_at(node, scale), input_at(node, zero) if zero != NOT_WRITTEN else None
-        if not isinstance(given, gs.Constant) or not (offset is None or isinstance(offset, gs.Constant)):
-            raise CannotUnfuseError("its scales or zero points are computed at run time")
-        scales: NDArray[Any] = np.asarray(given.values)
-        zeros: NDArray[Any] = np.zeros((), kind) if offset is None else np.asarray(offset.values)
-        return self.spelled(scales, zeros, axis)
+        given = input_at(node, scale)
+        if not isinstance(given, gs.Constant):
+            raise CannotUnfuseError("its scales are computed at run time")
+        return self.spelled(np.asarray(given.values), self.zeros(node, zero, like), axis)
+
+    def zeros(self, node: gs.Node, slot: int, like: int) -> NDArray[Any]:
+        """The zero points in a slot; 0 in the type of the input in slot `like` where they are left out.
+
+        Raises:
+            CannotUnfuseError: they are computed, or that type is not known.
+        """
+        given = input_at(node, slot)
+        if given is None:
+            kind = integer_type(self.editor, node.inputs[like])
+            if kind is None:
+                raise CannotUnfuseError("neither a zero point nor the file says the type of its integers")
+            return np.zeros((), kind)
+        if not isinstance(given, gs.Constant):
+            raise CannotUnfuseError("its zero points are computed at run time")
+        return np.asarray(given.values)
 
     def spelled(self, scales: NDArray[Any], zeros: NDArray[Any], axis: int | None) -> Parameters:
         """One scale and zero point of rank 0, or one of each per channel.
@@ -82,15 +91,11 @@ class Unfusing:
 
     def triple(self, node: gs.Node, slot: int, axis: int | None = None) -> Parameters:
         """What stands for the data in `slot`, whose scale and zero point follow it."""
-        return self.said(node, slot + 1, slot + 2, self.kind(node.inputs[slot]), axis=axis)
+        return self.said(node, slot + 1, slot + 2, slot, axis=axis)
 
-    def result(self, node: gs.Node, slot: int) -> Parameters:
+    def result(self, node: gs.Node, slot: int, like: int = 0) -> Parameters:
         """What stands for the result, whose scale and zero point stand in `slot` and behind it."""
-        return self.said(node, slot, slot + 1, self.kind(node.inputs[0]))
-
-    def kind(self, tensor: gs.Tensor) -> str:
-        """The integer type of a tensor; uint8 where neither the file nor its neighbours say it."""
-        return integer_type(self.editor, tensor) or "uint8"
+        return self.said(node, slot, slot + 1, like)
 
     # edits
 
@@ -150,9 +155,10 @@ class Unfusing:
 
 
 def integer_type(editor: Editor, tensor: gs.Tensor) -> str | None:
-    """`uint8`, `int8` ... of an integer tensor, from the file or from the Q or DQ next to it; None if nobody tells."""
+    """`uint8`, `int8` ... of an integer tensor, from the file, the Q that makes it or a DQ that reads it; else None."""
     if tensor.dtype is not None and not isinstance(tensor.dtype, int):
         return str(np.dtype(tensor.dtype).name)
-    near = [editor.producer(tensor), *(n for n, slot in editor.uses(tensor) if slot == 0)]
-    found = [parameters(n) for n in near if n is not None and (is_q(n) or is_dq(n))]
+    maker = editor.producer(tensor)
+    near = [n for n, slot in editor.uses(tensor) if slot == 0 and is_dq(n)]
+    found = [parameters(n) for n in ([maker, *near] if maker is not None and is_q(maker) else near)]
     return next((said.dtype for said in found if said is not None), None)

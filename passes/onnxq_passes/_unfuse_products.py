@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.encoding import LEVELS
 from onnxq.numerics import dequantize
-from onnxq_passes._edit import input_at
+from onnxq_passes._edit import input_at, rank, scalar
 from onnxq_passes._qdq import Parameters
 from onnxq_passes._unfuse import CannotUnfuseError, Unfusing
 
@@ -41,20 +41,22 @@ def _conv(work: Unfusing, node: gs.Node) -> None:
     work.become(node, "Conv", inputs, {k: v for k, v in node.attrs.items() if k != "channels_last"})
 
 
-def column_axis(node: gs.Node, scale: gs.Tensor | None, weight: gs.Tensor) -> int:
-    """The axis of the columns of a second matrix.
+def column_axis(scale: gs.Tensor, weight: gs.Tensor) -> int | None:
+    """The axis of the columns of a second matrix; None if nobody knows, and one scale needs none.
 
     Raises:
-        CannotUnfuseError: its rank is not known, or it has scales of another form.
+        CannotUnfuseError: its rank is not known.
     """
-    rank = len(weight.shape) if weight.shape is not None else None
-    if rank is None and (scale is None or int(np.prod(scale.shape)) > 1):
+    dimensions = rank(weight)
+    if dimensions is not None:
+        return dimensions - 1
+    if scalar(scale) is None:
         raise CannotUnfuseError("the rank of its weight is not known")
-    return max((rank or 2) - 1, 0)
+    return None
 
 
 def _matmul(work: Unfusing, node: gs.Node) -> None:
-    axis = column_axis(node, input_at(node, 4), node.inputs[3])
+    axis = column_axis(node.inputs[4], node.inputs[3])
     data, weight, result = work.triple(node, 0), work.triple(node, 3, axis), work.result(node, 6)
     inputs = [work.dequantized(node, node.inputs[0], data), work.dequantized(node, node.inputs[3], weight)]
     work.quantized(node, 0, result)
@@ -77,9 +79,9 @@ def _gemm(work: Unfusing, node: gs.Node) -> None:
 
 
 def _matmul_to_float(work: Unfusing, node: gs.Node) -> None:
-    axis = column_axis(node, input_at(node, 3), node.inputs[1])
-    data = work.said(node, 2, 4, work.kind(node.inputs[0]))
-    weight = work.said(node, 3, 5, work.kind(node.inputs[1]), axis=axis)
+    axis = column_axis(node.inputs[3], node.inputs[1])
+    data = work.said(node, 2, 4, 0)
+    weight = work.said(node, 3, 5, 1, axis=axis)
     bias = input_at(node, 6)
     steps = None if bias is None else _in_steps(work, bias, data, weight)
     add_bias(work, node, bias if steps is None else work.dequantized(node, *steps))

@@ -37,33 +37,30 @@ class UnfuseIntegerMovement(Pass):
         work = Unfusing(Editor(graph))
         known: dict[int, Parameters] = {}
         behind = _behind(work.editor)
-        for body in work.editor.bodies:
-            for node in list(work.editor.live(body)):
-                if is_q(node) and (made := parameters(node)) is not None:
-                    known[id(node.outputs[0])] = made
-                    continue
-                try:
-                    _unfuse(work, node, known, behind)
-                except CannotUnfuseError as reason:
-                    work.report.refuse(node, str(reason))
+        for node in work.editor.live():
+            if is_q(node) and (made := parameters(node)) is not None:
+                known[id(node.outputs[0])] = made
+                continue
+            try:
+                _unfuse(work, node, known, behind)
+            except CannotUnfuseError as reason:
+                work.report.refuse(node, str(reason))
         work.editor.commit()
         return work.report
 
 
 def _unfuse(work: Unfusing, node: gs.Node, known: dict[int, Parameters], behind: dict[int, list[Parameters]]) -> None:
     row = _moves.mover(node)
-    slots = _moves.sources(node) if row is not None else []
-    if row is None or not slots:
-        return
-    tensors = [node.inputs[s] for s in slots]
-    if all(isinstance(t, gs.Constant) for t in node.inputs if t.name):
+    if row is None or all(isinstance(t, gs.Constant) for t in node.inputs if t.name):
         return  # case 3
-    outputs = _moves.results(work.editor, node, row)
+    slots = _moves.sources(node)
+    tensors = [node.inputs[s] for s in slots]
     front = [known[id(t)] for t in tensors if id(t) in known]
-    found = front or [said for t in ([] if isinstance(outputs, str) else outputs) for said in behind.get(id(t), [])]
+    found = front or [said for t in node.outputs for said in behind.get(id(t), [])]
     if not found:
         return  # it moves other things than quantized data
     said = found[0]
+    outputs = _moves.results(work.editor, node, row)
     if isinstance(outputs, str):
         raise CannotUnfuseError(outputs)
     if any(one != said for one in found):
@@ -75,12 +72,15 @@ def _unfuse(work: Unfusing, node: gs.Node, known: dict[int, Parameters], behind:
     reason = _moves.obstacle(work.editor, node, row, said, "pair")
     if reason:
         raise CannotUnfuseError(reason)
-    fill = input_at(node, row.fill) if row.fill is not None else None
-    if row.fill is not None and node.attrs.get("mode", "constant") == "constant" and not isinstance(fill, gs.Constant):
+    fills = row.fill is not None and node.attrs.get("mode", "constant") == "constant"
+    fill = None if row.fill is None else input_at(node, row.fill)
+    if fills and not isinstance(fill, gs.Constant):
         raise CannotUnfuseError("it fills with the integer 0, or with one that is computed")
     for slot in slots:
         work.editor.set_input(node, slot, work.dequantized(node, node.inputs[slot], said))
-    if isinstance(fill, gs.Constant) and row.fill is not None:
+    if row.fill is not None and not fills:
+        _moves.forget_fill(work.editor, node, row.fill)
+    elif row.fill is not None and isinstance(fill, gs.Constant):
         values = dequantize(np.asarray(fill.values), said.encoding())
         work.editor.set_input(node, row.fill, work.constant(f"{fill.name}_float", values))
     for slot, tensor in enumerate(node.outputs):
@@ -97,19 +97,16 @@ def _behind(editor: Editor) -> dict[int, list[Parameters]]:
     known at once, so that one run does all.
     """
     found: dict[int, list[Parameters]] = {}
-    for body in reversed(editor.bodies):
-        for node in reversed(list(editor.live(body))):
-            if is_dq(node):
-                said = parameters(node)
-                here = [] if said is None else [said]
-                sources = node.inputs[:1]
-            elif (row := _moves.mover(node)) is not None:
-                results = _moves.results(editor, node, row)
-                here = [] if isinstance(results, str) else [s for t in results for s in found.get(id(t), [])]
-                sources = [node.inputs[slot] for slot in _moves.sources(node)]
-            else:
-                continue
-            for tensor in sources:
-                known = found.setdefault(id(tensor), [])
-                known += [said for said in dict.fromkeys(here) if said not in known]
+    for node in reversed(list(editor.live())):  # what is in bodies comes first
+        if is_dq(node):
+            said = parameters(node)
+            here, sources = [] if said is None else [said], [node.inputs[0]]
+        elif _moves.mover(node) is not None:
+            here = [said for tensor in node.outputs for said in found.get(id(tensor), [])]
+            sources = [node.inputs[slot] for slot in _moves.sources(node)]
+        else:
+            continue
+        for tensor in sources:
+            known = found.setdefault(id(tensor), [])
+            known += [said for said in dict.fromkeys(here) if said not in known]
     return found

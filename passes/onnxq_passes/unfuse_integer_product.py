@@ -9,11 +9,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.pipeline.base import Context, Pass, Report, Stage
-from onnxq_passes._edit import FLOAT, Editor, input_at, standard
+from onnxq_passes._edit import FLOAT, Editor, input_at, standard, static_shape
 from onnxq_passes._fuse import MICROSOFT
 from onnxq_passes._match import made_by, other, reader
-from onnxq_passes._qdq import Parameters, is_q, parameters
-from onnxq_passes._unfuse import NOT_WRITTEN, CannotUnfuseError, Unfusing, integer_type
+from onnxq_passes._qdq import Parameters, parameters
+from onnxq_passes._unfuse import CannotUnfuseError, Unfusing
 from onnxq_passes._unfuse_factor import bias_of, same, weight_of, weight_scale
 from onnxq_passes._unfuse_products import add_bias, column_axis, sums
 
@@ -50,15 +50,14 @@ class UnfuseIntegerProduct(Pass):
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
         work = Unfusing(Editor(graph))
-        for body in work.editor.bodies:
-            for node in list(work.editor.live(body)):
-                try:
-                    if node.op in ("MatMulInteger", "ConvInteger") and standard(node):
-                        _product(work, node, dynamically=self.dynamic)
-                    elif node.op == "DynamicQuantizeMatMul" and node.domain == MICROSOFT:
-                        _dynamic(work, node, dynamically=self.dynamic)
-                except CannotUnfuseError as reason:
-                    work.report.refuse(node, str(reason))
+        for node in work.editor.live():
+            try:
+                if node.op in ("MatMulInteger", "ConvInteger") and standard(node):
+                    _product(work, node, dynamically=self.dynamic)
+                elif node.op == "DynamicQuantizeMatMul" and node.domain == MICROSOFT:
+                    _dynamic(work, node, dynamically=self.dynamic)
+            except CannotUnfuseError as reason:
+                work.report.refuse(node, str(reason))
         work.editor.commit()
         return work.report
 
@@ -71,8 +70,8 @@ def _product(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
     dynamic = maker.op == "DynamicQuantizeLinear"
     if dynamic and (node.op == "ConvInteger" or not dynamically):
         raise CannotUnfuseError(_DYNAMIC)  # cases 4 and 5
-    if not dynamic and int(np.prod(maker.inputs[1].shape or ())) != 1:
-        raise CannotUnfuseError("its data has a scale per channel")
+    if not dynamic and static_shape(maker.inputs[1]) not in ((), (1,)):
+        raise CannotUnfuseError("its data has a scale per channel, or nobody knows whether it has")
     data_scale, data_zero = (maker.outputs[1], maker.outputs[2]) if dynamic else (maker.inputs[1], input_at(maker, 2))
     if not same(input_at(node, 2), data_zero):
         raise CannotUnfuseError("its zero point is not that of its data")
@@ -83,7 +82,7 @@ def _product(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
         raise CannotUnfuseError("its sums are not cast to float and scaled alone")
     factor = other(last, cast.outputs[0])
     scale = weight_scale(work, factor, data_scale)
-    axis = 0 if node.op == "ConvInteger" else column_axis(node, scale, node.inputs[1])
+    axis = 0 if node.op == "ConvInteger" else column_axis(scale, node.inputs[1])
     weight = weight_of(work, node, scale, axis)
     bias = None if add is None else _bias(work, node, other(add, node.outputs[0]), maker, weight)
     data = [node.inputs[0], data_scale] + ([data_zero] if data_zero is not None else [])
@@ -113,7 +112,7 @@ def _bias(
     work: Unfusing, node: gs.Node, added: gs.Tensor, maker: gs.Node, weight: Parameters
 ) -> tuple[gs.Constant, Parameters]:
     """The int32 bias in the form that Conv and Add want, and what it stands for (case 2)."""
-    data = parameters(maker) if is_q(maker) else None
+    data = parameters(maker)
     if data is None:
         raise CannotUnfuseError("its bias is in steps that are computed at run time")
     values = bias_of(node, added, weight.scale.size)
@@ -125,13 +124,14 @@ def _dynamic(work: Unfusing, node: gs.Node, *, dynamically: bool) -> None:
     editor = work.editor
     if not dynamically:
         raise CannotUnfuseError(_DYNAMIC)
-    axis = column_axis(node, node.inputs[2], node.inputs[1])
-    kind = integer_type(editor, node.inputs[1])
-    weight = work.said(node, 2, 3 if input_at(node, 3) is not None else NOT_WRITTEN, kind or "int8", axis=axis)
+    axis = column_axis(node.inputs[2], node.inputs[1])
+    weight = work.said(node, 2, 3, 1, axis=axis)
     source = node.inputs[0]
-    made = [gs.Variable(editor.fresh_tensor(f"{source.name}_{end}")) for end in ("quantized", "scale", "zero_point")]
-    for tensor, dtype in zip(made, (np.uint8, np.float32, np.uint8), strict=True):
-        tensor.dtype = np.dtype(dtype)
+    parts = (("quantized", np.uint8, source.shape), ("scale", np.float32, ()), ("zero_point", np.uint8, ()))
+    made = [
+        gs.Variable(editor.fresh_tensor(f"{source.name}_{end}"), dtype=np.dtype(kind), shape=shape)
+        for end, kind, shape in parts
+    ]
     name = f"{node.name}_DynamicQuantizeLinear"
     editor.insert(editor.node("DynamicQuantizeLinear", [source], made, name=name), before=node)
     real = editor.variable(f"{source.name}_dequantized", source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import onnx_graphsurgeon as gs
@@ -45,39 +46,35 @@ class UnfuseQlinear(Pass):
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place, from front to back."""
         work = Unfusing(Editor(graph))
-        for body in work.editor.bodies:
-            for node in list(work.editor.live(body)):
-                microsoft = node.domain == MICROSOFT
-                rule = _RULES.get(node.op) if microsoft or standard(node) else None
-                if rule is None:
-                    if microsoft and node.op.startswith("QLinear"):
-                        work.report.refuse(node, f"{node.op} has no float form here")
-                    continue
-                if node.attrs.get("channels_last", 0):
-                    work.report.refuse(node, "it is in the NHWC form of ONNX Runtime's optimizer")  # case 5
-                    continue
-                try:
-                    rule(work, node)
-                except CannotUnfuseError as reason:
-                    work.report.refuse(node, str(reason))
+        for node in work.editor.live():
+            microsoft = node.domain == MICROSOFT
+            rule = _RULES.get(node.op) if microsoft or standard(node) else None
+            if rule is None:
+                if microsoft and node.op.startswith("QLinear"):
+                    work.report.refuse(node, f"{node.op} has no float form here")
+                continue
+            if node.attrs.get("channels_last"):
+                work.report.refuse(node, "it is in the NHWC form of ONNX Runtime's optimizer")  # case 5
+                continue
+            try:
+                rule(work, node)
+            except CannotUnfuseError as reason:
+                work.report.refuse(node, str(reason))
         work.editor.commit()
         return work.report
 
 
-def _elementwise(op: str, operands: int) -> Callable[[Unfusing, gs.Node], None]:
+def _elementwise(work: Unfusing, node: gs.Node, *, operands: int = 1) -> None:
     """Ops whose inputs are triples, followed by scale and zero point of the result."""
-
-    def rule(work: Unfusing, node: gs.Node) -> None:
-        attrs = {k: v for k, v in node.attrs.items() if k not in ("channels_last", "opset")}
-        if op == "Softmax":
-            attrs["axis"] = _softmax_axis(node, work.editor.main.opset)
-        said = [work.triple(node, 3 * i) for i in range(operands)]
-        result = work.result(node, 3 * operands)
-        inputs = [work.dequantized(node, node.inputs[3 * i], s) for i, s in enumerate(said)]
-        work.quantized(node, 0, result)
-        work.become(node, op, inputs, attrs)
-
-    return rule
+    op = node.op.removeprefix("QLinear")
+    attrs = {k: v for k, v in node.attrs.items() if k not in ("channels_last", "opset")}
+    if op == "Softmax":
+        attrs["axis"] = _softmax_axis(node, work.editor.main.opset)
+    said = [work.triple(node, 3 * i) for i in range(operands)]
+    result = work.result(node, 3 * operands)
+    inputs = [work.dequantized(node, node.inputs[3 * i], s) for i, s in enumerate(said)]
+    work.quantized(node, 0, result)
+    work.become(node, op, inputs, attrs)
 
 
 def _softmax_axis(node: gs.Node, opset: int) -> int:
@@ -89,7 +86,7 @@ def _softmax_axis(node: gs.Node, opset: int) -> int:
 
 
 def _concat(work: Unfusing, node: gs.Node) -> None:
-    result = work.said(node, 0, 1, work.kind(node.inputs[2]))
+    result = work.result(node, 0, 2)
     slots = range(2, len(node.inputs), 3)
     said = [work.triple(node, slot) for slot in slots]
     inputs = [work.dequantized(node, node.inputs[slot], s) for slot, s in zip(slots, said, strict=True)]
@@ -99,7 +96,7 @@ def _concat(work: Unfusing, node: gs.Node) -> None:
 
 def _where(work: Unfusing, node: gs.Node) -> None:
     said = [work.triple(node, slot) for slot in (1, 4)]
-    result = work.said(node, 7, 8, work.kind(node.inputs[1]))
+    result = work.result(node, 7, 1)
     inputs = [work.dequantized(node, node.inputs[slot], s) for slot, s in zip((1, 4), said, strict=True)]
     work.quantized(node, 0, result)
     work.become(node, "Where", [node.inputs[0], *inputs], {})
@@ -107,13 +104,13 @@ def _where(work: Unfusing, node: gs.Node) -> None:
 
 _RULES: dict[str, Callable[[Unfusing, gs.Node], None]] = {
     **PRODUCTS,
-    "QLinearAdd": _elementwise("Add", 2),
-    "QLinearMul": _elementwise("Mul", 2),
-    "QLinearLeakyRelu": _elementwise("LeakyRelu", 1),
-    "QLinearSigmoid": _elementwise("Sigmoid", 1),
-    "QLinearSoftmax": _elementwise("Softmax", 1),
-    "QLinearAveragePool": _elementwise("AveragePool", 1),
-    "QLinearGlobalAveragePool": _elementwise("GlobalAveragePool", 1),
+    "QLinearAdd": partial(_elementwise, operands=2),
+    "QLinearMul": partial(_elementwise, operands=2),
+    "QLinearLeakyRelu": _elementwise,
+    "QLinearSigmoid": _elementwise,
+    "QLinearSoftmax": _elementwise,
+    "QLinearAveragePool": _elementwise,
+    "QLinearGlobalAveragePool": _elementwise,
     "QLinearConcat": _concat,
     "QLinearWhere": _where,
 }

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from fusing import DATA, OUT, Qdq
-from rewriting import keep, model, rewrite
+from rewriting import keep, model, rewrite, together
 from unfusing import unfuse
 
 from onnxq.ir import load, save, text
@@ -181,6 +181,67 @@ def test_case_1_the_op_keeps_its_name_and_its_result_too() -> None:
     )
 
 
+def test_beside_what_stays() -> None:
+    head = f"(float[2,3] x) => (float[2,3] y) <{CONSTANTS}> "
+    before = head + "{ q = QuantizeLinear(x, s, z) [a] r = com.microsoft.QLinearSigmoid(q, s, z, u, w)" + END
+    after = (
+        head[:-2]
+        + ", float q_scale = {0.02}, uint8 q_zero_point = {120}, float r_scale = {0.05}, uint8 r_zero_point = {90}> "
+        "{ q = QuantizeLinear(x, s, z) [q_DequantizeLinear] q_dequantized = DequantizeLinear(q, q_scale, q_zero_point) "
+        "[a] r_float = Sigmoid(q_dequantized) [r_QuantizeLinear] r = QuantizeLinear(r_float, r_scale, r_zero_point)"
+        + END
+    )
+    pool = (
+        f"(float[1,2,3,4] x) => (float[1,1,1,4] y) <{CONSTANTS}> {{ q = QuantizeLinear(x, s, z) "
+        "[a] r = com.microsoft.QLinearGlobalAveragePool<channels_last = 1>(q, s, z, u, w)" + END
+    )
+    computed = (
+        f"(float[2,3] x, float e) => (float[2,3] y) <{CONSTANTS}> {{ q = QuantizeLinear(x, s, z) "
+        "[a] r = com.microsoft.QLinearSigmoid(q, s, z, e, w)" + END
+    )
+    together(
+        PASS,
+        changed=[(before, after, 1)],
+        kept=[(pool, "NHWC form"), (computed, "computed at run time")],
+        quiet=["(float[2,3] x) => (float[2,3] y) { [a] y = com.microsoft.Gelu(x) }"],
+        turns=1,  # constants of equal sites are shared
+        atol=1e-6,
+    )
+
+
+def test_operators_of_other_domains_are_none_of_its_business() -> None:
+    for node in ("QLinearAdd(q, s, z, q, s, z, u, w)", "QLinearPow(q, s, z, u, w)"):
+        graph = parsed(HEAD + QS + f"[a] r = elsewhere.{node}" + END, 21)
+        report = PASS.run(graph, default_context())
+        assert (report.rewrites, report.refusals) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "QLinearSigmoid(q, s, , u, )",
+        "QLinearMul(q, s, , q, s, , u, )",
+        "QLinearConcat<axis = 0>(u, , q, s, )",
+        "QLinearWhere(c, q, s, , q, s, , u, )",
+    ],
+)
+def test_case_4_a_zero_point_that_is_left_out_has_the_type_of_the_data(node: str) -> None:
+    head = (
+        f"(float[2,3] x, bool[2,3] c) => (float[2,3] y) <{CONSTANTS}, int8 i = {{7}}> {{ q = QuantizeLinear(x, s, i) "
+    )
+    graph = parsed(head + f"[a] r = com.microsoft.{node} y = DequantizeLinear(r, u, i) }}", 21)
+    assert PASS.run(graph, default_context()).rewrites == 1
+    numbers = [n.inputs[2].values for n in graph.nodes if n.op in ("QuantizeLinear", "DequantizeLinear")]
+    assert [(str(v.dtype), int(v)) for v in numbers] == [("int8", 7), ("int8", 0), ("int8", 0), ("int8", 7)]
+
+
+def test_case_4_integers_of_a_type_that_nobody_tells_stay() -> None:
+    made = "[o] m = com.microsoft.QLinearReduceMean<axes = [1], keepdims = 1>(q, s, z, u, w) "
+    graph = parsed(HEAD + QS + made + "[a] r = com.microsoft.QLinearSigmoid(m, s, , u, )" + END, 21)
+    reasons = [r.reason for r in PASS.run(graph, default_context()).refusals]
+    assert len(reasons) == 2 and "says the type of its integers" in reasons[1]
+
+
 def test_case_4_one_dq_for_equal_readers_and_zero_points_are_written() -> None:
     """ONNX Runtime 1.31.1 loads no QLinearAdd without zero points, and aborts on such a QLinearSigmoid: text only."""
     body = (
@@ -240,4 +301,16 @@ def test_case_5_per_channel_below_opset_13() -> None:
 def test_softmax_of_another_opset_keeps_its_axes() -> None:
     soft = HEAD + QS + "[a] r = com.microsoft.QLinearSoftmax<axis = 0, opset = {}>(q, s, z, u, w)" + END
     keep(PASS, soft.replace("{}", "11"), "its axes are those of opset 11")
+    keep(PASS, soft.replace("{}", "11").replace("= 0", "= 1"), "its axes are those of opset 11")
     assert rewrites(soft.replace("{}", "13"), 21) == 1
+    assert rewrites(soft.replace("{}", "13"), 13) == 1
+    assert rewrites(soft.replace("{}", "12"), 12) == 1
+    for last in (soft.replace("{}", "11").replace("= 0", "= -1"), soft.replace("axis = 0, opset = {}", "opset = 11")):
+        graph = parsed(last, 21)  # the last axis alone is the same in each opset
+        assert PASS.run(graph, default_context()).rewrites == 1
+        assert [n.attrs for n in graph.nodes if n.op == "Softmax"] == [{"axis": -1}]
+
+
+def test_softmax_without_opset_is_of_the_newest() -> None:
+    soft = HEAD + QS + "[a] r = com.microsoft.QLinearSoftmax<axis = 0>(q, s, z, u, w)" + END
+    assert (rewrites(soft, 21), rewrites(soft, 12)) == (1, 0)
