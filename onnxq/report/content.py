@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from onnxq.report import gate
+from onnxq.report import account, gate
 from onnxq.report.section import Section
 from onnxq.validate.accuracy import Accuracy, MetricResult
 from onnxq.validate.coverage import Coverage, OpCoverage
@@ -41,6 +41,7 @@ def sections(result: Result) -> Iterator[Section]:
     if result.model is not None and found is not None:
         yield from _heavy(found)
     yield from _layers(result)
+    yield from account.sections(result.account)
     yield from _forms(result)
     yield from _passes(result)
     if result.seconds:

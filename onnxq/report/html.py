@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.errors import UsageError
-from onnxq.report import inside, measured, origin
+from onnxq.report import account, inside, measured, origin
 from onnxq.report.content import size
 from onnxq.report.elements import items, number
 from onnxq.report.frame import frame
@@ -27,6 +27,7 @@ _SECTIONS = (
     ("accuracy", "Accuracy", measured.accuracy),
     ("coverage", "Coverage", measured.coverage),
     ("layers", "Layer by layer", inside.layers),
+    ("account", "Where the time goes", account.part),
     ("pareto", "Models tried", inside.pareto),
     ("placement", "Placement", inside.placement),
     ("pipeline", "Pipeline", origin.pipeline),
@@ -111,6 +112,9 @@ def _tiles(doc: Document) -> Iterator[str]:
         best = latencies[0]
         spread = f"{best['speedup_low']:.2f} to {best['speedup_high']:.2f}, {measured.threads(best['threads'])}"
         yield _tile("speed", f"{best['speedup']:.2f}x", f"as fast as float ({spread})")
+    for one in (doc.get("account") or [])[:1]:
+        told = f"of the time is the kernel limit ({one['limit_ms']:.3g} of {one['measured_ms']:.3g} ms)"
+        yield _tile("nearness", f"{number(one['nearness']):.0%}", told)
     if accuracy and accuracy.get("metric"):
         metric = accuracy["metric"]
         low, high = (number(metric["interval"][end]) for end in ("low", "high"))

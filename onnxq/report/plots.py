@@ -86,6 +86,53 @@ def latency(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def account(rows: Sequence[Row], marks: Sequence[Row]) -> dict[str, Any]:
+    """A bar of stacked parts per number of threads, and lines at what was measured and predicted.
+
+    Args:
+        rows: `threads` (text), `part`, `rank` (in the stack), `ms`, `label`.
+        marks: `threads`, `what` (predicted, or the clock), `ms`, `label`.
+    """
+    ends = {"kernel limit": "var(--int8)", "other causes": "var(--soft)"}
+    names = [r["part"] for r in sorted(rows, key=lambda r: r["rank"])]
+    parts = [*dict.fromkeys(names)]
+    middle = [p for p in parts if p not in ends and not p.startswith("not explained")]
+    colours = {p: f"var(--part{i + 1})" for i, p in enumerate(middle)} | ends
+    y = {"field": "threads", "type": "nominal", "title": None, "sort": None}
+    x = {"field": "ms", "type": "quantitative", "title": "one run, ms"}
+    scale = {"domain": parts, "range": [colours.get(p, "var(--line)") for p in parts]}
+    return {
+        "width": 760,
+        "height": {"step": 46},
+        "layer": [
+            {
+                "data": {"values": list(rows)},
+                "mark": {"type": "bar", "height": 24, "stroke": "var(--card)", "strokeWidth": 1},
+                "encoding": {
+                    "y": y,
+                    "x": x,
+                    "color": {
+                        "field": "part", "type": "nominal", "scale": scale, "sort": None,
+                        "legend": {"columns": 3, "labelLimit": 240},
+                    },
+                    "order": {"field": "rank", "type": "quantitative"},
+                    "description": _text("label"),
+                },
+            },
+            {
+                "data": {"values": list(marks)},
+                "mark": {"type": "tick", "thickness": 2, "color": "var(--fg)"},
+                "encoding": {
+                    "y": y,
+                    "x": x,
+                    "size": {"condition": {"test": "datum.what == 'predicted'", "value": 30}, "value": 42},
+                    "description": _text("label"),
+                },
+            },
+        ],
+    }  # fmt: skip
+
+
 def interval(drop: float, low: float, high: float, label: str, limit: float | None) -> dict[str, Any]:
     """The drop of a score with its interval, no change and the limit as lines."""
     values = {"values": [{"drop": drop, "low": low, "high": high, "label": label}]}

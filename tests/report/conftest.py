@@ -15,7 +15,7 @@ from onnxq.validate.latency import Latency
 from onnxq.validate.layers import LayerAccuracy, Layers, TensorHistogram
 from onnxq.validate.outputs import OutputAccuracy
 from onnxq.validate.provenance import Hashed, Provenance
-from onnxq.validate.result import Environment, ParetoPoint, Placed, Result
+from onnxq.validate.result import Account, Cause, Environment, Lost, ParetoPoint, Placed, Result
 from onnxq.validate.statistics import Interval
 from onnxq.validate.summary import ModelSummary, TensorSummary
 
@@ -122,6 +122,27 @@ def full() -> Result:
         placement=(
             Placed(unit="stem", form="int8", float_ms=1.0, int8_ms=0.25, saving_ms=0.75, why="it is faster"),
             Placed(unit="head", form="float", float_ms=0.5, int8_ms=None, why="no integer kernel"),
+        ),
+        account=(
+            Account(
+                form="all int8",
+                threads=1,
+                timed=True,
+                limit_ms=0.6,
+                measured_ms=1.0,
+                predicted_ms=0.95,
+                profiled_ms=0.97,
+                causes=(
+                    Cause(name="conversions", ms=0.25, parts=2, largest=("x", "y_0")),
+                    Cause(name="float Tanh", ms=0.12, parts=1, largest=("act0",)),
+                    Cause(name="not explained by the profile", ms=0.03),
+                ),
+                lost=(
+                    Lost(cause="conversions", name="x", op="QuantizeLinear", ms=0.2),
+                    Lost(cause="float Tanh", name="act0", op="Tanh", ms=0.12, why="it has no integer kernel"),
+                    Lost(cause="conversions", name="y_0", op="DequantizeLinear", ms=0.05),
+                ),
+            ),
         ),
         run=Provenance(
             command=("quantize", "model.onnx", "--calib", "my calib"),

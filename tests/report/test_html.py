@@ -42,7 +42,7 @@ PHRASES = [
     "12.5 dB", "13.0 dB", "25.000%", "-1.1 to 4", "1.01 k elements", "all int8", "no integer kernel",
     "two consumers (2)", "- insert-qdq", "onnxq quantize model.onnx --calib &#x27;my calib&#x27;", "ab" * 32,
     "not hashed: a function made them", "seed of the bootstrap", "Some CPU (avx2), 2 cores", "version of onnx",
-    "1.25 s",
+    "1.25 s", "60%", "0.600 ms of 1.00 ms, 60 % reached", "it has no integer kernel", "-5.0 %",
 ]  # fmt: skip
 
 
@@ -53,16 +53,16 @@ def test_the_page_says_everything(full: Result, phrase: str) -> None:
 
 def test_sections_stand_in_their_order(full: Result) -> None:
     assert sections(page(full)) == [
-        "verdict", "notes", "size-and-speed", "accuracy", "coverage", "layers", "pareto", "placement", "pipeline",
-        "again", "times",
+        "verdict", "notes", "size-and-speed", "accuracy", "coverage", "layers", "account", "pareto", "placement",
+        "pipeline", "again", "times",
     ]  # fmt: skip
 
 
 def test_what_was_not_done_has_no_section(full: Result) -> None:
     bare = Result(command="validate", reference=full.reference, candidate=full.candidate, sizes=full.sizes)
     assert sections(page(bare)) == ["size-and-speed"]
-    text = page(replace(full, verdict=None, layers=None, pareto=(), placement=()))
-    assert not {"verdict", "layers", "pareto", "placement"} & set(sections(text))
+    text = page(replace(full, verdict=None, layers=None, pareto=(), placement=(), account=()))
+    assert not {"verdict", "layers", "pareto", "placement", "account"} & set(sections(text))
     assert 'class="badge' not in text
 
 

@@ -45,7 +45,11 @@ layers.tensors[].sqnr_db layers.tensors[].own_sqnr_db layers.tensors[].elements 
 layers.histograms[].low layers.histograms[].high layers.histograms[].edges[] layers.histograms[].counts[]
 layers.histograms[].source layers.seconds layers.notes pareto[].label pareto[].chosen pareto[].speedup
 pareto[].seconds pareto[].drop pareto[].sqnr_db placement[].unit placement[].form placement[].float_ms
-placement[].int8_ms placement[].saving_ms placement[].why run.command[] run.pipeline run.inputs[].role
+placement[].int8_ms placement[].saving_ms placement[].why account[].form account[].threads account[].timed
+account[].limit_ms account[].measured_ms account[].predicted_ms account[].profiled_ms account[].nearness
+account[].deviation account[].causes[].name account[].causes[].ms account[].causes[].parts account[].causes[].largest[]
+account[].lost[].cause account[].lost[].name account[].lost[].op account[].lost[].ms account[].lost[].why
+run.command[] run.pipeline run.inputs[].role
 run.inputs[].path run.inputs[].files run.inputs[].bytes run.inputs[].sha256 run.inputs[].note run.seeds.bootstrap
 notes[] passes[].name passes[].rewrites passes[].refusals seconds.calibrate seconds.save environment.cpu
 environment.features[] environment.cores environment.platform environment.python environment.packages.onnx

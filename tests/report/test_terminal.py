@@ -23,6 +23,9 @@ PHRASES = [
     "Gate: FAIL", "speed-up: below the limit", "A note on accuracy.", "A [bold]note[/bold] of the run",
     "fold-batchnorm", "two consumers", "1.50 s", "Some CPU", "com.microsoft 1", "float32 [n, 3, ?]", "out.data",
     "3 Conv, 1 Relu", "Tensors that add most error", "13.0 dB", "12.5 dB", "25.000%", "-1 to 1.55",
+    "kernel limit, 1 thread", "0.600 ms, 60 % reached (1.00 ms measured, all int8)",
+    "conversions 0.250 ms (x), float Tanh 0.120 ms (act0), not explained by the profile 0.030 ms",
+    "0.950 ms before it ran, 5.0 % less than measured",
 ]  # fmt: skip
 
 
