@@ -250,12 +250,13 @@ class _Selector:
             if kernel.kind != "movement" and node.op != "Concat":
                 continue
             uses = [use for t in node.outputs for use in self.facts.consumers.get(t.name, [])]
-            if uses and all(map(self._is_integer, uses)):
+            operands = [node.inputs[s] for s in data_slots(node) if node.inputs[s].name]
+            dynamic = [t.name for t in operands if self.facts.constant(t) is None]
+            if dynamic and uses and all(map(self._is_integer, uses)):  # a table alone has no range to share
                 self.out.integer.add(node.name)
                 self.placed.add(node.name)
                 self.out.values.update(t.name for t in node.outputs)
-                operands = [node.inputs[s] for s in data_slots(node) if node.inputs[s].name]
-                self.out.values.update(t.name for t in operands if self.facts.constant(t) is None)
+                self.out.values.update(dynamic)
 
     # rule 4
 

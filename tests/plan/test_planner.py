@@ -12,7 +12,7 @@ from quantized import Result, quantize_text
 
 from onnxq.encoding import PerChannel, PerTensor, Scheme
 from onnxq.numerics import affine
-from onnxq.plan.plan import Use, Value
+from onnxq.plan.plan import Placement, Use, Value
 from onnxq.plan.planner import _within
 from onnxq.runtime.session import Level
 
@@ -277,3 +277,17 @@ def test_the_plan_is_readable_and_deterministic() -> None:
     }
     assert [v["tensor"] for v in plan["values"]] == ["a", "x"]
     assert {u["slot"] for u in plan["uses"]} == {0, 1}
+
+
+def test_a_table_that_is_read_in_8_bits_stays_float() -> None:
+    """A Gather of a constant has no data with a range; an eager placement, which pulls moves in, asks for none."""
+    text = graph(
+        "g = Gather(e, i) y = MatMul(g, w)",
+        ins="int64[3] i",
+        outs="float[3,4] y",
+        inits="float[2,4] e = {0}, float[4,4] w = {0}",
+    )
+    result = quantize_text(text, placement=Placement(eager=True), inputs={"i": np.array([1, 0, 1])})
+    gather, product = result.plan.decisions["Gather_0"], result.plan.decisions["MatMul_1"]
+    assert not gather.integer and product.integer
+    assert_near(result)
