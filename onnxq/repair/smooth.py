@@ -31,7 +31,7 @@ PASS = "smooth-activations"
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Exponents that are tried."""
 
-GAIN = 0.95
+GAIN = 0.7
 """Part of the error that must not be exceeded, else the tensor stays as it is: below lies chance."""
 
 _ACTIVATION = Scheme(type="uint8", symmetric=False)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxq.pipeline.base import Context, Pass, Report
 from onnxq.repair.scales import ENOUGH
-from onnxq_passes._edit import Editor, input_at
+from onnxq_passes._edit import Editor
 from onnxq_passes._linear import LINEAR, Vector
 from onnxq_passes._scaling import NOT_FINITE, Link, Scaled, links
 
@@ -33,13 +32,14 @@ class EqualizeLayers(Pass):
 
     1. Conv, ConvTranspose, Gemm or MatMul with constant weight and bias (an Add), whose result only such ops read.
     2. In between Relu, LeakyRelu, PRelu, pools. Clip and other functions f with f(c x) != c f(x) are refused.
-    3. r2_i is the greatest weight of input channel i. r1_i is that of output channel i (`of: weights`), or what the
-       channel reaches on inputs of equal ranges: norm of its weights plus bias (`of: outputs`). Where one is 0, s is 1.
+    3. r1_i is the greatest weight of output channel i of the first op, r2_i that of input channel i of the second ones.
+       Where one of them is 0, s is 1.
     4. Chains (a depthwise Conv in the middle) go on until no scale moves. Changes below 1 % are not made.
     5. Refused: shared weights, other readers, weights that would not be finite.
-    """
 
-    of: Literal["weights", "outputs"] = "weights"
+    Where weights have a scale per output channel, those of the first op gain nothing: what gains is the tensor in
+    between, which has one scale for all channels, and the input channels of the second op, which share one.
+    """
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
@@ -54,7 +54,7 @@ class EqualizeLayers(Pass):
                 report.refuse(link.products[0], f"{link.source.root.op} in front is no linear op")
             else:
                 found.append(link)
-        for link, s in zip(found, _solve(found, self.of), strict=True):
+        for link, s in zip(found, _solve(found), strict=True):
             if (np.abs(s - 1) > ENOUGH).any():
                 scaled = Scaled()
                 scaled.divide(link, s)
@@ -72,7 +72,6 @@ class _Layer:
 
     Attributes:
         amax: greatest absolute value over the positions of a kernel, [groups, outputs of a group, inputs of a group].
-        energy: sum of squares over them, of the same shape.
         given, made: factor of each input and output channel.
     """
 
@@ -86,32 +85,28 @@ class _Layer:
         else:
             split = (w if node.attrs.get("transB") else w.T)[None, :, :, None]
         self.amax = np.abs(split).max(axis=-1, initial=0)
-        self.energy = (split**2).sum(axis=-1)
         count, outputs, inputs = self.amax.shape
         self.given, self.made = np.ones((count, 1, inputs)), np.ones((count, outputs, 1))
 
-    def outputs(self, of: str) -> Vector:
-        if of == "weights":
-            return np.asarray((self.amax * self.given).max(axis=2, initial=0) * self.made[..., 0]).reshape(-1)
-        return np.asarray(np.sqrt((self.energy * self.given**2).sum(axis=2)) * self.made[..., 0]).reshape(-1)
+    def outputs(self) -> Vector:
+        return np.asarray((self.amax * self.given).max(axis=2, initial=0) * self.made[..., 0]).reshape(-1)
 
     def inputs(self) -> Vector:
         return np.asarray((self.amax * self.made).max(axis=1, initial=0) * self.given[:, 0]).reshape(-1)
 
 
-def _solve(found: Sequence[Link], of: str) -> list[NDArray[np.float64]]:
+def _solve(found: Sequence[Link]) -> list[NDArray[np.float64]]:
     """The factors of each link, all links together."""
     layers: dict[int, _Layer] = {}
     for node in (n for link in found for n in (link.source.root, *link.products)):
         if id(node) not in layers:
             layers[id(node)] = _Layer(node)
-    shifts = [_shift(link) if of == "outputs" else np.zeros(link.size) for link in found]
     total = [np.ones(link.size) for link in found]
     for _ in range(ROUNDS):
         moved = 0.0
         for number, link in enumerate(found):
             root = layers[id(link.source.root)]
-            first = root.outputs(of) + shifts[number] / total[number]
+            first = root.outputs()
             second = np.max([layers[id(n)].inputs() for n in link.products], axis=0)
             alive = (first > 0) & (second > 0)
             s = np.sqrt(np.divide(first, second, out=np.ones(link.size), where=alive))
@@ -124,11 +119,3 @@ def _solve(found: Sequence[Link], of: str) -> list[NDArray[np.float64]]:
         if moved < SETTLED:
             break
     return total
-
-
-def _shift(link: Link) -> Vector:
-    """What is added to each channel behind the weights, absolute."""
-    bias = input_at(link.source.root, 2)
-    if bias is None or np.asarray(bias.values).ndim != 1:
-        return np.zeros(link.size)
-    return np.broadcast_to(np.abs(np.asarray(bias.values, np.float64)), link.size)

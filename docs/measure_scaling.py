@@ -1,0 +1,109 @@
+"""What scaling channels buys: `python docs/measure_scaling.py models/fashion-vit/job.yaml` prints a row of the tables of
+docs/repair.md per form.
+
+SQNR of the int8 model's outputs, int8 wherever the rules of the target allow it; mean over held-out samples (the first
+of the job's `eval`) and float outputs, in dB. Ranges by the method named, from the first calibration samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from onnxq import registry
+from onnxq.config.job import load_job
+from onnxq.data.sample import Sample
+from onnxq.ir.model import Model
+from onnxq.ir.save import runnable
+from onnxq.pipeline.base import Report
+from onnxq.pipeline.calibration import over
+from onnxq.progress import Silent
+from onnxq.provider import PlanProvider
+from onnxq.repair.smooth import Smoothed, smooth
+from onnxq.runtime.session import Session
+from onnxq.stats.engine import Resources
+from onnxq.trial import inserted, nearness
+from onnxq.workbench.planning import Ready, job_pipeline, open_source, ready
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--calib", type=int, default=64)
+    parser.add_argument("--held", type=int, default=16)
+    parser.add_argument("--method", default="minmax")
+    parser.add_argument("--sites", action="store_true", help="list sites and refusals, too")
+    told = parser.parse_args()
+    job = load_job(told.job).with_overrides(threads=1, method=told.method, calib_limit=told.calib)
+    assert job.data.calib is not None and job.data.eval is not None
+    data, pipeline = open_source(job, job.data.calib, told.calib), job_pipeline(job)
+    begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent())
+    held = list(open_source(job, job.data.eval, told.held))[: told.held]
+    exact = outputs(begin.model, held)
+    inputs = [sample.inputs for sample in data]
+
+    def passed(name: str, **settings: Any) -> Callable[[Model], tuple[Model, str]]:
+        def change(model: Model) -> tuple[Model, str]:
+            changed = model.copy()
+            report: Report = registry.load(registry.PASSES, name)(**settings).run(changed.graph, begin.context)
+            if told.sites:
+                for reason, count in report.reasons.most_common():
+                    print(f"    {count:3} {reason}")
+            return changed, f"{report.rewrites} rewrites"
+
+        return change
+
+    def smoothed(branches: Any) -> Callable[[Model], tuple[Model, str]]:
+        def change(model: Model) -> tuple[Model, str]:
+            changed, sites = smooth(model, inputs, threads=1, branches=branches)
+            if told.sites:
+                for site in sites:
+                    print(f"    {row(site)}")
+            return changed, f"{sum(s.alpha is not None for s in sites)} of {len(sites)} sites"
+
+        return change
+
+    forms: dict[str, Sequence[Callable[[Model], tuple[Model, str]]]] = {
+        "as it is": [],
+        "equalize-layers": [passed("equalize-layers")],
+        "smooth-activations, no samples": [passed("smooth-activations")],
+        "smooth": [smoothed("refuse")],
+        "smooth, branches: mul": [smoothed("mul")],
+        "equalize-layers, then smooth": [passed("equalize-layers"), smoothed("refuse")],
+    }
+    print(f"{job.model.parent.name}/{job.model.name}, {told.method}")
+    for form, changes in forms.items():
+        model, what = begin.model, []
+        for change in changes:
+            model, said = change(model)
+            what.append(said)
+        moved = nearness(exact, outputs(model, held))
+        print(f"| {form} | {', '.join(what)} | {moved:.1f} | {quantized(begin, model, held, exact):.1f} |", flush=True)
+
+
+def row(site: Smoothed) -> str:
+    """A site in a line."""
+    taken = "as it is" if site.alpha is None else f"alpha {site.alpha}"
+    return f"{site.source} -> {len(site.products)} products: {taken}, error {site.before:.2e} -> {site.after:.2e}"
+
+
+def outputs(model: Model, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """What ONNX Runtime computes."""
+    with runnable(model) as source:
+        session = Session(source, threads=1)
+    return [session.run(sample.inputs) for sample in samples]
+
+
+def quantized(begin: Ready, model: Model, held: Sequence[Sample], exact: Sequence[dict[str, Any]]) -> float:
+    """SQNR of the int8 form of a float model."""
+    first = begin.provider
+    provider = PlanProvider(model, first.data, first.options, first=first.first)
+    provider(model.graph, begin.context)
+    assert begin.context.plan is not None
+    return nearness(exact, outputs(inserted(model, begin.context, begin.context.plan), held))
+
+
+if __name__ == "__main__":
+    main()
