@@ -8,6 +8,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+Kind: TypeAlias = Literal["dynamic", "weights8", "weights4"]
+"""How an op that is float at its borders computes with integers: `onnxq.plan.kinds` says which ops can."""
+
 IntType: TypeAlias = Literal["uint8", "int8", "uint16", "int16", "int32"]
 
 LEVELS: dict[IntType, tuple[int, int]] = {

@@ -85,11 +85,16 @@ def choose(
     return chosen, [f"Method {chosen} was chosen by the outputs' {measure} on {what}: {figures}."]
 
 
+CARRIERS = ("insert-qdq", "quantize-dynamic", "quantize-weights")
+"""The passes that carry out a plan, in the order of pipelines."""
+
+
 def inserted(model: Model, context: Context, plan: Plan) -> Model:
-    """A copy of the model with the Q/DQ of a plan."""
-    inserter: type[Pass] = registry.load(registry.PASSES, "insert-qdq")
+    """A copy of the model with the Q/DQ and the kinds of a plan."""
     trial = model.copy()
-    inserter().run(trial.graph, dataclasses.replace(context, plan=plan))
+    for name in CARRIERS if plan.kinds else CARRIERS[:1]:
+        carrier: type[Pass] = registry.load(registry.PASSES, name)
+        carrier().run(trial.graph, dataclasses.replace(context, plan=plan))
     return trial
 
 
@@ -125,14 +130,15 @@ def nearness(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, An
     for sample, other_sample in zip(exact, other, strict=True):
         for name, value in sample.items():
             got = other_sample[name]
-            decibels.extend(_decibels(x, y) for x, y in zip(_floats(value), _floats(got), strict=False))
+            decibels.extend(decibels_of(x, y) for x, y in zip(floats_of(value), floats_of(got), strict=False))
             if isinstance(value, np.ndarray) and value.shape == got.shape:
                 equal += int((value == got).sum())
                 count += value.size
     return float(np.mean(decibels)) if decibels else 100.0 * equal / max(count, 1)
 
 
-def _decibels(exact: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def decibels_of(exact: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """SQNR from WORST to BEST; BEST if nothing differs, silence included."""
     if exact.shape != other.shape:
         return WORST
     finite = np.isfinite(exact)
@@ -140,15 +146,17 @@ def _decibels(exact: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     noise = float(((exact[finite] - other[finite]) ** 2).sum())
     if not np.isfinite(noise):  # NaN or Inf that the float model does not have
         return WORST
+    if noise == 0.0:
+        return BEST
     return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), WORST, BEST))
 
 
 def has_floats(outputs: Mapping[str, Any]) -> bool:
     """Is any output float?"""
-    return any(_floats(value) for value in outputs.values())
+    return any(floats_of(value) for value in outputs.values())
 
 
-def _floats(value: Any) -> list[NDArray[np.float64]]:
+def floats_of(value: Any) -> list[NDArray[np.float64]]:
     """The float arrays of an output: of a tensor one at most, of a sequence those in it."""
     items = value if isinstance(value, list) else [value]
     return [v.astype(np.float64) for v in items if isinstance(v, np.ndarray) and v.dtype.kind == "f"]

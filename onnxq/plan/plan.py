@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onnxq.encoding import FLOAT, Affine, Encoding, PerChannel
+from onnxq.encoding import FLOAT, Affine, Encoding, Kind, PerChannel
 
 GraphPath = tuple[str, ...]
 
@@ -42,12 +43,14 @@ class Decision:
         integer: True if the plan puts it into integer kernels.
         reason: why it stays float; empty for integer ops.
         heavy: it has multiply-accumulates (Conv, ConvTranspose, Gemm, MatMul, recurrent ops).
+        kind: it is float at its borders only.
     """
 
     op: str
     integer: bool
     reason: str = ""
     heavy: bool = False
+    kind: Kind | None = None
 
 
 MEASURED = "measured here"
@@ -62,11 +65,31 @@ class Placement:
         integer: names of nodes to run in int8, even where a rule of thumb speaks against it.
         floats: node -> why it stays float.
         eager: ops that move data go into int8, too, where all that read them do: Q stands as early as it can.
+        kinds: node -> its kind, if it is not placed in int8.
     """
 
     integer: frozenset[str] = frozenset()
     floats: Mapping[str, str] = field(default_factory=dict)
     eager: bool = False
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """An array that compares by its content, to the bit."""
+
+    array: NDArray[np.float32]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Hashable identity."""
+        return self.array.shape, self.array.tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Values) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +109,18 @@ class Plan:
         values: encoding of produced values (activations).
         uses: encoding of each quantized use.
         decisions: node name -> decision, all nodes of all graphs.
+        biases: what a use reads instead of the float constant that the graph has there, in the main graph; the first
+            slot behind the last input of a node is a bias that it does not have yet. `uses` says how it is quantized.
         notes: sentences for the report (repairs made, reduced range and the like).
+        kinds: node -> how it computes with integers between float borders; such a node has no quantized use.
     """
 
     values: Mapping[Value, Affine]
     uses: Mapping[Use, Affine]
     decisions: Mapping[str, Decision]
+    biases: Mapping[Use, Values] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     def use(self, path: GraphPath, node: str, slot: int) -> Encoding:
         """The encoding of one use."""
@@ -101,7 +129,8 @@ class Plan:
     @property
     def key(self) -> tuple[object, ...]:
         """Hashable identity of what would be written: plans with equal keys give equal models."""
-        return frozenset(self.values.items()), frozenset(self.uses.items())
+        parts: tuple[Mapping[Any, Any], ...] = (self.values, self.uses, self.biases, self.kinds)
+        return tuple(frozenset(part.items()) for part in parts)
 
     def to_json(self) -> str:
         """Readable, diffable, deterministic form."""
@@ -119,10 +148,19 @@ class Plan:
                     n: {"op": d.op, "integer": d.integer, "reason": d.reason, "heavy": d.heavy}
                     for n, d in sorted(self.decisions.items())
                 },
+                **({"biases": [_values(u, v) for u, v in sorted(self.biases.items())]} if self.biases else {}),
+                **({"kinds": dict(sorted(self.kinds.items()))} if self.kinds else {}),
                 "notes": list(self.notes),
             },
             indent=1,
         )
+
+
+def _values(use: Use, values: Values) -> dict[str, Any]:
+    # float32 read back from its repr is exact
+    numbers = [float(v) for v in values.array.reshape(-1)]
+    where = {"path": list(use.path), "node": use.node, "slot": use.slot}
+    return {**where, "shape": list(values.array.shape), "values": numbers}
 
 
 def _affine(encoding: Affine) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from onnxq.numerics import TINY, affine
 from onnxq.optable import HEAVY, OP_TABLE, PER_CHANNEL_OPSET, data_slots, weight_granularity
 from onnxq.plan import protect
 from onnxq.plan.facts import Facts, Shape, every
+from onnxq.plan.kinds import with_kinds
 from onnxq.plan.plan import Decision, GraphPath, Placement, Plan, Use, Value
 from onnxq.plan.select import Selection, select
+from onnxq.plan.traps import parts
 from onnxq.plan.vetoes import Given, Ranges, constant_encoding, vetoes
 from onnxq.targets.target import Target
 
@@ -41,7 +43,11 @@ def wanted(graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_fl
         for node in facts.graph.nodes:
             for tensor in node.outputs:
                 order.setdefault(tensor.name, len(order))
-        names.update(dict.fromkeys(sorted(chosen.values, key=lambda name: (order.get(name, -1), name))))
+        names.update(
+            dict.fromkeys(
+                sorted(chosen.values | parts(facts, target, chosen), key=lambda name: (order.get(name, -1), name))
+            )
+        )
     return list(names)
 
 
@@ -107,7 +113,8 @@ def _decide(
             veto.update(more)
         done[facts.path] = _Planner(facts, target, ranges, chosen, keep_float, given)
         done[facts.path].decide()
-    return _joined(target, list(done.values()))
+    plan = _joined(target, list(done.values()))
+    return with_kinds(plan, graph, target, placement.kinds, keep_float) if placement.kinds else plan
 
 
 def _joined(target: Target, parts: Sequence[_Planner]) -> Plan:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from onnxq import registry
+from onnxq.encoding import Kind as FloatKind
 from onnxq.encoding import Scheme
 from onnxq.errors import ConfigError, did_you_mean
 from onnxq.targets.hardware import Cpu, detect
@@ -31,6 +32,7 @@ class Kernel:
         after: kernels exist, but are slower than float unless an integer op of these types feeds them.
         max_range_ratio: greatest ratio of the widest to the narrowest operand range that may be joined in one encoding.
         small_operands: a float operand this many times smaller than the largest may be quantized for the op's sake.
+        min_operand_sqnr: least SQNR (dB) that each operand keeps in the scale of the result.
     """
 
     kind: Kind
@@ -38,6 +40,24 @@ class Kernel:
     after: tuple[str, ...] = ()
     max_range_ratio: float | None = None
     small_operands: float | None = None
+    min_operand_sqnr: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What 8 bits must leave of tensors in known traps (`onnxq.plan.traps`); None: not looked at.
+
+    Attributes:
+        part_sqnr: dB of what Split, Slice or Gather take out of a tensor, in the scale of the whole.
+        exponent_step: greatest step of what Exp and Softmax read.
+        body_sqnr: dB of all but the largest hundredth of the values that a normalization or the caller reads.
+        gain_sqnr: dB of the result of a weighted op, behind the rounding of its data alone.
+    """
+
+    part_sqnr: float | None = None
+    exponent_step: float | None = None
+    body_sqnr: float | None = None
+    gain_sqnr: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +74,7 @@ class Target:
         absorb: activations that vanish into the output Q when its range makes them redundant.
         kernels: op -> kernel.
         no_kernel: op -> why there is none, where there is more to say than "no integer kernel".
+        limits: of known traps.
         min_factor_sqnr: least SQNR (dB, relative per element) that the constant factors of a Mul must keep in 8 bits.
         looked_through: activations behind an op with optional 8-bit output through which the runtime looks for a Q;
             if their only reader is something else, it does not fuse the op.
@@ -62,6 +83,7 @@ class Target:
         reduce_range: weights use 7 bits.
         rules: names of the structural rules (`onnxq.plan.check`) that a file for this target keeps.
         bodies: it runs int8 inside the bodies of If, Loop and Scan; else what stands there stays float.
+        kinds: how ops that are float at their borders can compute with integers (`onnxq.plan.kinds`).
         max_opset, max_ir_version: greatest versions that it reads; None: not checked.
         note: sentence about a choice made for this machine.
     """
@@ -77,11 +99,13 @@ class Target:
     absorb: tuple[str, ...]
     kernels: Mapping[str, Kernel]
     no_kernel: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
     min_factor_sqnr: float = 30.0
     looked_through: tuple[str, ...] = ()
     pushed_through: tuple[str, ...] = ()
     protect_float_weights: bool = False
     bodies: bool = True
+    kinds: tuple[FloatKind, ...] = ()
     reduce_range: bool = False
     rules: tuple[str, ...] = ()
     max_opset: int | None = None
@@ -127,10 +151,12 @@ def load_target(name: str, *, reduce_range: bool | None = None, cpu: Cpu | None 
             activation=Scheme(**raw.pop("activation")),
             weight=weight,
             kernels=kernels,
+            limits=Limits(**raw.pop("limits", {})),
             absorb=tuple(raw.pop("absorb", ())),
             rules=tuple(raw.pop("rules", ())),
             looked_through=tuple(raw.pop("looked_through", ())),
             pushed_through=tuple(raw.pop("pushed_through", ())),
+            kinds=tuple(raw.pop("kinds", ())),
             reduce_range=reduced,
             note=note,
             **raw,

@@ -32,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_run_makes_what_quantize_makes(onnxq: Any) -> None:
     ran = onnxq("run", "cpu", "model.onnx", *CALIB, "-o", "a.onnx")
     assert ran.code == 0, ran.err
-    assert ran.out.splitlines()[-1].startswith("a.onnx: 16 passes, ")
+    assert ran.out.splitlines()[-1].startswith("a.onnx: 18 passes, ")
     assert onnxq("quantize", "model.onnx", *CALIB, "-o", "b.onnx", "--no-validate", "--placement", "rules").code == 0
     assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
 
@@ -74,10 +74,11 @@ def test_printing(onnxq: Any) -> None:
 def test_timing(onnxq: Any) -> None:
     lines = onnxq("run", "cpu", "model.onnx", *CALIB, "-o", "a.onnx", "--timing").out.splitlines()
     start = next(i for i, line in enumerate(lines) if line.split() == ["pass", "seconds", "rewrites", "nodes"])
-    rows = [line.split() for line in lines[start + 1 : start + 17]]
-    assert (rows[0][0], rows[-1][0]) == ("deduplicate-names", "insert-qdq")
-    assert int(rows[-1][2]) > 0 and int(rows[-1][3]) > int(rows[0][3]) == 5
-    stages = dict(stage.rsplit(" ", 1) for stage in lines[start + 17].removeprefix("seconds: ").split(", "))
+    rows = [line.split() for line in lines[start + 1 : start + 19]]
+    assert (rows[0][0], rows[-1][0]) == ("deduplicate-names", "quantize-weights")
+    assert rows[-3][0] == "insert-qdq"
+    assert int(rows[-3][2]) > 0 and int(rows[-3][3]) > int(rows[0][3]) == 5
+    stages = dict(stage.rsplit(" ", 1) for stage in lines[start + 19].removeprefix("seconds: ").split(", "))
     assert list(stages)[:2] == ["load", "convert"] and list(stages)[-2:] == ["passes", "save"]
     assert {"check passes", "calibrate", "plan"} <= set(stages)
     assert float(stages["passes"]) == pytest.approx(sum(float(row[1]) for row in rows), abs=0.01)

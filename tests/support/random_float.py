@@ -161,6 +161,8 @@ _FRAGMENTS = tuple(
         _NORM + "{n}n = Div({n}d, {n}r) {o} = Add({n}n, {n}d)",
         _NORM + "{o} = Div({a}, {n}r)",
         (_NORM + "{o} = Div({n}d, {n}r)").replace("last", "middle"),
+        # quantize-dynamic, quantize-weights
+        "{n}t = Transpose<perm = [0, 2, 1]>({b}) {n}m = MatMul({a}, {n}t) {n}p = MatMul({n}m, {b}) {o} = Tanh({n}p)",
         # recompose-silu
         "{n}s = Sigmoid({a}) {o} = Mul({a}, {n}s)",
         "{n}k = Mul({a}, alpha) {n}s = Sigmoid({n}k) {o} = Mul({a}, {n}s)",
@@ -183,6 +185,7 @@ _RARE = (
     "Pad({a}, around) {o}",
     "Shape(full)",
     "Neg(row)",
+    "MatMul({n}m, {b})",
     "Add(row, two)",
     "{n}r)",
 )
