@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
+from quantized import quantize_text
 from rewriting import keep, model, rewrite
 
 from onnxq.ir import text
@@ -137,6 +139,10 @@ def test_case_4_small_moves_are_not_made() -> None:
 CHAIN = "c = Conv(x, v, b) r = Relu(c) d = Conv<group = 4, pads = [1, 1, 1, 1]>(r, k) s = Relu(d) y = Conv(s, w)"
 
 
+def source(constants: str) -> str:
+    return model(f"(float[1,3,9,9] x) => (float[1,2,9,9] y) <{constants}> {{ {CHAIN} }}")
+
+
 def unequal(seed: int = 0) -> Model:
     """Pointwise, depthwise, pointwise, with channels that differ by factors up to 2^10."""
     random = np.random.default_rng(seed)
@@ -146,7 +152,7 @@ def unequal(seed: int = 0) -> Model:
     k, w = k / factor[0][:, None] * factor[1][:, None], w / factor[1]
     text_of = ["{" + ", ".join(str(x) for x in np.asarray(a, np.float32).ravel()) + "}" for a in (v, b, k, w)]
     constants = "float[4,3,1,1] v = {}, float[4] b = {}, float[4,1,3,3] k = {}, float[2,4,1,1] w = {}".format(*text_of)
-    return text.parse(model(f"(float[1,3,9,9] x) => (float[1,2,9,9] y) <{constants}> {{ {CHAIN} }}"))
+    return text.parse(source(constants))
 
 
 def test_case_4_chains_converge() -> None:
@@ -160,6 +166,22 @@ def test_case_4_chains_converge() -> None:
     want, got = (Session(to_bytes(m), level=Level.OFF, threads=1).run(x)["y"] for m in (before, after))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
     assert PASS.run(after.graph, default_context()).rewrites == 0
+
+
+def test_int8_gains_where_channels_are_unequal() -> None:
+    """The same function, int8 by the rules of the target: more than 10 dB."""
+    before, after = unequal(), unequal()
+    PASS.run(after.graph, default_context())
+    shapes = "float[4,3,1,1] v = {0}, float[4] b = {0}, float[4,1,3,3] k = {0}, float[2,4,1,1] w = {0}"
+    x = {"x": np.random.default_rng(1).normal(0, 1, (1, 3, 9, 9)).astype(np.float32)}
+    noise = []
+    for some in (before, after):
+        constants = {t.name: t.values for n in some.graph.nodes for t in n.inputs if isinstance(t, gs.Constant)}
+        made = quantize_text(source(shapes), constants=constants, inputs=x)
+        assert made.kernels()["QLinearConv"] == 3
+        wanted = made.run(original=True)["y"]
+        noise.append(float(((made.run()["y"] - wanted) ** 2).sum() / (wanted**2).sum()))
+    assert noise[1] < 0.1 * noise[0], noise
 
 
 def test_case_5_weights_that_would_not_be_finite() -> None:
