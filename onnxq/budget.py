@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnxq.config.placing import Budget, Judged
 from onnxq.data.sample import Dataset
+from onnxq.faintest import faintest
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.options import Options
@@ -196,10 +197,12 @@ def by_outputs(
     limit, unit = (budget.min_sqnr_db, "dB SQNR") if floats else (LEAST_EQUAL, "% equal elements")
 
     def judge(some: Model) -> Judged:
-        near = nearness(exact, outputs(some))
+        made = outputs(some)
+        worst = faintest(exact, made)
+        near, where = (worst.decibels, worst.where) if worst is not None else (nearness(exact, made), "")
         return Judged(
             holds=near >= limit,
-            sentence=f"{near:.1f} {unit} on {len(samples)} calibration samples, at least {limit:g} asked",
+            sentence=f"{near:.1f} {unit}{where} on {len(samples)} calibration samples, at least {limit:g} asked",
             sqnr_db=near if floats else None,
         )
 

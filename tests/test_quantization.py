@@ -15,7 +15,7 @@ from onnxq.driver import quantize
 from onnxq.errors import ConfigError, ModelError, UnknownNameError, UsageError
 from onnxq.quantization import CANDIDATES, DECISIONS, make_calibrators
 from onnxq.runtime.session import Session
-from onnxq.trial import BEST, MARGIN, WORST, _decibels, nearness
+from onnxq.trial import BEST, MARGIN, WORST, decibels_of, nearness
 
 ROOT = Path(__file__).parent.parent
 RES8 = ROOT / "models/fashion-res8/model.onnx"
@@ -131,7 +131,9 @@ def test_each_sample_counts_alike_when_methods_are_compared() -> None:
 
 def test_lost_outputs_count_as_worst() -> None:
     exact = np.ones(3)
-    assert _decibels(exact, np.array([1.0, np.nan, 1.0])) == WORST
-    assert _decibels(exact, np.ones(2)) == WORST
+    assert decibels_of(exact, np.array([1.0, np.nan, 1.0])) == WORST
+    assert decibels_of(exact, np.ones(2)) == WORST
+    assert decibels_of(np.zeros(3), np.zeros(3)) == decibels_of(np.ones(0), np.ones(0)) == BEST  # nothing was lost
+    assert decibels_of(np.zeros(3), np.full(3, 1e-3)) == WORST
     ints = [{"y": np.array([1, 2, 3, 4])}]
     assert nearness(ints, [{"y": np.array([1, 2, 0, 4])}]) == 75.0

@@ -1,0 +1,66 @@
+"""The part of the outputs that counts for a budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from onnxq.faintest import faintest
+from onnxq.trial import BEST, WORST
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int, scale: float = 1.0) -> NDArray[np.float64]:
+    return RNG.normal(0, scale, shape)
+
+
+def with_noise(array: NDArray[np.float64], decibels: float) -> NDArray[np.float64]:
+    return array * (1.0 + 10 ** (-decibels / 20))
+
+
+def test_the_worst_output_counts_not_the_mean() -> None:
+    """Six caches that are exact beside logits that are lost."""
+    exact = {f"cache{i}": normal(1, 4, 8, 8) for i in range(6)} | {"logits": normal(1, 4, 100)}
+    lost = exact | {"logits": normal(1, 4, 100)}
+    found = faintest([exact], [lost])
+    assert found is not None
+    assert found.decibels < 0 and found.where == ' of output "logits"'
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((1, 6, 50), 1), ((1, 50, 6), 2), ((20, 6), 1), ((1, 2, 5, 5, 6), 4)])
+def test_scores_beside_boxes_are_a_part_of_their_own(shape: tuple[int, ...], axis: int) -> None:
+    scale = np.where(np.arange(6) < 4, 300.0, 0.5).reshape([6 if i == axis else 1 for i in range(len(shape))])
+    exact = [normal(*shape) * scale for _ in range(3)]
+    made = [with_noise(x, 40) if k < 3 else x for k, x in enumerate(exact)]
+    found = faintest([{"y": x} for x in exact], [{"y": x} for x in made])
+    assert found is not None
+    assert found.decibels == pytest.approx(40, abs=0.01)
+    lost = [np.where(scale > 1, x, 0.0) for x in exact]
+    found = faintest([{"y": x} for x in exact], [{"y": x} for x in lost])
+    assert found is not None
+    assert found.decibels == pytest.approx(0, abs=0.01)
+    assert found.where == f' of the quiet part of output "y" (2 of 6 slices along axis {axis})'
+
+
+def test_near_misses_are_one_part() -> None:
+    """Slices that are not 30 times quieter, single scores, probabilities, and the sides of a picture."""
+    near = normal(1, 6, 50) * np.where(np.arange(6) < 4, 20.0, 1.0)[:, None]
+    single = np.array([[1e-9, 5.0, 3.0]])
+    softmax = np.tile([[0.9899999], [0.01], [1e-7]], (1, 1, 50)).reshape(1, 3, 50)
+    empty_rows = normal(1, 1, 40, 40) * np.where(np.arange(40) < 20, 1.0, 1e-6)[:, None]
+    for exact in (near, single, softmax, empty_rows):
+        found = faintest([{"y": exact}], [{"y": with_noise(exact, 30)}])
+        assert found is not None
+        assert (found.decibels, found.where) == (pytest.approx(30, abs=0.01), "")
+
+
+def test_what_is_not_comparable_is_lost_and_what_is_equal_is_best() -> None:
+    exact = {"y": normal(1, 6, 50), "n": np.arange(3)}
+    for other, expected in (({"y": exact["y"]}, BEST), ({"y": normal(1, 6, 49)}, WORST)):
+        found = faintest([exact], [other | {"n": exact["n"]}])
+        assert found is not None
+        assert found.decibels == expected
+    assert faintest([{"n": np.arange(3)}], [{"n": np.arange(3)}]) is None
+    assert faintest([], []) is None
