@@ -118,7 +118,7 @@ class Unfusing:
         return self._dqs[key]
 
     def quantized(self, node: gs.Node, slot: int, said: Parameters) -> None:
-        """An output becomes float, and a Q behind it writes what the output was."""
+        """An output becomes float, and a Q behind it writes what the output was; one scale for all of it."""
         result = node.outputs[slot]
         real = self.editor.variable(f"{result.name}_float", result)
         real.dtype = np.dtype(np.float32)
@@ -128,7 +128,6 @@ class Unfusing:
             [real, *self._numbers(result, said)],
             [result],
             name=f"{result.name}_QuantizeLinear",
-            attrs=attributes(said),
         )
         self.editor.insert(q, after=node)
 

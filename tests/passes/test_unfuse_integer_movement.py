@@ -114,6 +114,69 @@ def test_case_2_integers_of_different_meaning_stay() -> None:
     keep(PASS, pad + "[p] b = Pad(a, pads) [d] y = DequantizeLinear(b, s, z) }", "fills with the integer 0")
 
 
+PAD = "float s = {0.5}, uint8 z = {120}, int64[4] pads = {1, 0, 1, 0}"
+PAD_START = "{ [q] a = QuantizeLinear(x, s, z) "
+PAD_NUMBERS = ", float a_scale = {0.5}, uint8 a_zero_point = {120}"
+PAD_DQ = "[a_DequantizeLinear] a_dequantized = DequantizeLinear(a, a_scale, a_zero_point) "
+PAD_END = " [b_QuantizeLinear] b = QuantizeLinear(b_float, a_scale, a_zero_point) [d] y = DequantizeLinear(b, s, z) }"
+
+
+def test_case_2_the_number_that_pad_fills_with_becomes_a_real_one() -> None:
+    head = f"(float[2,3] x) => (float[4,3] y) <{PAD}, uint8 e = {{7}}"
+    before = head + "> " + PAD_START + "[p] b = Pad(a, pads, e) [d] y = DequantizeLinear(b, s, z) }"
+    after = (
+        head
+        + PAD_NUMBERS
+        + ", float e_float = {-56.5}> "
+        + PAD_START
+        + PAD_DQ
+        + "[p] b_float = Pad(a_dequantized, pads, e_float)"
+        + PAD_END
+    )
+    bitwise(PASS, before, after, rewrites=1)
+
+
+@pytest.mark.parametrize("number", ["none", "constant", "computed"])
+def test_a_pad_that_copies_needs_no_number(number: str) -> None:
+    """It must not keep one either, whose type would be that of the integers."""
+    g = Qdq()
+    q, pads = g.q(g.data(2, 3), DATA, 7), g.constant([1, 0, 1, 0], "int64")
+    value = g.q(g.constant(0.5), DATA, 7) if number == "computed" else g.constant(7, "uint8")
+    padded = g.op("Pad", q, pads, *([] if number == "none" else [value]), mode="edge")
+    g.raw(g.dq(padded, DATA, 7))
+    made = unfuse(g, PASS)
+    assert (made.rewrites, made.gap) == (1, 0)
+
+
+@pytest.mark.parametrize("told", ["front", "behind"])
+def test_an_output_that_depends_on_ties(told: str) -> None:
+    """Which of equal numbers TopK takes need not be the same; unread, the positions don't matter."""
+    source = "(float[2,4] x)" if told == "front" else "(uint8[2,4] a)"
+    start = "{ [q] a = QuantizeLinear(x, s, z) " if told == "front" else "{ "
+    graph = (
+        f"{source} => (float[2,2] y, int64[2,2] at) <{K}, int64[1] k = {{2}}> {start}"
+        "[p] b, at = TopK(a, k) [d] y = DequantizeLinear(b, s, z) }"
+    )
+    keep(PASS, graph, "its output 1 is read")
+
+
+@pytest.mark.parametrize("op", ["Split", "TopK"])
+def test_outputs_that_nobody_reads_get_the_right_type(op: str) -> None:
+    g = Qdq()
+    numbers = g.constant([1, 1] if op == "Split" else [2], "int64")
+    first, _ = g.op(op, g.q(g.data(2, 4), DATA, 7), numbers, outs=2, axis=0)
+    g.raw(g.dq(first, DATA, 7))
+    made = unfuse(g, PASS)  # which compares all types with those that onnx infers
+    assert (made.rewrites, made.gap) == (1, 0)
+
+
+def test_a_dq_behind_whose_scale_is_computed_tells_nothing() -> None:
+    graph = (
+        f"(uint8[2,3] p, float e) => (float[3,2] y) <{K}> {{ [t] a = Transpose(p) [d] y = DequantizeLinear(a, e, z) }}"
+    )
+    keep(PASS, graph)
+
+
 def test_case_3_constants_and_other_integers_are_no_sites() -> None:
     head = f"(float[3,2] x) => (float[3,2] y) <{K}, uint8[2,3] w = {{1, 2, 3, 4, 5, 6}}> "
     keep(PASS, head + "{ [t] b = Transpose(w) [d] c = DequantizeLinear(b, s, z) [a] y = Add(x, c) }")
@@ -135,7 +198,7 @@ def test_one_run_takes_a_whole_chain_that_only_the_end_explains() -> None:
     moved = g.op("QLinearMatMul", q, *said, *weight, *said)
     for order in ([1, 0], [0, 1], [1, 0]):
         moved = g.op("Transpose", moved, perm=order)
-    g.raw(g.dq(moved, DATA, 7))
+    g.raw(g.op("Neg", g.dq(moved, DATA, 7)))
     made = g.fuse(PASS)  # a second run must change nothing
     assert made.reports[0].rewrites == 3
     assert made.gap == 0

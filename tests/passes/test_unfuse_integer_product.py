@@ -60,6 +60,38 @@ def test_case_1_numbers(op: str, channels: bool) -> None:
     assert made.spread > 50
 
 
+def test_case_2_names_and_constants() -> None:
+    head = f"(float[2,3] x) => (float[2,2] y) <{K}, int32[2] b = {{7, 9}}"
+    after = (
+        head.replace(", int32[2] b = {7, 9}", "")
+        + ", float both_weight = {0.25}, int8 w_zero_point = {3}, int32[2] b_bias = {7, 9}, float b_bias_scale = {0.005}, int32 b_bias_zero_point = {0}> "
+        "{ [q] a = QuantizeLinear(x, s, z) [a_dequantized_DequantizeLinear] a_dequantized = DequantizeLinear(a, s, z) "
+        "[w_DequantizeLinear] w_dequantized = DequantizeLinear(w, both_weight, w_zero_point) "
+        "[b_bias_DequantizeLinear] b_bias_dequantized = DequantizeLinear(b_bias, b_bias_scale, b_bias_zero_point) "
+        "[p] y_product = MatMul(a_dequantized, w_dequantized) [p_Add] y = Add(y_product, b_bias_dequantized) }"
+    )
+    before = (
+        head
+        + "> "
+        + Q
+        + "[p] p = MatMulInteger(a, w, z, zw) [i] i = Add(p, b) [c] f = Cast<to = 1>(i) [m] y = Mul(f, both) }"
+    )
+    rewrite(PASS, before, after, rewrites=1, atol=1e-5)
+
+
+def test_case_3_a_q_without_zero_point() -> None:
+    head = f"(float[2,3] x) => (float[2,2] y) <{K}"
+    after = (
+        head + ", float both_weight = {0.25}, int8 w_zero_point = {3}> "
+        "{ [q] a = QuantizeLinear(x, s) [a_dequantized_DequantizeLinear] a_dequantized = DequantizeLinear(a, s) "
+        "[w_DequantizeLinear] w_dequantized = DequantizeLinear(w, both_weight, w_zero_point) [p] y = MatMul(a_dequantized, w_dequantized) }"
+    )
+    for zero in ("", "none"):
+        constants = "" if zero == "" else ", uint8 none = {0}"
+        before = f"{head}{constants}> {{ [q] a = QuantizeLinear(x, s) [p] p = MatMulInteger(a, w, {zero}, zw)" + BEHIND
+        rewrite(PASS, before, after, rewrites=1, atol=1e-5)
+
+
 def biased(op: str, channels: bool, bias: Any, *, numbers: Any = 0.0213571 * 0.00317) -> Qdq:
     """ConvInteger or MatMulInteger, Add of an int32 constant, Cast, Mul, as our own fusion writes them."""
     random = np.random.default_rng(2)
@@ -85,6 +117,7 @@ COLUMNS = np.arange(8) * 2500 - 9000
     [
         ("MatMul", COLUMNS, {"MatMul": 1, "Add": 1}),
         ("MatMul", COLUMNS.reshape(1, 8), {"MatMul": 1, "Add": 1}),
+        ("MatMul", COLUMNS.reshape(1, 1, 8), {"MatMul": 1, "Add": 1}),
         ("MatMul", 7000, {"MatMul": 1, "Add": 1}),
         ("MatMul", [7000], {"MatMul": 1, "Add": 1}),
         ("Conv", COLUMNS.reshape(1, 8, 1, 1), {"Conv": 1}),
@@ -155,6 +188,38 @@ def test_case_2_both_ways() -> None:
         assert made.gap < 2e-4
 
 
+def test_integer_products_of_others() -> None:
+    """Data that no Q of the standard made, an operator of another domain, a factor without the scale of the data."""
+    elsewhere = "(float[2,3] x, float e) => (float[2,2] y) <" + K + "> "
+    product = "[p] p = MatMulInteger(a, w, z, zw)" + BEHIND
+    keep(PASS, elsewhere + "{ [k] a = Cast<to = 2>(x) " + product, "nothing tells the scale")
+    keep(PASS, elsewhere + "{ [k] a = com.microsoft.QuantizeLinear(x, s, z) " + product, "nothing tells the scale")
+    keep(PASS, "(float[2,3] x) => (float[2,3] y) { [a] y = com.microsoft.Gelu(x) }")
+    factor = "[p] p = MatMulInteger(a, w, z, zw) [c] f = Cast<to = 1>(p) [k] k = Mul(e, sw) [m] y = Mul(f, k) }"
+    keep(PASS, elsewhere + Q + factor, "is not the scale of its data")
+    computed = "{ [q] a = QuantizeLinear(x, e, z) [p] p = MatMulInteger(a, w, z, zw)" + BEHIND
+    keep(PASS, elsewhere + computed, "is not the scale of its data")
+    weight = "(float[2,3] x, int8 e) => (float[2,2] y) <" + K + "> " + Q + "[p] p = MatMulInteger(a, w, z, e)" + BEHIND
+    keep(PASS, weight, "zero points are computed")
+
+
+def test_the_scale_of_the_data_may_be_computed() -> None:
+    """If it is one, and the factor is its product with a constant."""
+    body = "{ [q] a = QuantizeLinear(x, e, z) [p] p = MatMulInteger(a, w, z, zw) [c] f = Cast<to = 1>(p) [k] k = Mul(e, sw) [m] y = Mul(f, k) }"
+    head = "(float[2,3] x, float[size] e) => (float[2,2] y) <" + K
+    after = (
+        head.replace("size", "1").replace("sw =", "w_scale =") + ", int8 w_zero_point = {3}> "
+        "{ [q] a = QuantizeLinear(x, e, z) [a_dequantized_DequantizeLinear] a_dequantized = DequantizeLinear(a, e, z) "
+        "[w_DequantizeLinear] w_dequantized = DequantizeLinear(w, w_scale, w_zero_point) [p] y = MatMul(a_dequantized, w_dequantized) }"
+    )
+    feeds: Any = {"e": np.asarray([0.02], np.float32)}
+    rewrite(PASS, head.replace("size", "1") + "> " + body, after, rewrites=1, atol=1e-5, inputs=feeds)
+    for size in ("2", "n"):
+        graph = text.parse(model(head.replace("size", size) + "> " + body)).graph
+        reasons = [r.reason for r in PASS.run(graph, default_context()).refusals]
+        assert len(reasons) == 1 and "its data has a scale per channel" in reasons[0]
+
+
 def test_data_with_a_scale_per_channel_stays() -> None:
     graph = (
         f"(float[2,3] x) => (float[2,2] y) <{K}, float[2] sr = {{0.02, 0.03}}, uint8[2] zr = {{120, 120}}, float[2,1] k = {{0.005, 0.0075}}> "
@@ -182,6 +247,45 @@ def test_case_4_dynamic_products() -> None:
     assert fused.ops == made.ops
     assert fused.gap < 1e-4
     assert "dynamically" in unfuse(g, PASS, fused=[FuseDynamicQuantizeMatmul()]).reasons[0]
+
+
+@pytest.mark.parametrize("zero", ["", "uint8 zw = {3}"])
+@pytest.mark.parametrize("bias", ["", "b"])
+def test_case_4_dynamic_quantize_matmul(zero: str, bias: str) -> None:
+    """A zero point and a bias are both free to be left out; the new tensors have names that tell what they are."""
+    constants = "uint8[3,2] w = {1, 2, 30, 4, 5, 60}, float sw = {0.25}" + (", float[2] b = {1, -1}" if bias else "")
+    head = f"(float[2,3] x) => (float[2,2] y) <{constants}"
+    node = f"com.microsoft.DynamicQuantizeMatMul(x, w, sw, {'zw' if zero else ''}, {bias})"
+    before = head + (f", {zero}" if zero else "") + f"> {{ [p] y = {node} }}"
+    added = f", float w_scale = {{0.25}}, uint8 w_zero_point = {{{3 if zero else 0}}}> "
+    product = "[p] {} = MatMul(x_dequantized, w_dequantized) "
+    after = (
+        head.replace(", float sw = {0.25}", "")
+        + added
+        + "{ [p_DynamicQuantizeLinear] x_quantized, x_scale, x_zero_point = DynamicQuantizeLinear(x) "
+        "[p_DequantizeLinear] x_dequantized = DequantizeLinear(x_quantized, x_scale, x_zero_point) "
+        "[w_DequantizeLinear] w_dequantized = DequantizeLinear(w, w_scale, w_zero_point) "
+        + (product.format("y_product") + "[p_Add] y = Add(y_product, b) }" if bias else product.format("y") + "}")
+    )
+    rewrite(DYNAMIC, before, after, rewrites=1, atol=1e-5)
+
+
+@pytest.mark.parametrize("product", ["static", "dynamic"])
+@pytest.mark.parametrize("scales", ["", "2"])
+def test_columns_of_a_matrix_of_unknown_rank(product: str, scales: str) -> None:
+    """One scale needs no axis; for several nobody knows where the columns are."""
+    several = {"": "{0.25}", "2": "{0.25, 0.5}"}[scales]
+    head = f"(float[2,3] x) => (y) <float s = {{0.02}}, uint8 z = {{120}}, float[{scales}] sw = {several}, int8 zw = {{3}}> "
+    nodes = (
+        "{ w = elsewhere.Weights(x) [q] a = QuantizeLinear(x, s, z) "
+        + {
+            "static": "k = Mul(s, sw) [p] p = MatMulInteger(a, w, z, zw) [c] f = Cast<to = 1>(p) [m] y = Mul(f, k) }",
+            "dynamic": "[p] y = com.microsoft.DynamicQuantizeMatMul(x, w, sw, zw) }",
+        }[product]
+    )
+    report = DYNAMIC.run(text.parse(model(head + nodes)).graph, default_context())
+    assert report.rewrites == (0 if scales else 1)
+    assert [r.reason for r in report.refusals] == (["the rank of its weight is not known"] if scales else [])
 
 
 def test_case_5_a_dynamic_conv_stays() -> None:

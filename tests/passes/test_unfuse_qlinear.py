@@ -277,6 +277,22 @@ def test_case_5_what_stays() -> None:
     assert [r.reason for r in report.refusals] == ["QLinearReduceMean has no float form here"]
 
 
+@pytest.mark.parametrize(
+    ("node", "attributes"),
+    [
+        ("QLinearGlobalAveragePool<channels_last = 0>(q, s, z, u, w)", {}),
+        ("QLinearAveragePool<kernel_shape = [2, 2], channels_last = 0>(q, s, z, u, w)", {"kernel_shape": [2, 2]}),
+        ("QLinearConv<channels_last = 0, group = 2>(q, s, z, f, t, v, u, w)", {"group": 2}),
+    ],
+)
+def test_the_float_op_has_no_attribute_of_the_integer_one(node: str, attributes: dict[str, Any]) -> None:
+    """ONNX Runtime's optimizer writes channels_last = 0, too, which is the form of the standard."""
+    head = f"(float[1,2,3,4] x) => (y) <{CONSTANTS}, uint8[2,1,1,1] f = {{3, 4}}> {{ q = QuantizeLinear(x, s, z) "
+    graph = parsed(head + f"[a] r = com.microsoft.{node}" + END, 21)
+    assert PASS.run(graph, default_context()).rewrites == 1
+    assert [n.attrs for n in graph.nodes if n.name == "a"] == [attributes]
+
+
 def parsed(graph: str, opset: int) -> Any:
     return text.parse(model(graph, opset)).graph
 
