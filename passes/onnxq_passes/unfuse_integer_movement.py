@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -72,17 +72,12 @@ def _unfuse(work: Unfusing, node: gs.Node, known: dict[int, Parameters], behind:
     reason = _moves.obstacle(work.editor, node, row, said, "pair")
     if reason:
         raise CannotUnfuseError(reason)
-    fills = row.fill is not None and node.attrs.get("mode", "constant") == "constant"
-    fill = None if row.fill is None else input_at(node, row.fill)
-    if fills and not isinstance(fill, gs.Constant):
+    if row.fill is not None and not _copies(node) and not isinstance(input_at(node, row.fill), gs.Constant):
         raise CannotUnfuseError("it fills with the integer 0, or with one that is computed")
     for slot in slots:
         work.editor.set_input(node, slot, work.dequantized(node, node.inputs[slot], said))
-    if row.fill is not None and not fills:
-        _moves.forget_fill(work.editor, node, row.fill)
-    elif row.fill is not None and isinstance(fill, gs.Constant):
-        values = dequantize(np.asarray(fill.values), said.encoding())
-        work.editor.set_input(node, row.fill, work.constant(f"{fill.name}_float", values))
+    if row.fill is not None:
+        _fill(work, node, row.fill, said)
     for slot, tensor in enumerate(node.outputs):
         if any(tensor is t for t in outputs):
             known[id(tensor)] = said
@@ -90,6 +85,21 @@ def _unfuse(work: Unfusing, node: gs.Node, known: dict[int, Parameters], behind:
         elif row.results is None or slot in row.results:
             tensor.dtype = np.dtype(np.float32)  # nobody reads it
     work.report.rewrites += 1
+
+
+def _copies(node: gs.Node) -> bool:
+    """Does a Pad copy what it fills with from its data?"""
+    return bool(node.attrs.get("mode", "constant") != "constant")
+
+
+def _fill(work: Unfusing, node: gs.Node, slot: int, said: Parameters) -> None:
+    """The number that the op fills with becomes the real one that it stands for."""
+    if _copies(node):
+        _moves.forget_fill(work.editor, node, slot)
+    else:
+        given = cast(gs.Constant, node.inputs[slot])
+        values = dequantize(np.asarray(given.values), said.encoding())
+        work.editor.set_input(node, slot, work.constant(f"{given.name}_float", values))
 
 
 def _behind(editor: Editor) -> dict[int, list[Parameters]]:
