@@ -16,6 +16,7 @@ from onnxq.optable import data_slots
 from onnxq.plan import protect
 from onnxq.plan.facts import Facts
 from onnxq.plan.select import Selection
+from onnxq.plan.traps import trapped
 from onnxq.targets.target import Target
 
 
@@ -101,6 +102,8 @@ def vetoes(
                 f"{wide} has a range of {most:.3g} and {small} one of {least:.3g}: in one 8-bit scale the narrow one "
                 f"would lose {np.log2(most / max(least, TINY)):.0f} of its 8 bits"
             )
+    for name, reason in trapped(facts, target, ranges, chosen).items() if not out else ():
+        out.setdefault(name, reason)
     return out
 
 

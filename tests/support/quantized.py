@@ -19,13 +19,14 @@ from onnxq.encoding import Scheme
 from onnxq.ir import save, walk
 from onnxq.ir.text import parse
 from onnxq.pipeline.base import Context
-from onnxq.plan.plan import Plan
+from onnxq.plan.plan import Placement, Plan
 from onnxq.plan.planner import make_plan, wanted
+from onnxq.plan.spread import Spread
 from onnxq.runtime.session import Level, Session, optimized
 from onnxq.stats.collect import collect
 from onnxq.stats.taps import with_outputs
 from onnxq.stats.weights import weight_range
-from onnxq.targets.target import load_target
+from onnxq.targets.target import Target, load_target
 from onnxq_passes.insert_qdq import InsertQdq
 
 
@@ -96,15 +97,16 @@ def fill(model: Any, constants: Mapping[str, NDArray[Any]]) -> None:
 def quantize_text(
     source: str,
     *,
-    target: str = "cpu",
+    target: str | Target = "cpu",
     keep_float: Sequence[str] = (),
     seed: int = 0,
     inputs: Mapping[str, NDArray[Any]] | None = None,
     unreached: Sequence[str] = (),
     reduce_range: bool | None = False,
     constants: Mapping[str, NDArray[Any]] | None = None,
+    placement: Placement | None = None,
 ) -> Result:
-    """Parse, measure ranges on one random sample (normal, seed), plan, insert."""
+    """Parse, measure ranges and distributions on one random sample (normal, seed), plan, insert."""
     model = parse(_filled(source))
     taken: set[str] = set()
     for _, inner in walk.graphs(model.graph):
@@ -113,7 +115,7 @@ def quantize_text(
     fill(model, constants or {})
     original = save.to_bytes(model)
     rng = np.random.default_rng(seed)
-    chosen = load_target(target, reduce_range=reduce_range)
+    chosen = load_target(target, reduce_range=reduce_range) if isinstance(target, str) else target
     feeds = dict(inputs or {})
     for spec in Session(original, threads=1).inputs:
         if spec.name not in feeds:
@@ -133,11 +135,15 @@ def quantize_text(
                 return None
             return float(seen[tensor].min()), float(seen[tensor].max())
 
+        def spread(self, tensor: str) -> Spread | None:
+            known = tensor in seen and tensor not in unreached and seen[tensor].dtype == np.float32
+            return Spread.of(seen[tensor]) if known else None
+
         def weight_range(self, weight: NDArray[Any], scheme: Scheme) -> tuple[NDArray[Any], NDArray[Any]]:
             return weight_range(weight, scheme)
 
     shapes = {k: tuple(v.shape) for k, v in seen.items() if isinstance(v, np.ndarray)}
-    plan = make_plan(model.graph, chosen, Measured(), shapes, keep_float)
+    plan = make_plan(model.graph, chosen, Measured(), shapes, keep_float, placement)
     report = InsertQdq().run(model.graph, Context(target=chosen, plan=plan))
     file = save.to_bytes(model)
     onnx.checker.check_model(onnx.load_from_string(file), full_check=True)
