@@ -107,6 +107,7 @@ def quantize(job: Job, *, detail: bool = False, progress: Progress | None = None
                 statistics=made.statistics,
             )  # fmt: skip
         result = replace(result, pareto=forms(made), placement=units(made), account=accounts(made, result.latency))
+        result = replace(result, repairs=made.repaired)
         unmet = job.placement.stated and made.met is not None and not made.met.holds
         if unmet and not job.placement.keep_best:
             check_met(made)
@@ -156,6 +157,9 @@ def make_options(job: Job, target: Target) -> tuple[Options, PipelineCalibration
         resources=resources(calibration),
         placing=job.placement.placing(target.name, job.validate.threads),
         budget=job.placement.budget(),
+        repairing=job.repair.repairing(
+            job.placement.effort, by_cost=job.placement.placing(target.name, job.validate.threads) is not None
+        ),
     )
     return options, calibration
 

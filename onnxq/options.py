@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from onnxq.config.placing import Budget, Judged, Placing
+from onnxq.config.repair import Repairing
 from onnxq.ir.model import Model
 from onnxq.pipeline.manager import Pipeline
 from onnxq.stats.calibrator import Calibrator
@@ -57,6 +58,7 @@ class Options:
         given: statistics or ranges that were made before; no sample is run to calibrate.
         placing: how ops are placed by measured cost; None: in int8 wherever the target's rules allow it.
         budget: what a placement by cost may lose; None: anything.
+        repairing: what is tried to win accuracy back; None: nothing.
         judge: of forms of the model, by labels; None: the outputs on calibration samples decide.
     """
 
@@ -73,6 +75,7 @@ class Options:
     given: Statistics | RangeTable | None = None
     placing: Placing | None = None
     budget: Budget | None = None
+    repairing: Repairing | None = None
     judge: Callable[[Model], Judged] | None = None
 
     @property

@@ -7,20 +7,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.budget import Met, within
 from onnxq.config.placing import Placing
+from onnxq.config.repair import FLOAT_REPAIRS, WEIGHTS
 from onnxq.data.sample import Dataset, Sample
-from onnxq.errors import CalibrationError, DataError, ModelError, PassError, UnknownNameError, did_you_mean
+from onnxq.errors import CalibrationError, DataError, ModelError, UnknownNameError, did_you_mean
 from onnxq.ir import walk
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.ir.opset import made_up_sample
 from onnxq.options import Options, Timing
 from onnxq.pipeline.base import Context
+from onnxq.pipeline.normalised import check_normalised, is_random
 from onnxq.pipeline.prepare import annotate, run_literally
 from onnxq.placement.result import Placed
 from onnxq.placement.stage import placed_plan
@@ -29,6 +30,7 @@ from onnxq.plan.plan import Placement, Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.reasons import matches
 from onnxq.progress import Progress, Silent
+from onnxq.repair.stage import Repairs, note
 from onnxq.stats.engine import Outcome, calibrate
 from onnxq.stats.probe import observe
 from onnxq.stats.ranges import GivenRanges, RangeTable
@@ -36,6 +38,7 @@ from onnxq.stats.statistics import Statistics
 from onnxq.stats.surroundings import Surroundings, surroundings
 from onnxq.stats.taps import mask_tensors
 from onnxq.trial import choose, inserted
+from onnxq.validate.repaired import Repair
 
 WITHOUT_SAMPLES = "mixed"
 """What `auto` takes if there are statistics and no samples to try methods on."""
@@ -79,6 +82,9 @@ class PlanProvider:
         self.outcome: Outcome | None = None
         self.placed: Placed | None = None
         self.met: Met | None = None
+        self.repairs: Repairs | None = None
+        self.repaired: tuple[Repair, ...] = ()
+        self.weight_method = options.weight_method
         self.check = True  # bisect looks for the pass that does not pass this check
         self.method = ""
         self.notes: list[str] = []
@@ -96,10 +102,20 @@ class PlanProvider:
             else:
                 self.method, notes = choose(self.model, plans, context, self.data, options.threads)
                 self.notes.extend(notes)
-            context.plan = plans[self.method]
+            plan = plans[self.method]
+        if plan.uses:
+            with timing.stage("repair"):
+                plan = self._begin_repairs(graph, context, plan)
         if options.placing is not None and self.first:
             with timing.stage("place"):
-                context.plan = self._place(graph, context, options.placing)
+                plan = self._place(graph, context, options.placing)
+        with timing.stage("repair"):
+            plan = self._repaired_weights(graph, plan)
+        if self.placed is not None and options.budget is not None and self.data is not None:
+            with timing.stage("meet the budget"):
+                plan = self._meet(graph, context, plan, self.data)
+        with timing.stage("repair"):
+            context.plan = self._finish_repairs(plan)
 
     def gather(self, graph: gs.Graph) -> None:
         """Check what the passes did so far; have statistics or ranges for the graph as it is now.
@@ -118,7 +134,7 @@ class PlanProvider:
             elif checked:
                 got = run_literally(self.model, self.first[0].inputs)
             if checked and self.exact is not None:
-                _check_normalised(self.exact, got, self.first[0].name)
+                check_normalised(self.exact, got, self.first[0].name)
         with timing.stage("calibrate"):
             unused = [p for p in unmatched(graph, options.keep_float) if p in self.unused]
             self.notes.extend(_check_patterns(unused, graph))
@@ -127,16 +143,23 @@ class PlanProvider:
                 self.shapes = options.given.shapes
                 self._compare(wanted(graph, options.target, self.shapes, options.keep_float), options.given)
             else:
-                self.statistics = self._collect(graph)
+                self.outcome = self._collect(self.model)
+                self.statistics = self.outcome.statistics
+                self.notes.extend(self.outcome.notes)
+                if self.outcome.cached:
+                    self.notes.append("The statistics came from the cache; --no-cache collects them again.")
+                elif self.outcome.resumed:
+                    count = self.outcome.resumed
+                    self.notes.append(f"{count} samples had been run before: the run went on from a checkpoint.")
                 self.shapes = self.statistics.shapes
             # last: the hash of the graph must not depend on the samples
             annotate(graph, self.shapes)
 
-    def _collect(self, graph: gs.Graph) -> Statistics:
+    def _collect(self, model: Model) -> Outcome:
         assert self.data is not None
-        options = self.options
-        self.outcome = calibrate(
-            self.model,
+        options, graph = self.options, model.graph
+        return calibrate(
+            model,
             wanted(graph, options.target, self.shapes, options.keep_float),
             self.data,
             options.observers,
@@ -150,12 +173,6 @@ class PlanProvider:
             executor=options.resources.pool,
             seconds=options.resources.seconds,
         )
-        self.notes.extend(self.outcome.notes)
-        if self.outcome.cached:
-            self.notes.append("The statistics came from the cache; --no-cache collects them again.")
-        elif self.outcome.resumed:
-            self.notes.append(f"{self.outcome.resumed} samples had been run before: the run went on from a checkpoint.")
-        return self.outcome.statistics
 
     def _place(self, graph: gs.Graph, context: Context, placing: Placing) -> Plan:
         plan, self.placed, notes = placed_plan(
@@ -167,36 +184,111 @@ class PlanProvider:
             cache=self.options.resources.cache,
         )
         self.notes.extend(notes)
-        if self.placed is None or self.options.budget is None or self.data is None:
-            return plan
-        return self._meet(graph, context, plan, self.data)
+        return plan
 
     def _meet(self, graph: gs.Graph, context: Context, plan: Plan, data: Dataset) -> Plan:
-        """The plan with as much int8 as the budget allows."""
+        """The plan with as much int8 as the budget allows. Forms are judged with the repairs that pay for them."""
         assert self.placed is not None
-        self.met = within(
-            self.placed,
+        self.met = self._within(self.placed, graph, context, plan, data)
+        later = self.options.repairing.later if self.options.repairing is not None else ()
+        gave_up = bool(self.met.worst) or not self.met.holds
+        if gave_up and self.repairs is not None and self._float_repairs(graph, plan, later):
+            plan = self.plan(graph, self.method, self.options.keep_float, self.placed.placement)
+            self.met = self._within(self.placed, graph, context, plan, data)
+        self.notes.extend(self.met.notes)
+        return self.met.plan
+
+    def _within(self, placed: Placed, graph: gs.Graph, context: Context, plan: Plan, data: Dataset) -> Met:
+        return within(
+            placed,
             plan,
             self.model,
             data,
             self.options,
             replan=lambda placement: self.plan(graph, self.method, self.options.keep_float, placement),
-            insert=lambda some: inserted(self.model, context, some),
+            insert=lambda some: inserted(self.model, context, self.repairs.biases(some) if self.repairs else some),
             progress=self.progress,
         )
-        self.notes.extend(self.met.notes)
-        return self.met.plan
 
-    def plan(self, graph: gs.Graph, method: str, keep_float: Sequence[str], placement: Placement | None = None) -> Plan:
-        """A plan from the statistics that were collected."""
-        assert self.statistics is not None
+    def _begin_repairs(self, graph: gs.Graph, context: Context, plan: Plan) -> Plan:
+        """Repairs of the float model come before placement, since they change what is calibrated."""
+        repairing = self.options.repairing
+        if repairing is None or self.data is None or is_random(graph):
+            return plan
+        self.repairs = Repairs(
+            self.model, self.data, context, repairing, first=self.first[0], threads=self.options.threads
+        )
+        if self._float_repairs(graph, plan, [n for n in FLOAT_REPAIRS if self.repairs.wants(n)]):
+            return self.plan(graph, self.method, self.options.keep_float)
+        return plan
+
+    def _float_repairs(self, graph: gs.Graph, plan: Plan, names: Sequence[str]) -> bool:
+        """Try them one after the other; is the float model another one now?"""
+        assert self.repairs is not None
+        any_kept = False
+        for name in names if self.options.given is None else ():
+            found: list[Statistics] = []
+
+            def again(changed: Model, found: list[Statistics] = found) -> Plan:
+                found.append(self._collect(changed).statistics)
+                placement = self.placed.placement if self.placed is not None else None
+                return self.plan(changed.graph, self.method, self.options.keep_float, placement, found[-1])
+
+            changed = self.repairs.floats(name, plan, again)
+            if changed is None:
+                continue
+            graph.nodes, graph.inputs, graph.outputs = (
+                changed.graph.nodes, changed.graph.inputs, changed.graph.outputs,
+            )  # fmt: skip
+            self.model.meta = changed.meta
+            self._take(graph, found[-1])
+            self.repairs.moved(self.model)
+            placement = self.placed.placement if self.placed is not None else None
+            plan, any_kept = self.plan(graph, self.method, self.options.keep_float, placement), True
+        return any_kept
+
+    def _take(self, graph: gs.Graph, statistics: Statistics) -> None:
+        self.statistics, self.shapes = statistics, statistics.shapes
+        self.around = surroundings(graph, statistics.tensors)
+        annotate(graph, self.shapes)
+
+    def _repaired_weights(self, graph: gs.Graph, plan: Plan) -> Plan:
+        if self.repairs is None or not self.repairs.wants(WEIGHTS) or not plan.uses or self.weight_method == "mse":
+            return plan
+        placement = self.placed.placement if self.placed is not None else None
+        before, self.weight_method = self.weight_method, "mse"
+        changed = self.plan(graph, self.method, self.options.keep_float, placement)
+        if self.repairs.weights(plan, lambda: changed):
+            return changed
+        self.weight_method = before
+        return plan
+
+    def _finish_repairs(self, plan: Plan) -> Plan:
+        if self.repairs is None:
+            return plan
+        corrected = self.repairs.biases(plan)
+        self.repaired = self.repairs.rows(plan)
+        self.notes.extend(note(self.repaired))
+        return corrected
+
+    def plan(
+        self,
+        graph: gs.Graph,
+        method: str,
+        keep_float: Sequence[str],
+        placement: Placement | None = None,
+        statistics: Statistics | None = None,
+    ) -> Plan:
+        """A plan from the statistics that were collected, or from others, of a changed graph."""
+        given = statistics or self.statistics
+        assert given is not None
         options = self.options
         ranges: CalibratedRanges | GivenRanges
-        if isinstance(self.statistics, RangeTable):
-            ranges = GivenRanges(self.statistics, options.weight_method)
+        if isinstance(given, RangeTable):
+            ranges = GivenRanges(given, self.weight_method)
         else:
-            calibrator = options.calibrators[method]
-            ranges = CalibratedRanges(self.statistics, calibrator, options.weight_method, self.around)
+            around = self.around if statistics is None else surroundings(graph, given.tensors)
+            ranges = CalibratedRanges(given, options.calibrators[method], self.weight_method, around)
         return make_plan(graph, options.target, ranges, self.shapes, keep_float, placement)
 
     def _methods(self) -> list[str]:
@@ -264,52 +356,6 @@ def _check_patterns(unused: Sequence[str], graph: gs.Graph) -> list[str]:
             hint = guess if guess.startswith("did you mean") else "onnxq inspect shows the names"
             raise UnknownNameError(f'--keep-float "{name}" is no node, op type or output of the model: {hint}')
     return [f'The keep-float pattern "{p}" fits no node, op type or output of this model.' for p in unused]
-
-
-RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
-"""Ops whose results change from run to run (Dropout does so in training only)."""
-
-
-def is_random(graph: gs.Graph) -> bool:
-    """Does any op of the graph or of the bodies in it draw random numbers?"""
-    return any(
-        node.op in RANDOM or (node.op == "Dropout" and len(node.inputs) > 2)
-        for _, inner in walk.graphs(graph)
-        for node in inner.nodes
-    )
-
-
-NORMALISED = 1e-3
-"""Greatest difference that normalising passes may make on an output, relative to its largest magnitude: folding
-reorders float sums."""
-
-
-def _check_normalised(exact: Mapping[str, Any], got: Mapping[str, Any], sample: str) -> None:
-    """The passes before the plan keep what the model computes.
-
-    Raises:
-        PassError: they do not, on this sample.
-    """
-    for name, a in exact.items():
-        b = got.get(name)
-        if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or not a.size:
-            continue
-        loose = 30 if a.dtype == np.float16 else 1  # float16 graphs are computed in float32 from here on
-        with np.errstate(invalid="ignore"):
-            same = isinstance(b, np.ndarray) and b.shape == a.shape
-            gaps = np.abs(a.astype(np.float64) - np.asarray(b, dtype=np.float64)) if same else np.array(np.inf)
-            peak = float(np.max(np.abs(a[np.isfinite(a)]), initial=1e-6))
-        if same:
-            gaps = gaps[np.isfinite(a)]  # what is NaN or infinite stays out, but must not become so
-        gap = np.inf if np.isnan(gaps).any() else float(np.max(gaps, initial=0.0))
-        if gap > NORMALISED * loose * peak:
-            raise PassError(
-                f"the normalising passes changed output {name} of {sample} by {gap:.3g} "
-                f"(largest value {peak:.3g}): "
-                "this is a fault of a pass: find it with onnxq run --verify-each, leave it out and report it"
-            )
 
 
 def made_up_samples(model: Model) -> list[Sample]:

@@ -29,6 +29,7 @@ from onnxq.provider import FIRST, PlanProvider, first_samples, unmatched
 from onnxq.stats.calibrator import AUTO, Calibrator
 from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics
+from onnxq.validate.repaired import Repair
 
 DECISIONS = "onnxq.decisions"
 """Metadata property of a written model: JSON, node name -> reason why it is float."""
@@ -47,6 +48,7 @@ class Quantized:
     notes: tuple[str, ...]
     placed: Placed | None = None
     met: Met | None = None
+    repaired: tuple[Repair, ...] = ()
 
 
 def load_float(path: Path, *, keep_overridable: bool) -> Model:
@@ -154,7 +156,7 @@ def quantize_model(
     leave = Crash(crash, options.pipeline, context, reproduce) if crash is not None and source is not None else None
     with timing.stage("passes"):
         run = run_pipeline(model.graph, options.pipeline, context, hooks, failed=leave)
-    inside = ("check passes", "calibrate", "plan", "choose method", "place")
+    inside = ("check passes", "calibrate", "plan", "choose method", "repair", "place", "meet the budget")
     timing.seconds["passes"] -= sum(timing.seconds.get(stage, 0.0) for stage in inside)
     if context.plan is None or provider.statistics is None:
         raise ConfigError(f"pipeline {options.pipeline.name} never asks for a plan: add the pass insert-qdq")
@@ -175,6 +177,7 @@ def quantize_model(
         notes=tuple(notes),
         placed=provider.placed,
         met=provider.met,
+        repaired=provider.repaired,
     )
 
 

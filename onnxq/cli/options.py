@@ -232,7 +232,8 @@ def engine_options(function: F) -> F:
 
 
 def placement_options(function: F) -> F:
-    """Where int8 is used: a command takes `placement`, `effort`, `costs` and `optimize`."""
+    """Where int8 is used: a command takes `placement`, `effort`, `costs`, `optimize`, `repair` and those
+    of the budget."""
     for option in reversed(
         (
             click.option(
@@ -264,6 +265,11 @@ def placement_options(function: F) -> F:
                 "--keep-best", is_flag=True, default=None, help="Write what came nearest to a limit that cannot be met."
             ),
             click.option("--optimize", type=click.Choice(["speed", "size"]), help="What counts.  [default: speed]"),
+            click.option(
+                "--repair",
+                metavar="NAME,...",
+                help="What wins accuracy back: weights, bias, equalize, smooth; auto or none.  [default: auto]",
+            ),
         )
     ):
         function = option(function)

@@ -23,6 +23,7 @@ import yaml
 
 from onnxq.config.gate import GateSection, at_least
 from onnxq.config.placing import PlacementSection
+from onnxq.config.repair import RepairSection
 from onnxq.data.preprocess import Preprocess
 from onnxq.errors import UsageError
 from onnxq.pipeline.calibration import CalibrationSection, check_settings
@@ -111,7 +112,7 @@ class Job:
         output: where the quantized model goes; None: beside the model.
         target: registered target.
         reduce_range: force 7-bit (True) or 8-bit (False) weights; None: the CPU decides, for targets that say so.
-        data, calibration, placement, validate, gate: sections.
+        data, calibration, placement, repair, validate, gate: sections.
         statistics: instead of calibrating, what `onnxq calibrate` wrote.
         ranges: instead of calibrating, what `onnxq ranges` wrote.
         keep_float: patterns of nodes that stay float.
@@ -128,6 +129,7 @@ class Job:
     data: DataSection = DataSection()
     calibration: CalibrationSection = field(default_factory=CalibrationSection)
     placement: PlacementSection = field(default_factory=PlacementSection)
+    repair: RepairSection = field(default_factory=RepairSection)
     statistics: Path | None = None
     ranges: Path | None = None
     keep_float: tuple[str, ...] = ()
@@ -165,6 +167,7 @@ class Job:
         max_drop: str | None = None,
         min_sqnr_db: float | None = None,
         keep_best: bool | None = None,
+        repair: str | None = None,
         keep_float: Sequence[str] = (),
         keep_overridable: bool | None = None,
         pipeline: str | None = None,
@@ -222,6 +225,7 @@ class Job:
                     min_sqnr_db=min_sqnr_db, keep_best=keep_best,
                 ),
             ),
+            repair=replace(self.repair, **_given(use=repair)),
             validate=replace(
                 self.validate,
                 **_given(

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from onnxq.report import account, gate
+from onnxq.report import account, gate, repairs
 from onnxq.report.section import Section
 from onnxq.validate.accuracy import Accuracy, MetricResult
 from onnxq.validate.coverage import Coverage, OpCoverage
@@ -43,6 +43,7 @@ def sections(result: Result) -> Iterator[Section]:
     yield from _layers(result)
     yield from account.sections(result.account)
     yield from _forms(result)
+    yield from repairs.sections(result.repairs)
     yield from _passes(result)
     if result.seconds:
         total = sum(result.seconds.values())

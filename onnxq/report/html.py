@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxq.errors import UsageError
-from onnxq.report import account, inside, measured, origin
+from onnxq.report import account, inside, measured, origin, repairs
 from onnxq.report.content import size
 from onnxq.report.elements import items, number
 from onnxq.report.frame import frame
@@ -30,6 +30,7 @@ _SECTIONS = (
     ("account", "Where the time goes", account.part),
     ("pareto", "Models tried", inside.pareto),
     ("placement", "Placement", inside.placement),
+    ("repairs", "Repairs", repairs.part),
     ("pipeline", "Pipeline", origin.pipeline),
     ("again", "Run it again", origin.again),
     ("times", "Time", origin.times),

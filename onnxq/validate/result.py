@@ -20,6 +20,7 @@ from onnxq.validate.gate import GateVerdict, Sizes
 from onnxq.validate.latency import Latency
 from onnxq.validate.layers import Layers
 from onnxq.validate.provenance import Provenance
+from onnxq.validate.repaired import Repair
 from onnxq.validate.summary import ModelSummary
 
 SCHEMA = "onnxq.result/1"
@@ -184,6 +185,7 @@ class Result:
         pareto: models that were tried, where several were.
         placement: what was decided unit by unit, where costs decided.
         account: where the time goes then, one per number of threads.
+        repairs: what was tried to win accuracy back, and what it bought.
         notes: sentences for the user.
         passes: name, rewrites, and refusals counted by reason, in the order they ran.
         seconds: stage -> seconds, in the order they ran.
@@ -206,6 +208,7 @@ class Result:
     pareto: tuple[ParetoPoint, ...] = ()
     placement: tuple[Placed, ...] = ()
     account: tuple[Account, ...] = ()
+    repairs: tuple[Repair, ...] = ()
     notes: tuple[str, ...] = ()
     passes: tuple[tuple[str, int, Mapping[str, int]], ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -12,9 +12,9 @@ from onnxq.ir.save import save
 from onnxq.pipeline.crash import Crash
 from onnxq.pipeline.hooks import Echo, PrintAfter, PrintChanged
 from onnxq.pipeline.manager import Hook, Run, run_pipeline
+from onnxq.pipeline.normalised import is_random
 from onnxq.pipeline.verify import Verify
 from onnxq.progress import Progress
-from onnxq.provider import is_random
 from onnxq.quantization import write_decisions
 from onnxq.workbench.setup import Request, Work, read_pipeline, set_up
 

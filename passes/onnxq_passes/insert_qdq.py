@@ -34,6 +34,7 @@ class InsertQdq(Pass):
     4. Equal encodings share one scale and one zero-point initializer, whoever uses them.
     5. In a body of If, Loop or Scan, all this stands in the body. A value that the body takes from around is
        dequantized there from the integers around, if there are any of the same encoding, else quantized there.
+    6. A bias that the plan gives anew takes the place of the one that the graph has, or of none, before all this.
     """
 
     takes: ClassVar[Stage] = Stage.FLOAT
@@ -74,6 +75,7 @@ class _Writer:
         graphs = list(walk.graphs(self.graph))
         self.taken = walk.tensor_names(self.graph) | {n.name for _, g in graphs for n in g.nodes}
         self.homes = {id(n): path for path, g in graphs for n in g.nodes}
+        self._biases()
         for tensor, uses in self._uses_by_tensor():
             if isinstance(tensor, gs.Constant):
                 self._constant(tensor, uses)
@@ -106,6 +108,24 @@ class _Writer:
                 "made for another graph"
             )
         return list(found.values())
+
+    # case 6
+
+    def _biases(self) -> None:
+        nodes = {node.name: node for node in self.graph.nodes} if self.plan.biases else {}
+        for use, values in sorted(self.plan.biases.items()):
+            node = nodes.get(use.node)
+            if node is None or use.path or use.slot > len(node.inputs):
+                raise PassError(
+                    f"the plan gives {use.node} a bias, but the graph has no place for it: it was made for another graph"
+                )
+            old = node.inputs[use.slot].name if use.slot < len(node.inputs) else ""
+            constant = gs.Constant(self._name(f"{old or f'{node.name}_bias'}_corrected"), values.array)
+            if use.slot == len(node.inputs):
+                node.inputs.append(constant)
+            else:
+                walk.set_input(node, use.slot, constant)
+            self.report.rewrites += 1
 
     # case 2
 

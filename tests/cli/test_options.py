@@ -11,6 +11,7 @@ import pytest
 from onnxq.cli import gate, options, output, quantize, validate
 from onnxq.config.job import Job, Source
 from onnxq.config.placing import PlacementSection
+from onnxq.config.repair import RepairSection
 from onnxq.data import Preprocess, Side
 from onnxq.progress import Progress
 
@@ -93,11 +94,12 @@ def test_everything(job: Any) -> None:
         *("--no-validate", "--no-reduce-range", "--mean", "0.5,0.4,0.3", "--std", "1/2", "--scale", "1/128"),
         *("--color", "bgr", "--resize", "48x", "--crop", "48x320", "--interpolation", "bicubic", "--layout", "nhwc"),
         *("--max-length", "128", "--effort", "max", "--costs", "c.json", "--max-drop", "1%", "--min-sqnr", "20"),
-        *("--keep-best", "--placement", "cost", "--optimize", "speed"),
+        *("--keep-best", "--placement", "cost", "--optimize", "speed", "--repair", "bias,smooth"),
     )
     assert made.placement == PlacementSection(
         by="cost", effort="max", costs=Path("c.json"), optimize="speed", max_drop="1%", min_sqnr_db=20.0, keep_best=True
     )
+    assert made.repair == RepairSection(use="bias,smooth")
     assert made.output == Path("out.onnx")
     assert (made.target, made.calibration.method, made.validate.metric) == ("tensorrt", "entropy", "top1")
     assert (made.data.calib, made.data.eval) == (Source(path="calib"), Source(path="eval"))

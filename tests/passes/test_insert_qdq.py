@@ -16,7 +16,7 @@ from onnxq.encoding import Affine, Granularity, IntType, PerBlock, PerChannel, P
 from onnxq.errors import PassError
 from onnxq.ir import text, walk
 from onnxq.pipeline.base import Report
-from onnxq.plan.plan import Plan, Use, Value
+from onnxq.plan.plan import Plan, Use, Value, Values
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.insert_qdq import InsertQdq
 
@@ -370,3 +370,41 @@ def test_equal_single_scales_are_shared_whether_a_value_or_a_use_says_them() -> 
     graph, _ = _written(f"{head} {{ [a] y = Neg(x) [b] w = Neg(v) }}", {"v": U8}, {("a", 0): many, ("b", 0): U8})
     first, second = (n for n in graph.nodes if n.op == "QuantizeLinear")
     assert first.inputs[1] is second.inputs[1] and first.inputs[2] is second.inputs[2]
+
+
+CONV = """<ir_version: 8, opset_import: ["": 21]>
+g (float[1,1,2,2] x) => (float[1,2,2,2] y) <float[2,1,1,1] w = {1, 2}, float[2] b = {0.5, 1}> {
+    [conv] y = Conv(INPUTS)
+}"""
+
+
+@pytest.mark.parametrize(("inputs", "name"), [("x, w, b", "b_corrected"), ("x, w", "conv_bias_corrected")])
+def test_case_6_a_bias_of_the_plan_takes_the_place_of_the_one_that_is_there_or_of_none(inputs: str, name: str) -> None:
+    graph = text.parse(CONV.replace("INPUTS", inputs)).graph
+    use = Use((), "conv", 2)
+    integers = Affine(
+        type="int32", granularity=PerTensor(), scale=np.array(0.25, np.float32), zero_point=np.array(0, np.int32)
+    )
+    values = Values(np.array([0.75, -1.5], np.float32))
+    _run(Plan(values={}, uses={use: integers}, decisions={}, biases={use: values}), graph)
+    (conv,) = (n for n in graph.nodes if n.op == "Conv")
+    assert len(conv.inputs) == 3
+    levels = conv.inputs[2].inputs[0].inputs[0]
+    assert levels.name == f"{name}_quantized"
+    assert levels.values.tolist() == [3, -6]
+
+
+def test_case_6_a_float_bias_stays_float() -> None:
+    graph = text.parse(CONV.replace("INPUTS", "x, w, b")).graph
+    values = Values(np.array([0.75, -1.5], np.float32))
+    _run(Plan(values={}, uses={}, decisions={}, biases={Use((), "conv", 2): values}), graph)
+    assert [n.op for n in graph.nodes] == ["Conv"]
+    assert np.array_equal(graph.nodes[0].inputs[2].values, values.array)
+
+
+@pytest.mark.parametrize("use", [Use((), "conv", 4), Use((), "other", 2), Use(("body",), "conv", 2)])
+def test_case_6_a_bias_of_another_graph_is_refused(use: Use) -> None:
+    graph = text.parse(CONV.replace("INPUTS", "x, w, b")).graph
+    plan = Plan(values={}, uses={}, decisions={}, biases={use: Values(np.zeros(2, np.float32))})
+    with pytest.raises(PassError, match="a bias, but the graph has no place for it: it was made for another"):
+        _run(plan, graph)

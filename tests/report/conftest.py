@@ -15,6 +15,7 @@ from onnxq.validate.latency import Latency
 from onnxq.validate.layers import LayerAccuracy, Layers, TensorHistogram
 from onnxq.validate.outputs import OutputAccuracy
 from onnxq.validate.provenance import Hashed, Provenance
+from onnxq.validate.repaired import Repair
 from onnxq.validate.result import Account, Cause, Environment, Lost, ParetoPoint, Placed, Result
 from onnxq.validate.statistics import Interval
 from onnxq.validate.summary import ModelSummary, TensorSummary
@@ -143,6 +144,18 @@ def full() -> Result:
                     Lost(cause="conversions", name="y_0", op="DequantizeLinear", ms=0.05),
                 ),
             ),
+        ),
+        repairs=(
+            Repair(
+                name="bias",
+                kept=True,
+                told="9 ops, on 64 samples",
+                before_db=22.5,
+                after_db=26.75,
+                samples=32,
+                seconds=1.5,
+            ),
+            Repair(name="smooth", kept=False, told="no site in this model"),
         ),
         run=Provenance(
             command=("quantize", "model.onnx", "--calib", "my calib"),

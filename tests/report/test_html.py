@@ -54,15 +54,15 @@ def test_the_page_says_everything(full: Result, phrase: str) -> None:
 def test_sections_stand_in_their_order(full: Result) -> None:
     assert sections(page(full)) == [
         "verdict", "notes", "size-and-speed", "accuracy", "coverage", "layers", "account", "pareto", "placement",
-        "pipeline", "again", "times",
+        "repairs", "pipeline", "again", "times",
     ]  # fmt: skip
 
 
 def test_what_was_not_done_has_no_section(full: Result) -> None:
     bare = Result(command="validate", reference=full.reference, candidate=full.candidate, sizes=full.sizes)
     assert sections(page(bare)) == ["size-and-speed"]
-    text = page(replace(full, verdict=None, layers=None, pareto=(), placement=(), account=()))
-    assert not {"verdict", "layers", "pareto", "placement", "account"} & set(sections(text))
+    text = page(replace(full, verdict=None, layers=None, pareto=(), placement=(), account=(), repairs=()))
+    assert not {"verdict", "layers", "pareto", "placement", "account", "repairs"} & set(sections(text))
     assert 'class="badge' not in text
 
 

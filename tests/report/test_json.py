@@ -49,7 +49,8 @@ placement[].int8_ms placement[].saving_ms placement[].why account[].form account
 account[].limit_ms account[].measured_ms account[].predicted_ms account[].profiled_ms account[].nearness
 account[].deviation account[].causes[].name account[].causes[].ms account[].causes[].parts account[].causes[].largest[]
 account[].lost[].cause account[].lost[].name account[].lost[].op account[].lost[].ms account[].lost[].why
-run.command[] run.pipeline run.inputs[].role
+repairs[].name repairs[].kept repairs[].told repairs[].before_db repairs[].after_db repairs[].samples repairs[].seconds
+repairs[].gain_db run.command[] run.pipeline run.inputs[].role
 run.inputs[].path run.inputs[].files run.inputs[].bytes run.inputs[].sha256 run.inputs[].note run.seeds.bootstrap
 notes[] passes[].name passes[].rewrites passes[].refusals seconds.calibrate seconds.save environment.cpu
 environment.features[] environment.cores environment.platform environment.python environment.packages.onnx

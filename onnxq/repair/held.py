@@ -1,0 +1,115 @@
+"""Does a repair pay? Judged on calibration samples that it was not fitted on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.data.sample import Dataset, Sample
+from onnxq.ir.model import Model
+from onnxq.ir.save import runnable
+from onnxq.runtime.session import Session
+from onnxq.trial import has_floats, nearness, spread_samples
+
+Inputs = Mapping[str, NDArray[Any]]
+Levels = NDArray[np.float64]
+"""SQNR of the outputs by sample, dB."""
+
+SAMPLES = {"fast": 24, "default": 96, "max": 192}
+"""Calibration samples by effort, evenly spread; every third is held out."""
+
+LEAST = 12
+"""Fewer samples say too little about what a repair buys."""
+
+BYTES = 128 << 20
+"""Of inputs that are kept in memory; of larger inputs fewer samples are taken, but at least `LEAST`."""
+
+GAIN = 0.1
+"""dB that a repair must buy on the mean."""
+
+CHANCE = 0.05
+"""With this probability, a repair that does nothing is better on as many samples as it must be."""
+
+
+def split(data: Dataset, effort: str, first: Sample) -> tuple[list[Inputs], list[Inputs]]:
+    """Samples to fit on, and samples to judge on: every third.
+
+    Args:
+        first: any sample, for its size.
+    """
+    size = sum(array.nbytes for array in first.inputs.values())
+    count = min(SAMPLES[effort], max(LEAST, BYTES // max(size, 1)), len(data))
+    if count < LEAST:
+        return [], []
+    chosen = [s.inputs for s in spread_samples(data, count)]
+    return [s for i, s in enumerate(chosen) if i % 3], chosen[::3]
+
+
+class Held:
+    """The held-out samples, and what the float model gives on them.
+
+    Args:
+        model: float; it is run at once, so that it may change afterwards.
+        samples: inputs.
+        threads: of ORT.
+
+    Raises:
+        ModelError: ORT cannot load or run it.
+    """
+
+    def __init__(self, model: Model, samples: Sequence[Inputs], threads: int | None) -> None:
+        self._samples, self._threads = samples, threads
+        self._exact = self._outputs(model)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def measurable(self) -> bool:
+        """Is there a float output?"""
+        return bool(self._exact) and has_floats(self._exact[0])
+
+    def levels(self, model: Model) -> Levels:
+        """SQNR of a form of the model, run as it will be: with all of ORT's optimizations.
+
+        Raises:
+            ModelError: ORT cannot load or run it.
+        """
+        found = self._outputs(model)
+        return np.array([nearness([a], [b]) for a, b in zip(self._exact, found, strict=True)])
+
+    def _outputs(self, model: Model) -> list[dict[str, Any]]:
+        with runnable(model) as source:
+            session = Session(source, threads=self._threads)
+        return [session.run(inputs) for inputs in self._samples]
+
+
+def verdict(before: Levels, after: Levels) -> str:
+    """Why a repair does not pay; empty if it does.
+
+    1. The mean gain is `GAIN` at least.
+    2. It is better on so many samples that tossing coins would be so with a probability of `CHANCE` at most (sign
+       test; equal samples do not count).
+    """
+    change = after - before
+    gain = float(change.mean())
+    if gain < GAIN:
+        return f"{gain:+.2f} dB, at least {GAIN:g} asked"
+    better, worse = int((change > 0).sum()), int((change < 0).sum())
+    if chance(better, worse) > CHANCE:
+        return f"{gain:+.2f} dB, but better on {better} and worse on {worse} samples, which may be chance"
+    return ""
+
+
+def chance(better: int, worse: int) -> float:
+    """Probability that of so many tosses of a coin at least `better` are heads.
+
+    >>> chance(3, 0)
+    0.125
+    """
+    tosses = better + worse
+    return float(sum(math.comb(tosses, k) for k in range(better, tosses + 1)) / 2**tosses)

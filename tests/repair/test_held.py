@@ -1,0 +1,86 @@
+"""What counts as a gain, and on which samples it is looked for."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import tiny
+from switched import inserted, planned
+from whole import Samples
+
+from onnxq.data.sample import Sample
+from onnxq.repair.held import BYTES, GAIN, LEAST, SAMPLES, Held, chance, split, verdict
+
+BASE = np.linspace(20, 30, 12)
+
+
+def steady(gain: float) -> np.ndarray:
+    return BASE + gain
+
+
+def test_a_steady_gain_pays() -> None:
+    assert verdict(BASE, steady(GAIN * 1.01)) == ""
+
+
+def test_a_small_one_does_not() -> None:
+    assert verdict(BASE, steady(GAIN * 0.9)) == "+0.09 dB, at least 0.1 asked"
+    assert verdict(BASE, steady(-1)).startswith("-1.00 dB")
+
+
+def test_a_large_mean_of_a_few_samples_may_be_chance() -> None:
+    lucky = BASE.copy()
+    lucky[:2] += 20
+    lucky[2:5] -= 1
+    assert verdict(BASE, lucky) == "+3.08 dB, but better on 2 and worse on 3 samples, which may be chance"
+
+
+def test_the_sign_test_counts_all_tosses() -> None:
+    for tosses in range(1, 9):
+        for better in range(tosses + 1):
+            counted = sum(sum(t) >= better for t in itertools.product((0, 1), repeat=tosses)) / 2**tosses
+            assert chance(better, tosses - better) == pytest.approx(counted)
+    assert chance(0, 0) == 1.0
+
+
+def data(count: int, size: int = 4) -> tuple[Samples, Sample]:
+    some = Samples([{"x": np.full(size, i, np.float32)} for i in range(count)])
+    return some, next(iter(some))
+
+
+@pytest.mark.parametrize("effort", ["fast", "default", "max"])
+def test_every_third_sample_is_held_out_and_the_two_parts_share_none(effort: str) -> None:
+    some, first = data(300)
+    fit, held = split(some, effort, first)
+    seen = [int(s["x"][0]) for s in (*fit, *held)]
+    assert len(seen) == len(set(seen)) == SAMPLES[effort]
+    assert len(held) == SAMPLES[effort] // 3
+    assert max(seen) > 280
+
+
+def test_too_few_samples_are_none() -> None:
+    assert split(*_with(LEAST - 1)) == ([], [])
+    assert len(split(*_with(LEAST))[1]) == 4
+
+
+def test_large_inputs_are_fewer_samples() -> None:
+    some, _ = data(200)
+    large = Sample(index=0, name="large", inputs={"x": np.broadcast_to(np.float32(0), (BYTES // 4 // 30,))})
+    fit, held = split(some, "default", large)
+    assert len(fit) + len(held) == 30
+
+
+def _with(count: int) -> tuple[Samples, str, Sample]:
+    some, first = data(count)
+    return some, "default", first
+
+
+def test_the_float_model_is_remembered() -> None:
+    images = [{"image": np.random.default_rng(i).uniform(0, 3, (1, *tiny.SHAPE)).astype(np.float32)} for i in range(4)]
+    model, plan = planned(tiny.classifier(), images)
+    held = Held(model, images, 1)
+    assert held.measurable and len(held) == 4
+    assert (held.levels(model) == 60).all()  # as near as is told apart
+    found = held.levels(inserted(model, plan))
+    assert found.shape == (4,) and (found < 60).all() and (found > 10).all()
