@@ -8,7 +8,8 @@ at the outputs falls along the front, so what holds at one corner is expected to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.options import Options
 from onnxq.placement.cut import Labels, Problem, front
-from onnxq.placement.result import Placed
+from onnxq.placement.result import FLOAT, Placed
 from onnxq.plan.plan import Placement, Plan
 from onnxq.progress import Progress
 from onnxq.runtime.session import Session
@@ -47,6 +48,21 @@ LOUD = "kept float for accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Corner:
+    """A placement that is the best for some price of noise, as costs and sensitivities predict it.
+
+    Attributes:
+        label: of the form; the same as that of the point, if it was judged.
+        seconds: of one run.
+        noise: relative output noise energy.
+    """
+
+    label: str
+    seconds: float
+    noise: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Met:
     """What became of a budget.
 
@@ -57,6 +73,7 @@ class Met:
         points: all that was judged, in the order of it.
         worst: nodes of the units that cost most accuracy, loudest first; empty where nothing had to be given up.
         notes: sentences for the user.
+        front: time against noise, fastest first; empty where the noise was not needed.
     """
 
     holds: bool
@@ -65,6 +82,7 @@ class Met:
     points: tuple[Judged, ...]
     worst: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    front: tuple[Corner, ...] = ()
 
 
 def meet(
@@ -95,13 +113,20 @@ def meet(
     problem = _with_noise(placed, noise)
     before = problem.noise(_labels(placed))
     everything_float = (False,) * len(problem.units)
-    corners = [p.labels for p in front(problem) if p.noise < before and p.labels != everything_float]
+    swept = front(problem)
+    corners = [p.labels for p in swept if p.noise < before and p.labels != everything_float]
     points, tried = [first], {}
+    names = {_labels(placed): placed.chosen, everything_float: FLOAT}
+    for one in swept:
+        names.setdefault(one.labels, _fresh(f"{sum(one.labels)} units int8", names.values()))
+    found_front = tuple(
+        Corner(label=names[p.labels], seconds=placed.problem.cost(p.labels), noise=p.noise) for p in swept
+    )
 
     def holds(labels: Labels) -> bool:
         placement = _placement(placed, problem, labels)
         made = replan(placement)
-        found = replace(judge(insert(made)), label=f"{sum(labels)} units int8", seconds=placed.problem.cost(labels))
+        found = replace(judge(insert(made)), label=names[labels], seconds=placed.problem.cost(labels))
         points.append(found)
         tried[labels] = (made, placement, len(points) - 1)
         return found.holds
@@ -123,7 +148,7 @@ def meet(
     else:
         return Met(
             holds=False, plan=plan, placement=placed.placement, points=(replace(first, chosen=True),), worst=worst,
-            notes=(f"The accuracy budget does not hold: {first.sentence}.",),
+            notes=(f"The accuracy budget does not hold: {first.sentence}.",), front=found_front,
         )  # fmt: skip
     if labels not in tried:
         holds(labels)
@@ -135,7 +160,14 @@ def meet(
         f"The accuracy budget {verdict} with {kept} units fewer in int8: {points[at].sentence} "
         f"({first.sentence} by speed alone); the loudest: {', '.join(worst)}."
     )
-    return Met(holds=met, plan=made, placement=placement, points=tuple(points), worst=worst, notes=(note,))
+    return Met(
+        holds=met, plan=made, placement=placement, points=tuple(points), worst=worst, notes=(note,), front=found_front
+    )
+
+
+def _fresh(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it if there is one already."""
+    return next(n for i in itertools.count(1) if (n := name if i == 1 else f"{name} ({i})") not in taken)
 
 
 def within(

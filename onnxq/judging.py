@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from onnxq.config.job import Job
 from onnxq.config.placing import DEFAULT_POINTS, Judged
@@ -93,36 +94,40 @@ def check_met(made: Quantized) -> None:
 
 
 def forms(made: Quantized) -> tuple[ParetoPoint, ...]:
-    """What was tried, for the report."""
+    """What was tried, for the report: what ran against the clock, what was judged, and the front by costs and noise."""
     placed, met = made.placed, made.met
     if placed is None:
         return ()
     judged = {p.label: p for p in met.points} if met is not None else {}
-    points = [
-        ParetoPoint(
-            label=form.name,
-            chosen=form.name == placed.chosen and (met is None or len(met.points) == 1),
-            speedup=form.timing.ratio,
-            seconds=form.timing.seconds,
-            drop=judged[form.name].drop if form.name in judged else None,
-            sqnr_db=judged[form.name].sqnr_db if form.name in judged else None,
+    corners = {c.label: c for c in met.front} if met is not None else {}
+    raced = {f.name: f.timing for f in placed.forms}
+    first = placed.forms[0]
+    points = []
+    for label in dict.fromkeys([*raced, *judged, *corners]):
+        timing, found, corner = raced.get(label), judged.get(label), corners.get(label)
+        seconds = next((each.seconds for each in (timing, found, corner) if each is not None), None)
+        point = ParetoPoint(
+            label=label,
+            chosen=found.chosen if found is not None else met is None and label == placed.chosen,
+            speedup=timing.ratio if timing is not None else None if seconds is None else first.timing.seconds / seconds,
+            seconds=seconds,
+            drop=found.drop if found is not None else None,
+            sqnr_db=found.sqnr_db if found is not None else None,
+            timed=timing is not None and placed.timed,
+            predicted_sqnr_db=_decibels(corner.noise) if corner is not None else None,
         )
-        for form in placed.forms
-    ]
-    first = placed.forms[0].timing.seconds
-    rest = [p for p in judged.values() if p.label not in {f.name for f in placed.forms}]
-    points += [
-        ParetoPoint(
-            label=f"{p.label} (predicted)",
-            chosen=p.chosen,
-            speedup=None if p.seconds is None else first / p.seconds,
-            seconds=p.seconds,
-            drop=p.drop,
-            sqnr_db=p.sqnr_db,
-        )
-        for p in rest
-    ]
+        if label == first.name and found is None:  # what the others are compared with loses nothing
+            point = replace(
+                point,
+                drop=0.0 if any(p.drop is not None for p in judged.values()) else None,
+                sqnr_db=math.inf if any(p.sqnr_db is not None for p in judged.values()) else None,
+            )
+        points.append(point)
     return tuple(points)
+
+
+def _decibels(noise: float) -> float:
+    return -10.0 * math.log10(noise) if noise > 0 else math.inf
 
 
 def units(made: Quantized) -> tuple[Placed, ...]:

@@ -94,6 +94,17 @@ def test_the_loudest_that_saves_least_goes_first() -> None:
     assert "holds with 1 units fewer in int8: noise 0.3" in found.notes[0]
 
 
+def test_the_front_goes_from_the_fastest_to_float_and_its_corners_are_those_that_are_judged() -> None:
+    start = placed(5.0, 3.0, 4.0, -1.0)
+    found, _ = met(start, {"u0": 0.1, "u1": 0.8, "u2": 0.2, "u3": 0.0}, 0.5)
+    assert [c.label for c in found.front] == ["placed 1", "2 units int8", "1 units int8", "float"]
+    assert [c.noise for c in found.front] == pytest.approx([1.1, 0.3, 0.1, 0.0])
+    assert [c.seconds for c in found.front] == pytest.approx([28.0, 31.0, 35.0, 40.0])
+    assert {p.label for p in found.points} < {c.label for c in found.front}
+    at_once, _ = met(start, {"u0": 0.1, "u1": 0.1, "u2": 0.1, "u3": 0.0}, 1.0)
+    assert not at_once.front  # nothing was sensed
+
+
 def test_a_budget_that_only_float_keeps_is_not_met_and_the_nearest_is_given() -> None:
     found, _ = met(placed(5.0, 3.0, 4.0), {"u0": 0.5, "u1": 0.8, "u2": 0.6}, 0.4)
     assert not found.holds

@@ -161,11 +161,9 @@ def part(doc: Document) -> str:
     ]
     if not lost:
         return html
-    heads = ("run with", "cause", "node or tensor", "operator", "ms", "why")
-    return html + (
-        "<h3>Node by node</h3>"
-        + table("account-lost", heads, lost, caption="every node and conversion above the limit")
-    )
+    every = ("run with", "cause", "node or tensor", "operator", "ms", "why")
+    told = "every node and conversion above the limit"
+    return f"{html}<h3>Node by node</h3>{table('account-lost', every, lost, caption=told)}"
 
 
 def _cell(value: Any, digits: int = 3) -> Number:

@@ -78,9 +78,7 @@ def _layers(result: Result) -> Iterator[Section]:
 
 
 def _forms(result: Result) -> Iterator[Section]:
-    """What ran against what before one form was chosen."""
-    if not result.pareto:
-        return
+    """What ran against what before one form was chosen; what was only predicted is in the page."""
     rows = [
         (
             point.label,
@@ -88,12 +86,14 @@ def _forms(result: Result) -> Iterator[Section]:
             "-" if point.speedup is None else f"{point.speedup:.2f}",
             "-" if point.drop is None else f"{point.drop:.4g}",
             decibels(point.sqnr_db),
-            "chosen" if point.chosen else "",
+            ", ".join([*(["chosen"] if point.chosen else []), *([] if point.timed else ["time by costs"])]),
         )
         for point in result.pareto
+        if point.timed or point.drop is not None or point.sqnr_db is not None
     ]
     heads = ("form", "one run", "times as fast", "drop", "SQNR", "")
-    yield Section(title="Forms that were tried", columns=heads, rows=tuple(rows), numbers=_ints(1, 2, 3, 4))
+    if rows:
+        yield Section(title="Forms that were tried", columns=heads, rows=tuple(rows), numbers=_ints(1, 2, 3, 4))
 
 
 def count(value: float) -> str:

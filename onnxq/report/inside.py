@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from onnxq.report import plots
@@ -16,6 +17,10 @@ POINTS = 1500
 
 HIGH = 60.0
 """dB that stand at the top of that plot: more is as good as equal, and would flatten the rest."""
+
+
+TOP = 3.0
+"""dB at least by which a model that is equal to float stands above the others in the plot of models."""
 
 
 def layers(doc: Document) -> str:
@@ -107,34 +112,9 @@ def pareto(doc: Document) -> str:
     points = doc.get("pareto") or []
     if not points:
         return ""
-    fast = _most_known(points, "speedup", "seconds")
-    exact = _most_known(points, "drop", "sqnr_db")
-    titles = {
-        "speedup": "speed-up over float, times (right: faster)",
-        "seconds": "seconds for one run (left: faster)",
-        "drop": "drop of the score (down: better)",
-        "sqnr_db": "SQNR of the outputs, dB (up: better)",
-    }
-    spots = [
-        {"x": number(p.get(fast)), "y": number(p.get(exact)), "kind": "chosen" if p.get("chosen") else "other", "p": p}
-        for p in points
-    ]
-    finite = [s for s in spots if math.isfinite(s["x"]) and math.isfinite(s["y"])]
-    right, up = (1 if fast == "speedup" else -1), (-1 if exact == "drop" else 1)
-    rows = [
-        {
-            **{k: s[k] for k in ("x", "y", "kind")},
-            "front": not any(_beats(o, s, right, up) for o in finite),
-            "label": f"{s['p']['label']}: {s['x']:.4g}, {s['y']:.4g}",
-        }
-        for s in finite
-    ]
-    chosen = ", ".join(str(p["label"]) for p in points if p.get("chosen")) or "none of them"
-    html = ""
-    if len(rows) > 1:
-        how_many = f"{len(rows)} of {len(points)}" if len(rows) < len(points) else str(len(points))
-        told = f"{how_many} models, speed against accuracy; chosen: {chosen}. The line joins those that none beats."
-        html = figure(plots.draw("pareto", plots.pareto(rows, titles[fast], titles[exact])), told)
+    metric = ((doc.get("accuracy") or {}).get("metric") or {}).get("name", "the score")
+    html = _front(points, "drop", f"drop of {metric} (down: better)", _drop)
+    html += _front(points, "sqnr", "SQNR of the outputs, dB (up: better)", _sqnr)
     cells = [
         (
             Marked("chosen", "good") if p.get("chosen") else "",
@@ -143,12 +123,85 @@ def pareto(doc: Document) -> str:
             Number(s := number(p.get("seconds")), "-" if math.isnan(s) else f"{s * 1e3:.3g} ms"),
             figure_cell(p.get("drop")),
             db_cell(p.get("sqnr_db")),
+            db_cell(p.get("predicted_sqnr_db")),
+            _told(p),
         )
         for p in points
     ]
-    return html + table(
-        "pareto-table", ("chosen", "model", "speed-up", "one run", "drop", "SQNR"), cells, caption="models tried"
+    heads = ("chosen", "model", "speed-up", "one run", "drop", "SQNR", "SQNR by noise", "known by")
+    return html + table("pareto-table", heads, cells, caption="models tried")
+
+
+def _told(point: Document) -> str:
+    """Where its figures come from."""
+    if not point.get("timed", True):
+        return "judged, time by costs" if _judged(point) else "costs and noise"
+    return "clock, judged" if _judged(point) else "clock"
+
+
+def _judged(point: Document) -> bool:
+    return point.get("drop") is not None or point.get("sqnr_db") is not None
+
+
+def _drop(point: Document) -> tuple[float, bool]:
+    """How exact, and was it judged?"""
+    return number(point.get("drop")), True
+
+
+def _sqnr(point: Document) -> tuple[float, bool]:
+    judged = point.get("sqnr_db") is not None
+    return number(point["sqnr_db"] if judged else point.get("predicted_sqnr_db")), judged
+
+
+def _front(
+    points: Sequence[Document], name: str, title: str, exactness: Callable[[Document], tuple[float, bool]]
+) -> str:
+    """A picture of the points that speed and exactness are known of; "" of less than two."""
+    fast = _most_known(points, "speedup", "seconds")
+    right, up = (1 if fast == "speedup" else -1), (-1 if name == "drop" else 1)
+    seen = [(p, number(p.get(fast)), *exactness(p)) for p in points]
+    seen = [s for s in seen if math.isfinite(s[1]) and not math.isnan(s[2])]
+    known = [y for _, _, y, _ in seen if math.isfinite(y)]
+    if len(seen) < 2 or not known:
+        return ""
+    top = max(known) + max(0.1 * (max(known) - min(known)), TOP)
+    rows = []
+    for p, x, y, judged in seen:
+        equal = math.isinf(y)
+        value = "as float" if equal else f"{y:.1f} dB" if name == "sqnr" else f"drop {y:.4g}"
+        speed = f"{x:.3g} times as fast" if fast == "speedup" else f"{x * 1e3:.3g} ms"
+        how = "measured" if p.get("timed", True) and judged else "judged, time by costs" if judged else "predicted"
+        taken = bool(p.get("chosen"))
+        rows.append(
+            {
+                "x": x, "y": top if equal else y, "kind": how, "chosen": "chosen" if taken else "other",
+                "label": f"{p['label']}: {speed}, {value} ({how})",
+                "text": f"chosen: {p['label']}" if taken else f"{p['label']}: as float" if equal else "",
+            }
+        )  # fmt: skip
+    for row in rows:
+        row["front"] = not any(_beats(other, row, right, up) for other in rows)
+    rows = _once(rows)
+    titles = {"speedup": "times as fast as float (right: faster)", "seconds": "seconds for one run (left: faster)"}
+    chosen = ", ".join(str(p["label"]) for p in points if p.get("chosen")) or "none of them"
+    how_many = f"{len(seen)} of {len(points)}" if len(seen) < len(points) else str(len(points))
+    kinds = Counter(r["kind"] for r in rows)
+    told = (
+        f"{how_many} models ({', '.join(f'{n} {kind}' for kind, n in kinds.items())}), speed against "
+        f"{'the score' if name == 'drop' else 'SQNR'}; chosen: {chosen}. The line joins those that none beats."
     )
+    return figure(plots.draw(f"pareto-{name}", plots.pareto(rows, titles[fast], title)), told)
+
+
+def _once(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of several equals only one has a text: two forms of float lie on each other."""
+    said: set[float] = set()
+    for row in rows:
+        if row["text"] and row["chosen"] != "chosen":
+            if row["y"] in said:
+                row["text"] = ""
+            said.add(row["y"])
+    return list(rows)
 
 
 def _most_known(points: Sequence[Mapping[str, Any]], *keys: str) -> str:

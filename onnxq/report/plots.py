@@ -269,19 +269,24 @@ def histogram(rows: Sequence[Row], low: float, high: float) -> dict[str, Any]:
     }
 
 
+HOW = ("measured", "judged, time by costs", "predicted")
+"""What is known of a model that was tried: its shape in the plot."""
+
+
 def pareto(rows: Sequence[Row], x_title: str, y_title: str) -> dict[str, Any]:
-    """Points `x`, `y`, `label`, `kind` (chosen, other); those that no other beats on both are joined by `front`."""
-    x: dict[str, Any] = {
-        "field": "x",
-        "type": "quantitative",
-        "title": x_title,
-        "scale": {"zero": False, "padding": 12},
-    }
-    x["axis"] = {"tickCount": 8}
-    y = {"field": "y", "type": "quantitative", "title": y_title, "scale": {"zero": False, "padding": 12}}
+    """Points `x`, `y`, `label`, `text` (above it), `kind` (of `HOW`), `chosen` (chosen, other).
+
+    A line joins those with `front`, which no other beats on both.
+    """
+    scale = {"zero": False, "padding": 14}
+    x = {"field": "x", "type": "quantitative", "title": x_title, "scale": scale, "axis": {"tickCount": 8}}
+    y = {"field": "y", "type": "quantitative", "title": y_title, "scale": scale}
+    known = [kind for kind in HOW if any(r["kind"] == kind for r in rows)]
+    shapes = dict(zip(HOW, ("circle", "diamond", "triangle-up"), strict=True))
+    is_chosen = "datum.chosen == 'chosen'"
     return {
-        "width": 700,
-        "height": 280,
+        "width": 760,
+        "height": 300,
         "data": {"values": list(rows)},
         "layer": [
             {
@@ -294,19 +299,21 @@ def pareto(rows: Sequence[Row], x_title: str, y_title: str) -> dict[str, Any]:
                 "encoding": {
                     "x": x,
                     "y": y,
-                    "size": {
+                    "size": {"condition": {"test": is_chosen, "value": 190}, "value": 70},
+                    "color": {"condition": {"test": is_chosen, "value": "var(--int8)"}, "value": "var(--float)"},
+                    "shape": {
                         "field": "kind",
                         "type": "nominal",
-                        "scale": {"domain": ["chosen", "other"], "range": [160, 60]},
-                        "legend": None,
-                    },
-                    "color": {
-                        "field": "kind",
-                        "type": "nominal",
-                        "scale": {"domain": ["chosen", "other"], "range": ["var(--int8)", "var(--float)"]},
+                        "scale": {"domain": known, "range": [shapes[kind] for kind in known]},
+                        "legend": {"symbolFillColor": "var(--float)", "symbolStrokeColor": "var(--float)"},
                     },
                     "description": _text("label"),
                 },
+            },
+            {
+                "transform": [{"filter": "datum.text != ''"}],
+                "mark": {"type": "text", "align": "center", "dy": -13, "color": "var(--fg)", "aria": False},
+                "encoding": {"x": x, "y": y, "text": {"field": "text"}},
             },
         ],
     }

@@ -61,10 +61,12 @@ class ParetoPoint:
     Attributes:
         label: what tells it from the others.
         chosen: this is the candidate of the result.
-        speedup: float latency / its latency; None: not measured.
-        seconds: for one run; None: not measured.
-        drop: of the metric, positive is worse; None: there is no metric.
-        sqnr_db: of its outputs, dB; None: not measured.
+        speedup: float latency / its latency; None: not known.
+        seconds: for one run; None: not known.
+        drop: of the metric, positive is worse; None: it was not judged, or not so.
+        sqnr_db: of its outputs, dB; None: it was not judged, or not so.
+        timed: a clock told its time; False: the costs predict it.
+        predicted_sqnr_db: by the sum of its units' noise, dB; None: the noise was not measured.
     """
 
     label: str
@@ -73,6 +75,8 @@ class ParetoPoint:
     seconds: float | None = None
     drop: float | None = None
     sqnr_db: float | None = None
+    timed: bool = True
+    predicted_sqnr_db: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,9 @@ def test_the_policy_of_the_page_forbids_requests_and_foreign_scripts(chromium: A
 def test_every_plot_is_drawn_and_has_a_text(chromium: Any, path: Path) -> None:
     with browser.opened(chromium, path) as (page, _):
         plots = page.query_selector_all("figure svg")
-        assert len(plots) == 7  # latency, interval, coverage, layers, one histogram, where the time goes, models tried
+        assert (
+            len(plots) == 8
+        )  # latency, interval, coverage, layers, one histogram, where the time goes, two of models tried
         for plot in plots:
             marks = plot.query_selector_all("[role=graphics-symbol]")
             boxes = [box for mark in marks if (box := mark.bounding_box()) and box["width"] + box["height"] > 1]
@@ -84,7 +86,7 @@ def test_the_range_is_drawn_into_the_histogram(chromium: Any, path: Path) -> Non
 def test_every_link_leads_somewhere_in_the_page(chromium: Any, path: Path) -> None:
     with browser.opened(chromium, path) as (page, _):
         links = [a.get_attribute("href") for a in page.query_selector_all("a")]
-        assert len(links) == 13 and all(link.startswith("#") for link in links)
+        assert len(links) == 14 and all(link.startswith("#") for link in links)
         for link in links[1:]:
             page.click(f'nav a[href="{link}"]')
             top = page.locator(link).bounding_box()["y"]

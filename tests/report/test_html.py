@@ -139,25 +139,56 @@ def test_a_failure_names_its_cause(full: Result) -> None:
         assert phrase in text
 
 
+def picture(text: str, axis: str) -> str:
+    """One of the plots of the models tried, by the title of its axis."""
+    section = text[text.index('<section id="pareto"') :].partition("</section>")[0]
+    return next(f for f in section.split("<figure>") if axis in f).partition("</figure>")[0]
+
+
 def test_models_that_none_beats_are_the_front(full: Result) -> None:
     worse = replace(full.pareto[0], label="beaten", chosen=False, speedup=2.0, drop=0.02)
     text = page(replace(full, pareto=(*full.pareto, worse)))
     line = re.search(r'<g class="mark-line[^>]*>.*?d="([^"]+)"', text[text.index('<section id="pareto"') :], re.DOTALL)
     assert line is not None
     assert line[1].count("L") == 1  # two of the three points
-    assert "beaten" in text
+    assert "beaten: 2 times as fast, drop 0.02 (measured)" in text
 
 
 def test_the_axes_are_those_that_most_models_were_measured_on(full: Result) -> None:
     timed = tuple(replace(p, speedup=None, drop=None) for p in (*full.pareto, replace(full.pareto[0], sqnr_db=20.0)))
     text = page(replace(full, pareto=timed))
     assert "seconds for one run (left: faster)" in text and "SQNR of the outputs, dB (up: better)" in text
-    assert "2 of 3 models, speed against accuracy" in text  # the other is equal to float: infinitely many dB
+    assert "drop of top1 (down: better)" not in text
+    both = page(full)
+    assert "times as fast as float (right: faster)" in both and "drop of top1 (down: better)" in both
+    assert "SQNR of the outputs, dB (up: better)" in both
+
+
+def test_what_is_equal_to_float_stands_above_all_others(full: Result) -> None:
+    drawn = picture(page(full), "SQNR of")
+    marks = [re.search(rf'<path [^>]*aria-label="{name}: [^>]*', drawn) for name in ("all float", "all int8")]
+    heights = [float(re.findall(r"translate\([\d.]+,([\d.]+)\)", mark[0])[0]) for mark in marks if mark]
+    assert heights[0] < heights[1]  # y of SVG goes down
+    assert "all float: as float" in drawn
+
+
+def test_judged_and_predicted_models_are_told_apart(full: Result) -> None:
+    judged = replace(full.pareto[0], label="9 units", chosen=False, timed=False, drop=None, sqnr_db=35.0)
+    foretold = replace(judged, label="5 units", sqnr_db=None, predicted_sqnr_db=40.0)
+    text = page(replace(full, pareto=(*full.pareto, judged, foretold)))
+    sqnr, drop = picture(text, "SQNR of"), picture(text, "drop of")
+    assert "9 units: 2.5 times as fast, 35.0 dB (judged, time by costs)" in sqnr
+    assert "5 units: 2.5 times as fast, 40.0 dB (predicted)" in sqnr
+    assert "2 measured, 1 judged, time by costs, 1 predicted" in sqnr
+    assert "5 units" not in drop and "9 units" not in drop  # no labels were looked at
+    for phrase in ("costs and noise", "judged, time by costs", "clock, judged"):
+        assert f"<td>{phrase}</td>" in text
+    assert "chosen: all int8" in sqnr
 
 
 def test_a_single_point_is_no_plot(full: Result) -> None:
     one = page(replace(full, pareto=(full.pareto[0], replace(full.pareto[1], speedup=None, seconds=None))))
-    assert "pareto" in sections(one) and "all float" in one and "speed against accuracy" not in one
+    assert "pareto" in sections(one) and "all float" in one and "The line joins" not in one
 
 
 def test_the_missing_library_is_one_sentence(full: Result, monkeypatch: pytest.MonkeyPatch) -> None:

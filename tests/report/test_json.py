@@ -44,7 +44,8 @@ layers.tensors[].low layers.tensors[].high layers.tensors[].least layers.tensors
 layers.tensors[].sqnr_db layers.tensors[].own_sqnr_db layers.tensors[].elements layers.histograms[].tensor
 layers.histograms[].low layers.histograms[].high layers.histograms[].edges[] layers.histograms[].counts[]
 layers.histograms[].source layers.seconds layers.notes pareto[].label pareto[].chosen pareto[].speedup
-pareto[].seconds pareto[].drop pareto[].sqnr_db placement[].unit placement[].form placement[].float_ms
+pareto[].seconds pareto[].drop pareto[].sqnr_db pareto[].timed
+pareto[].predicted_sqnr_db placement[].unit placement[].form placement[].float_ms
 placement[].int8_ms placement[].saving_ms placement[].why account[].form account[].threads account[].timed
 account[].limit_ms account[].measured_ms account[].predicted_ms account[].profiled_ms account[].nearness
 account[].deviation account[].causes[].name account[].causes[].ms account[].causes[].parts account[].causes[].largest[]
