@@ -18,7 +18,7 @@ CAUSES_DRAWN = 6
 """Causes with a colour of their own."""
 
 FAR = 0.15
-"""Share by which a prediction may miss before it is marked."""
+"""Share by which a prediction may miss before a word is said about it."""
 
 Document = Mapping[str, Any]
 
@@ -73,7 +73,8 @@ def _losses(causes: Sequence[Cause]) -> str:
 def _prediction(one: Account) -> str:
     if one.predicted_ms is None:
         return f"nothing; its profile adds up to {_ms(one.profiled_ms)}, {off(one.deviation)}"
-    return f"{_ms(one.predicted_ms)} before it ran, {off(one.deviation)}"
+    care = ": read the costs with care" if abs(one.deviation) > FAR else ""
+    return f"{_ms(one.predicted_ms)} before it ran, {off(one.deviation)}{care}"
 
 
 def _ms(value: float) -> str:
