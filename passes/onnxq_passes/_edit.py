@@ -7,6 +7,7 @@ once in `commit()`.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -32,7 +33,6 @@ class Editor:
     def __init__(self, graph: gs.Graph) -> None:
         self.main = graph
         self.bodies: list[gs.Graph] = [body for _, body in walk.graphs(graph)]
-        self._nodes: dict[int, gs.Node] = {}
         self._body: dict[int, gs.Graph] = {}
         self._node_names: set[str] = set()
         self._tensor_names: set[str] = set()
@@ -48,7 +48,6 @@ class Editor:
             self._outputs.update(id(t) for t in body.outputs)
             self._tensor_names.update(t.name for t in [*body.inputs, *body.outputs])
             for node in body.nodes:
-                self._nodes[id(node)] = node
                 self._body[id(node)] = body
                 self._node_names.add(node.name)
                 self._tensor_names.update(t.name for t in node.inputs)
@@ -129,7 +128,7 @@ class Editor:
 
     def set_inputs(self, node: gs.Node, tensors: Sequence[gs.Tensor]) -> None:
         """Replace all inputs of a node."""
-        self._touch(*node.inputs, *tensors)
+        self._touch(*node.inputs)
         for tensor in node.inputs:
             self._forget(tensor, node)
         list.__setitem__(node.inputs, slice(None), tensors)
@@ -138,7 +137,7 @@ class Editor:
 
     def set_output(self, node: gs.Node, slot: int, tensor: gs.Tensor) -> None:
         """Let one output slot of a node write another tensor; whoever wrote that tensor before must be removed."""
-        self._touch(node.outputs[slot], tensor)
+        self._touch(node.outputs[slot])
         list.__setitem__(node.outputs, slot, tensor)
         list.append(tensor.inputs, node)
 
@@ -176,7 +175,6 @@ class Editor:
         body = top if top is not None else self._body[id(anchor)]
         places = self._before if before is not None else self._after
         (self._top.setdefault(id(body), []) if anchor is None else places.setdefault(id(anchor), [])).append(node)
-        self._nodes[id(node)] = node
         self._body[id(node)] = body
 
     def node(
@@ -190,7 +188,6 @@ class Editor:
         domain: str | None = None,
     ) -> gs.Node:
         """A new node, not yet placed, under a unique name; the former producers of its outputs must be removed."""
-        self._touch(*inputs, *outputs)
         node = gs.Node(op, name=self.fresh_node(name), attrs=dict(attrs or {}), domain=domain)
         for tensor in inputs:
             list.append(node.inputs, tensor)
@@ -246,12 +243,9 @@ class Editor:
                 nodes += self._after.get(id(node), ())
             body.nodes = [n for n in nodes if id(n) not in self._dead]
         for tensor in self._touched.values():
-            consumers = [n for n, _ in self.uses(tensor)]
-            producers = {
-                id(n): n for n in tensor.inputs if id(n) not in self._dead and any(t is tensor for t in n.outputs)
-            }
-            list.__setitem__(tensor.outputs, slice(None), consumers)
-            list.__setitem__(tensor.inputs, slice(None), list(producers.values()))
+            maker = self.producer(tensor)
+            list.__setitem__(tensor.outputs, slice(None), [n for n, _ in self.uses(tensor)])
+            list.__setitem__(tensor.inputs, slice(None), [] if maker is None else [maker])
         for node in self._dead.values():
             list.clear(node.inputs)
             list.clear(node.outputs)
@@ -306,10 +300,10 @@ def is_constant(tensor: gs.Tensor) -> bool:
 
 def scalar(tensor: gs.Tensor) -> float | None:
     """The value of a numeric constant with one element, else None."""
-    if not isinstance(tensor, gs.Constant) or int(np.prod(tensor.shape, dtype=np.int64)) != 1:
+    if not isinstance(tensor, gs.Constant) or math.prod(tensor.shape) != 1:
         return None
     values = np.asarray(tensor.values)
-    return None if values.dtype.kind in "OUS" else float(values.astype(np.float64).reshape(()))
+    return None if values.dtype.kind in ("O", "U", "S") else float(values.astype(np.float64).reshape(()))
 
 
 def ints(tensor: gs.Tensor) -> list[int] | None:
@@ -317,7 +311,7 @@ def ints(tensor: gs.Tensor) -> list[int] | None:
     if not isinstance(tensor, gs.Constant):
         return None
     values = np.asarray(tensor.values)
-    return [int(v) for v in values.reshape(-1)] if values.dtype.kind in "iu" else None
+    return [int(v) for v in values.reshape(-1)] if values.dtype.kind in ("i", "u") else None
 
 
 def static_shape(tensor: gs.Tensor) -> tuple[int, ...] | None:

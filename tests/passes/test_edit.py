@@ -162,6 +162,14 @@ def test_remove_takes_the_bodies_too() -> None:
     assert (g.tensors["a"].outputs, g.tensors["c"].outputs, g.tensors["y"].inputs) == ([], [], [])
 
 
+def test_what_is_no_longer_read_or_made_forgets_it() -> None:
+    g = Graph(CHAIN)
+    g.editor.set_inputs(g.nodes["third"], [g.tensors["x"]])
+    g.editor.set_output(g.nodes["second"], 0, gs.Variable("new"))
+    assert g.committed() == ["first", "second", "third"]
+    assert (g.tensors["b"].inputs, g.tensors["b"].outputs) == ([], [])
+
+
 @pytest.mark.parametrize("slot", [0, 1])
 def test_one_input_is_set(slot: int) -> None:
     g = Graph("(float[2] x, float[2] k) => (float[2] y) { [f] a = Sum(x, x, x) [g] y = Add(a, k) }")
@@ -276,6 +284,9 @@ def test_fuse() -> None:
     assert (report.renamed, report.rewrites) == ({"third_Op": "third"}, 1)
     assert (g.maker("y"), g.uses("a")) == ("third_Op", [("third_Op", 0)])
     assert g.committed() == ["first", "third_Op"]
+    g.editor.fuse(new, [new], "Op", [g.tensors["a"]], report)
+    assert (report.renamed, report.rewrites) == ({"third_Op": "third", "third_Op_Op": "third_Op"}, 2)
+    assert g.committed() == ["first", "third_Op_Op"]
 
 
 def test_a_second_round_of_edits() -> None:
