@@ -1,13 +1,18 @@
-"""What scaling channels buys: `python docs/measure_scaling.py models/fashion-vit/job.yaml` prints a row of the tables of
-docs/repair.md per form.
+"""What scaling channels buys: `python docs/measure_scaling.py models/fashion-vit/job.yaml` prints the rows of a table
+of docs/repair.md.
 
-SQNR of the int8 model's outputs, int8 wherever the rules of the target allow it; mean over held-out samples (the first
-of the job's `eval`) and float outputs, in dB. Ranges by the method named, from the first calibration samples.
+A form, what was rewritten, SQNR of the int8 model's outputs, and its processor time over that of the int8 model without
+scaling. int8 is wherever the rules of the target allow it, ranges come from the first calibration samples by the method
+named. SQNR is the mean over held-out samples (the first of the job's `eval`) and float outputs, in dB; times are of one
+thread on the largest calibration samples, the median of the ratios of runs that follow each other.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +32,20 @@ from onnxq.stats.engine import Resources
 from onnxq.trial import inserted, nearness
 from onnxq.workbench.planning import Ready, job_pipeline, open_source, ready
 
+EXACT = 59.0
+"""dB above which two float models are taken to be equal; `nearness` ends at 60."""
+
+LARGE = 8
+"""Calibration samples, the largest, on which times are taken."""
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(description="What scaling channels buys.")
     parser.add_argument("job", type=Path)
     parser.add_argument("--calib", type=int, default=64)
     parser.add_argument("--held", type=int, default=16)
     parser.add_argument("--method", default="minmax")
+    parser.add_argument("--runs", type=int, default=100, help="of each model, for the times")
     parser.add_argument("--sites", action="store_true", help="list sites and refusals, too")
     told = parser.parse_args()
     job = load_job(told.job).with_overrides(threads=1, method=told.method, calib_limit=told.calib)
@@ -43,6 +55,7 @@ def main() -> None:
     held = list(open_source(job, job.data.eval, told.held))[: told.held]
     exact = outputs(begin.model, held)
     inputs = [sample.inputs for sample in data]
+    large = sorted(data, key=lambda s: -sum(v.size for v in s.inputs.values()))[:LARGE]
 
     def passed(name: str, **settings: Any) -> Callable[[Model], tuple[Model, str]]:
         def change(model: Model) -> tuple[Model, str]:
@@ -74,13 +87,18 @@ def main() -> None:
         "equalize-layers, then smooth": [passed("equalize-layers"), smoothed("refuse")],
     }
     print(f"{job.model.parent.name}/{job.model.name}, {told.method}")
+    base: Session | None = None
     for form, changes in forms.items():
         model, what = begin.model, []
         for change in changes:
             model, said = change(model)
             what.append(said)
-        moved = nearness(exact, outputs(model, held))
-        print(f"| {form} | {', '.join(what)} | {moved:.1f} | {quantized(begin, model, held, exact):.1f} |", flush=True)
+        assert nearness(exact, outputs(model, held)) > EXACT, "scaling changed what the model computes"
+        session = opened(quantized(begin, model))
+        base = base or session
+        near = nearness(exact, [session.run(sample.inputs) for sample in held])
+        price = ratio(base, session, large, told.runs)
+        print(f"| {form} | {', '.join(what)} | {near:.1f} | {price:.3f} |", flush=True)
 
 
 def row(site: Smoothed) -> str:
@@ -89,20 +107,40 @@ def row(site: Smoothed) -> str:
     return f"{site.source} -> {len(site.products)} products: {taken}, error {site.before:.2e} -> {site.after:.2e}"
 
 
+def opened(model: Model) -> Session:
+    """With one thread."""
+    with runnable(model) as source:
+        return Session(source, threads=1)
+
+
 def outputs(model: Model, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """What ONNX Runtime computes."""
-    with runnable(model) as source:
-        session = Session(source, threads=1)
+    session = opened(model)
     return [session.run(sample.inputs) for sample in samples]
 
 
-def quantized(begin: Ready, model: Model, held: Sequence[Sample], exact: Sequence[dict[str, Any]]) -> float:
-    """SQNR of the int8 form of a float model."""
+def quantized(begin: Ready, model: Model) -> Model:
+    """The int8 form of a float model."""
     first = begin.provider
     provider = PlanProvider(model, first.data, first.options, first=first.first)
     provider(model.graph, begin.context)
     assert begin.context.plan is not None
-    return nearness(exact, outputs(inserted(model, begin.context, begin.context.plan), held))
+    return inserted(model, begin.context, begin.context.plan)
+
+
+def ratio(base: Session, other: Session, samples: Sequence[Sample], runs: int) -> float:
+    """Processor time of `other` over that of `base`; who runs first changes."""
+    if base is other:
+        return 1.0
+    ratios = []
+    for turn, sample in enumerate(itertools.islice(itertools.cycle(samples), runs)):
+        seconds = {}
+        for session in (base, other) if turn % 2 else (other, base):
+            begun = time.process_time()
+            session.run(sample.inputs)
+            seconds[id(session)] = time.process_time() - begun
+        ratios.append(seconds[id(other)] / seconds[id(base)])
+    return statistics.median(ratios)
 
 
 if __name__ == "__main__":

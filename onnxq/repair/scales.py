@@ -25,11 +25,11 @@ class Site:
 
     Attributes:
         tensor: its name.
-        source: node that takes up 1/s: a norm, a Mul by constants or a linear op; with `branch` the node whose result
-            a new Mul divides.
+        source: node that takes up 1/s: a norm, a Mul by constants or a linear op; with `branch` what makes the tensor.
         products: names of the MatMul and Gemm that take up s.
         weights: of the products, float [K, N], K being the channels of the tensor.
-        branch: the tensor is read elsewhere, too, so that a Mul is needed in front of the products.
+        branch: the tensor is read elsewhere, too, or its source cannot take up 1/s: a Mul is needed in front of the
+            products.
     """
 
     tensor: str

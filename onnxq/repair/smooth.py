@@ -32,7 +32,11 @@ ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Exponents that are tried."""
 
 GAIN = 0.7
-"""Part of the error that must not be exceeded, else the tensor stays as it is: below lies chance."""
+"""Part of the error that must not be exceeded, else the tensor stays as it is: what gains less at its products was not
+seen to gain at the outputs (docs/repair.md)."""
+
+BRANCH = 0.5
+"""The same where a Mul is needed, which costs time."""
 
 _ACTIVATION = Scheme(type="uint8", symmetric=False)
 _WEIGHT = Scheme(type="int8", symmetric=True, granularity=PerChannel(axis=1))
@@ -44,7 +48,7 @@ class Smoothed:
 
     Attributes:
         tensor: that the products read.
-        source: node that takes up the scales: norm, Mul or linear op.
+        source: node that takes up the scales: norm, Mul or linear op; with `branch` what makes the tensor.
         products: nodes that read the tensor.
         alpha: that was taken; None: left as it was.
         before, after: error energy of the quantized products over that of their results, without and with the scales
@@ -75,7 +79,8 @@ def smooth(
         model: normalised, float; not changed.
         samples: inputs, read once.
         threads: of ONNX Runtime; None is its default.
-        branches: `mul`: tensors that are read elsewhere, too, get a Mul in front of their products.
+        branches: `mul`: tensors that are read elsewhere, too, or that nothing can divide, get a Mul in front of their
+            products.
         alphas: exponents to try, 0 to 1.
 
     Returns:
@@ -107,7 +112,7 @@ def _search(site: Site, seen: Channels, alphas: Sequence[float]) -> tuple[Smooth
     exact = [seen.rows @ w for w in site.weights]
     reach = rows(site.weights)
     before = product_error(seen, site.weights, exact, np.ones(len(reach)))
-    best, alpha, chosen = before * GAIN, None, None
+    best, alpha, chosen = before * (BRANCH if site.branch else GAIN), None, None
     for candidate in alphas:
         s = migration(seen.amax, reach, candidate)
         error = product_error(seen, site.weights, exact, s)

@@ -56,21 +56,29 @@ class Link:
     """A tensor, who divides it and the linear ops that multiply it.
 
     Attributes:
+        source: who divides it, or why nobody can.
         axis: LAST or SECOND, where the channels lie.
         size: number of channels.
         elsewhere: who else reads it, in words; "" if nobody does.
     """
 
     tensor: gs.Tensor
-    source: Source
+    source: Source | str
     products: tuple[gs.Node, ...]
     axis: int
     size: int
     elsewhere: str = ""
 
+    @property
+    def obstacle(self) -> str:
+        """Why dividing the tensor at its source is not possible, or would change what others read; "" if it is."""
+        if isinstance(self.source, str):
+            return self.source
+        return f"its input is also read by {self.elsewhere}" if self.elsewhere else ""
+
 
 def links(editor: Editor, ops: Sequence[str]) -> Iterator[Link | tuple[gs.Node, str]]:
-    """Each tensor that one of `ops` multiplies with a constant weight and that can be divided; or that op and why not.
+    """Each tensor that one of `ops` multiplies with a constant weight; or that op and why its weight cannot be scaled.
 
     Tensors that come straight from outside, and weights that are computed, are no sites.
     """
@@ -101,8 +109,6 @@ def _link(editor: Editor, tensor: gs.Tensor, first: gs.Node, ops: Sequence[str])
         if editor.only_use(product.inputs[1]) is None:
             return product, "its weight is shared with another op"
     found = source(editor, tensor, axis, size, rank=len(first.inputs[1].shape))
-    if isinstance(found, str):
-        return first, found
     return Link(
         tensor=tensor, source=found, products=tuple(products), axis=axis, size=size, elsewhere=", ".join(others)
     )
@@ -213,6 +219,7 @@ class Scaled:
     def divide(self, link: Link, s: Vector) -> None:
         """The source's side of x / s."""
         source = link.source
+        assert isinstance(source, Source)
         if source.linear:
             self._put(source.root, 1, scale_outputs(source.root, self.get(source.root, 1), 1 / s))
         for node, slot in source.constants:

@@ -44,17 +44,17 @@ class EqualizeLayers(Pass):
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
         report, editor = Report(), Editor(graph)
-        found = []
+        found: list[tuple[gs.Node, Link]] = []
         for link in links(editor, LINEAR):
             if not isinstance(link, Link):
                 report.refuse(*link)
-            elif link.elsewhere:
-                report.refuse(link.products[0], f"its input is also read by {link.elsewhere}")
+            elif isinstance(link.source, str) or link.elsewhere:
+                report.refuse(link.products[0], link.obstacle)
             elif not link.source.linear:
                 report.refuse(link.products[0], f"{link.source.root.op} in front is no linear op")
             else:
-                found.append(link)
-        for link, s in zip(found, _solve(found), strict=True):
+                found.append((link.source.root, link))
+        for (_, link), s in zip(found, _solve(found), strict=True):
             if (np.abs(s - 1) > ENOUGH).any():
                 scaled = Scaled()
                 scaled.divide(link, s)
@@ -95,26 +95,20 @@ class _Layer:
         return np.asarray((self.amax * self.made).max(axis=1, initial=0) * self.given[:, 0]).reshape(-1)
 
 
-def _solve(found: Sequence[Link]) -> list[NDArray[np.float64]]:
-    """The factors of each link, all links together."""
-    layers: dict[int, _Layer] = {}
-    for node in (n for link in found for n in (link.source.root, *link.products)):
-        if id(node) not in layers:
-            layers[id(node)] = _Layer(node)
-    total = [np.ones(link.size) for link in found]
+def _solve(found: Sequence[tuple[gs.Node, Link]]) -> list[NDArray[np.float64]]:
+    """The factors of each (first op, link), all links together."""
+    layers = {id(n): _Layer(n) for root, link in found for n in (root, *link.products)}
+    total = [np.ones(link.size) for _, link in found]
     for _ in range(ROUNDS):
         moved = 0.0
-        for number, link in enumerate(found):
-            root = layers[id(link.source.root)]
-            first = root.outputs()
-            second = np.max([layers[id(n)].inputs() for n in link.products], axis=0)
-            alive = (first > 0) & (second > 0)
-            s = np.sqrt(np.divide(first, second, out=np.ones(link.size), where=alive))
+        for number, (root, link) in enumerate(found):
+            first, readers = layers[id(root)], [layers[id(n)] for n in link.products]
+            r1, r2 = first.outputs(), np.max([layer.inputs() for layer in readers], axis=0)
+            s = np.sqrt(np.divide(r1, r2, out=np.ones(link.size), where=(r1 > 0) & (r2 > 0)))
             moved = max(moved, float(np.abs(s - 1).max(initial=0)))
             total[number] *= s
-            root.made /= s.reshape(root.made.shape)
-            for node in link.products:
-                layer = layers[id(node)]
+            first.made /= s.reshape(first.made.shape)
+            for layer in readers:
                 layer.given *= s.reshape(layer.given.shape)
         if moved < SETTLED:
             break

@@ -35,9 +35,9 @@ class SmoothActivations(Pass):
        channel is taken to be 4 |scale| + |shift|.
     2. With given `scales` also behind a Mul by constants or a linear op, with Add of constants, Relu, LeakyRelu and
        PRelu in between.
-    3. A tensor that is read elsewhere, too, is refused; with `branches: mul` a Mul by 1/s goes in front of the
-       products.
-    4. Refused: shared weights, other ops in between, weights that would not be finite.
+    3. A tensor that is read elsewhere, too, or that another op makes (Gelu), is refused; with `branches: mul` a Mul
+       by 1/s goes in front of the products, which costs its time in each run.
+    4. Refused: shared weights, weights that would not be finite.
 
     Attributes:
         alpha: 0 to 1; how much of the activations' range is moved.
@@ -68,34 +68,30 @@ class SmoothActivations(Pass):
     def sites(self, graph: gs.Graph) -> tuple[Site, ...]:
         """Where `scales` may be given, those in bodies of If, Loop and Scan left out."""
         editor, report = Editor(graph), Report()
-        found = [link for link in self._links(editor, report) if editor.body(link.source.root) is graph]
         return tuple(
             Site(
                 tensor=link.tensor.name,
-                source=link.source.root.name,
+                source=maker.name if isinstance(link.source, str) else link.source.root.name,
                 products=tuple(n.name for n in link.products),
                 weights=tuple(_matrix(n) for n in link.products),
-                branch=bool(link.elsewhere),
+                branch=bool(link.obstacle),
             )
-            for link in found
+            for link in self._links(editor, report)
+            if (maker := editor.producer(link.tensor)) is not None and editor.body(maker) is graph
         )
 
     def _links(self, editor: Editor, report: Report) -> Iterator[Link]:
         for found in list(links(editor, PRODUCTS)):
             if not isinstance(found, Link):
                 report.refuse(*found)
-            elif found.elsewhere and self.branches == "refuse":
-                report.refuse(
-                    found.products[0],
-                    f"its input is also read by {found.elsewhere} (branches: mul puts a Mul in front)",
-                )
+            elif found.obstacle and self.branches == "refuse":
+                report.refuse(found.products[0], found.obstacle)
             else:
                 yield found
 
     def _scale(self, link: Link, given: Mapping[str, Vector]) -> Vector | str:
-        root = link.source.root
-        if root.op not in NORMS:
-            return f"what range the channels behind {root.op} have is only known from samples"
+        if isinstance(link.source, str) or (root := link.source.root).op not in NORMS:
+            return "what range the channels of its input have is only known from samples"
         gamma, *beta = (np.abs(n.inputs[s].values) for n, s in link.source.constants if n is root)
         reach = SIGMAS * gamma + (beta[0] if beta else 0)
         return migration(reach, rows([_matrix(n) for n in link.products]), self.alpha)
@@ -110,18 +106,18 @@ def _matrix(node: gs.Node) -> NDArray[np.float64]:
 def _apply(link: Link, s: Vector, editor: Editor, report: Report) -> None:
     scaled = Scaled()
     scaled.multiply(link, s)
-    if not link.elsewhere:
+    if not link.obstacle:
         scaled.divide(link, s)
     if not scaled.write(editor):
         report.refuse(link.products[0], NOT_FINITE)
         return
-    if link.elsewhere:
+    maker = editor.producer(link.tensor)
+    if link.obstacle and maker is not None:
         divided = editor.variable(f"{link.tensor.name}_smoothed", link.tensor)
         factor = editor.constant(f"{link.tensor.name}_factor", (1 / s).astype(link.products[0].inputs[1].values.dtype))
-        mul = editor.node("Mul", [link.tensor, factor], [divided], name=f"{link.source.root.name}_smooth")
-        root = link.source.root
-        editor.insert(mul, after=editor.producer(link.tensor))
-        report.renamed[mul.name] = root.name
+        mul = editor.node("Mul", [link.tensor, factor], [divided], name=f"{maker.name}_smooth")
+        editor.insert(mul, after=maker)
+        report.renamed[mul.name] = maker.name
         for node in link.products:
             editor.set_input(node, 0, divided)
     report.rewrites += 1

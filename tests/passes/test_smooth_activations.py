@@ -124,6 +124,21 @@ def test_case_3_a_branch_gets_a_mul() -> None:
     )
 
 
+def test_case_3_what_nothing_can_divide_gets_a_mul_where_scales_are_given() -> None:
+    before = f"{HEAD} <float[2,2] w = {{1, 2, 3, 4}}> {{ [act] e = Sigmoid(x) [mm] y = MatMul(e, w) }}"
+    after = (
+        f"{HEAD} <float[2] e_factor = {{0.5, 2}}, float[2,2] w = {{2, 4, 1.5, 2}}>"
+        " { [act] e = Sigmoid(x) [act_smooth] e_smoothed = Mul(e, e_factor) [mm] y = MatMul(e_smoothed, w) }"
+    )
+    keep(PASS, before, "Sigmoid in front is not positively homogeneous")
+    keep(SmoothActivations(branches="mul"), before, "only known from samples")
+    some, made = SmoothActivations(branches="mul", scales={"e": np.array([2.0, 0.5])}), text.parse(model(before))
+    (site,) = some.sites(made.graph)
+    assert (site.source, site.branch) == ("act", True)
+    assert some.run(made.graph, default_context()).rewrites == 1
+    assert text.text(made.graph) == text.text(text.parse(model(after)).graph)
+
+
 def test_case_4_weights_that_would_not_be_finite() -> None:
     huge = "float[2] g = {1e30, 1e-30}, float[2] b = {0, 0}, float[2,2] w = {1e38, 1, 1, 1e-30}"
     keep(SmoothActivations(alpha=1), f"{HEAD} <{huge}> {{ {LN} y = MatMul(n, w) }}", "would not be finite")
