@@ -29,12 +29,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import psutil  # type: ignore[import-untyped]
 import yaml
+from bench_goals import ALSO, OURS, report
 from bench_process import ONE_THREAD, ROOT, Outcome, one_line, run
 from bench_tables import BlockError, markdown, measured, replace_block, update_yaml
 
 MODELS = Path(__file__).resolve().parent
 WORKER = MODELS / "bench_worker.py"
-KINDS = ("plain", "onnxq", "ort-minmax", "ort-percentile")
+EFFORTS = ("effort-default", "effort-fast")
+"""`onnxq quantize` as users run it; once each, since they are not compared."""
+
+KINDS = ("plain", "onnxq", "ort-minmax", "ort-percentile", *EFFORTS)
+UNJUDGED = ("plain", "effort-fast")
 VERSIONS = ("onnxq", "onnx", "onnxruntime", "numpy")
 _LONG = 3600.0  # seconds: judging all evaluation samples may take much longer than quantizing
 
@@ -64,6 +69,7 @@ class Settings:
     kinds: tuple[str, ...] = KINDS
     repeats: int = 3
     samples: int | None = 64
+    effort_samples: int | None = 256
     eval_samples: int | None = None
     timeout: float = 600.0
     memory_limit_gb: float = 12.0
@@ -105,13 +111,16 @@ def measure(entry: Entry, settings: Settings, out: Path) -> dict[str, Any]:
     folder = out / entry.name
     folder.mkdir(parents=True, exist_ok=True)
     cost = _cost(entry, settings, folder)
-    made = {k: folder / f"{k}.onnx" for k, c in cost.items() if k != "plain" and not c["error"]}
+    made = {k: folder / f"{k}.onnx" for k, c in cost.items() if k not in UNJUDGED and not c["error"]}
     quality = {}
     for kind, path in made.items():
         _say(f"{entry.name}: judging {kind}")
         limit = [] if settings.eval_samples is None else ["--limit", str(settings.eval_samples)]
         done = _child(entry, settings, ["evaluate", "--candidate", str(path), *limit], timeout=_LONG)
         quality[kind] = {"error": done.error, **done.values}
+        if entry.name in ALSO and kind in OURS and not done.error:
+            also = ["evaluate", "--candidate", str(path), *limit, "--metric", ALSO[entry.name]]
+            quality[kind]["also"] = _child(entry, settings, also, timeout=_LONG).values.get("metric")
     runnable = {k: p for k, p in made.items() if not quality[k]["error"]}
     return {
         "folder": entry.folder,
@@ -126,15 +135,17 @@ def measure(entry: Entry, settings: Settings, out: Path) -> dict[str, Any]:
 
 def _cost(entry: Entry, settings: Settings, folder: Path) -> dict[str, Any]:
     cost: dict[str, Any] = {k: {"error": "", "runs": [], "values": {}} for k in settings.kinds}
-    samples = [] if settings.samples is None else ["--samples", str(settings.samples)]
     for repeat in range(settings.repeats):
         for kind, one in cost.items():
-            if one["error"]:  # it will not get better
+            if one["error"] or (kind in EFFORTS and repeat):  # it will not get better; it is not compared
                 continue
+            limit = settings.effort_samples if kind in EFFORTS else settings.samples
+            samples = [] if limit is None else ["--samples", str(limit)]
             _say(f"{entry.name}: {kind}, run {repeat + 1} of {settings.repeats}")
             path = folder / f"{kind}.onnx"
             path.unlink(missing_ok=True)
-            done = _child(entry, settings, [kind, *samples, "--out", str(path)], environment=ONE_THREAD)
+            environment = None if kind in EFFORTS else ONE_THREAD
+            done = _child(entry, settings, [kind, *samples, "--out", str(path)], environment=environment)
             one["error"] = done.error or ("" if kind == "plain" or path.is_file() else "it wrote no file")
             values = dict(done.values)
             one["runs"].append(
@@ -146,7 +157,7 @@ def _cost(entry: Entry, settings: Settings, folder: Path) -> dict[str, Any]:
                     "sha256": hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
                 }
             )
-            one["values"] = _count(values, cost.get("plain"))
+            one["values"] = values if kind in EFFORTS else _count(values, cost.get("plain"))
     return cost
 
 
@@ -276,7 +287,7 @@ def bench(settings: Settings, names: Sequence[str], out: Path, *, append: bool =
 def write(found: Mapping[str, Any], out: Path) -> None:
     """bench.json and bench.md."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("bench.json", json.dumps(found, indent=1) + "\n"), ("bench.md", markdown(found))):
+    for name, text in (("bench.json", json.dumps(found, indent=1) + "\n"), ("bench.md", report(found))):
         fresh = out / f"{name}.new"
         fresh.write_text(text)
         fresh.replace(out / name)
@@ -307,10 +318,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kinds",
         default=",".join(default.kinds),
-        help="what to compare; onnxq-METHOD is onnxq with another calibrator than the job's (default: %(default)s)",
+        help="what to measure; onnxq-METHOD is onnxq with another calibrator than the job's, effort-* the command as "
+        "users run it, for the goals (default: %(default)s)",
     )
     parser.add_argument("--repeats", type=int, default=default.repeats, help="default: %(default)s")
     parser.add_argument("--samples", type=int, default=default.samples, help="to calibrate with; 0: all (%(default)s)")
+    parser.add_argument("--effort-samples", type=int, default=default.effort_samples, help="of effort-* (%(default)s)")
     parser.add_argument("--eval-samples", type=int, default=0, help="to judge with; 0: all (default)")
     parser.add_argument("--timeout", type=float, default=default.timeout, help="seconds a process (%(default)s)")
     parser.add_argument("--memory-limit", type=float, default=default.memory_limit_gb, help="GB (%(default)s)")
@@ -332,12 +345,13 @@ def _settings(args: argparse.Namespace) -> Settings:
     if odd or not kinds:
         what = f'kind "{odd[0]}"' if odd else "an empty list of kinds"
         raise BenchError(f"{what} cannot be measured: kinds are {', '.join(KINDS)} and onnxq-METHOD")
-    if args.repeats < 1 or min(args.samples, args.eval_samples) < 0:
-        raise BenchError("--repeats must be at least 1, --samples and --eval-samples at least 0 (all)")
+    if args.repeats < 1 or min(args.samples, args.effort_samples, args.eval_samples) < 0:
+        raise BenchError("--repeats must be at least 1, --samples and those of efforts and eval at least 0 (all)")
     return Settings(
         kinds=kinds,
         repeats=args.repeats,
         samples=args.samples or None,
+        effort_samples=args.effort_samples or None,
         eval_samples=args.eval_samples or None,
         timeout=args.timeout,
         memory_limit_gb=args.memory_limit,
@@ -369,7 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BenchError, BlockError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
-    print(markdown(found), end="")
+    print(report(found), end="")
     return 0
 
 

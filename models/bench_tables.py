@@ -36,9 +36,9 @@ def markdown(bench: Json) -> str:
     parts = [
         "**What quantizing costs** "
         f"(median of {settings['repeats']} interleaved runs, least to most in brackets; one core each)",
-        _table(cost, [row for name in models for row in _cost_rows(name, models[name])], numbers=3),
+        table(cost, [row for name in models for row in _cost_rows(name, models[name])], numbers=3),
         "**What comes out** (speed-up: fp32 time / int8 time, median and quartiles of interleaved runs)",
-        _table(quality, [row for name in models for row in _quality_rows(name, models[name], threads)], numbers=3),
+        table(quality, [row for name in models for row in _quality_rows(name, models[name], threads)], numbers=3),
         *_notes(bench),
     ]
     return "\n\n".join(parts) + "\n"
@@ -55,7 +55,7 @@ def _cost_rows(name: str, entry: Json) -> Iterator[list[str]]:
         seconds = [r["seconds"] for r in found["runs"]]
         peaks = [r["peak_bytes"] / _MB for r in found["runs"]]
         row = [name, samples, label, _spread(seconds), _NONE, _NONE, f"{median(peaks):,.0f}", _NONE]
-        if kind != "plain" and base and not base["error"]:
+        if kind != "plain" and not kind.startswith("effort-") and base and not base["error"]:
             plain = base["runs"]
             row[4] = _times(median(seconds) / median([r["seconds"] for r in plain]))
             forward = median([r["parts"]["forward"] for r in plain])
@@ -66,7 +66,7 @@ def _cost_rows(name: str, entry: Json) -> Iterator[list[str]]:
 
 def _quality_rows(name: str, entry: Json, threads: Sequence[int]) -> Iterator[list[str]]:
     for kind, made in entry["cost"].items():
-        if kind == "plain":
+        if kind in ("plain", "effort-fast"):  # not judged
             continue
         label = _label(kind, made)
         if made["error"]:
@@ -93,6 +93,8 @@ def _label(kind: str, cost: Json) -> str:
     """A kind of run as the tables call it."""
     if kind == "plain":
         return "plain forward passes"
+    if kind.startswith("effort-"):
+        return f"**onnxq quantize** --effort {kind.removeprefix('effort-')}"
     name, _, method = kind.partition("-")
     method = cost["values"].get("method") or method
     if name == "onnxq":
@@ -236,7 +238,7 @@ def update_yaml(content: bytes, figures: Mapping[str, Any]) -> bytes:
     return head + ("\n".join(lines) + "\n").encode()
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 1_000) -> str:
     """Markdown; columns from `numbers` on are aligned right, a model's name stands in its first row only."""
     lines = [_line(head), _line(["---" if i < numbers else "---:" for i in range(len(head))])]
     last = ""

@@ -1,11 +1,12 @@
 """What one child process of the bench does; `bench.py` starts it, `bench_process.py` watches it.
 
     bench_worker.py plain|onnxq|onnxq-METHOD|ort-minmax|ort-percentile --job job.yaml --samples 64 --out FILE
-    bench_worker.py evaluate --job job.yaml --candidate FILE [--limit N]
+    bench_worker.py effort-default|effort-fast --job job.yaml --samples 256 --out FILE
+    bench_worker.py evaluate --job job.yaml --candidate FILE [--limit N] [--metric NAME]
     bench_worker.py latency --job job.yaml --candidate FILE --candidate FILE --threads 1
 
 Those of the first line are what is compared: they run on one core and see the same calibration samples through the
-same loader.
+same loader. Those of the second are `onnxq quantize` as users run it: on all cores, with everything at its default.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Clock:
             self.seconds[name] = time.perf_counter() - start
 
 
-def load(path: Path, samples: int | None, limit: int | None) -> Job:
+def load(path: Path, samples: int | None, limit: int | None, *, threads: int | None = 1) -> Job:
     """The job, its data cut to so many calibration and evaluation samples: the same ones for whoever opens it."""
     from onnxq.config.job import load_job
     from onnxq.errors import UsageError
@@ -67,7 +68,7 @@ def load(path: Path, samples: int | None, limit: int | None) -> Job:
     return replace(
         job,
         data=replace(job.data, calib=calib, eval=judged),
-        calibration=replace(job.calibration, limit=None, threads=1, cache=False),
+        calibration=replace(job.calibration, limit=None, threads=threads or job.calibration.threads, cache=False),
         validate=replace(job.validate, limit=None),
     )
 
@@ -128,6 +129,23 @@ def ours(kind: str, job: Job, output: Path, clock: Clock) -> dict[str, Any]:
     }
 
 
+def effort(name: str, job: Job, output: Path, clock: Clock) -> dict[str, Any]:
+    """`onnxq quantize --effort NAME` as a user without labels runs it: validation and speed are measured, too."""
+    from onnxq.driver import quantize
+    from onnxq.report.json import encode
+
+    job = replace(job, output=output, data=replace(job.data, eval=None), validate=replace(job.validate, metric=None))
+    with clock.part("work"):
+        result = quantize(job.with_overrides(effort=name))
+    return {
+        "data": result.calibration,
+        "method": result.method,
+        "stages": dict(result.seconds),
+        "notes": list(result.notes),
+        "account": [{k: v for k, v in encode(a).items() if k != "lost"} for a in result.account],
+    }
+
+
 def peer(kind: str, job: Job, output: Path, clock: Clock) -> dict[str, Any]:
     """onnxruntime.quantization."""
     import bench_peer
@@ -138,8 +156,8 @@ def peer(kind: str, job: Job, output: Path, clock: Clock) -> dict[str, Any]:
     return {**found, "data": data.description}
 
 
-def evaluate(job: Job, candidate: Path) -> dict[str, Any]:
-    """Score, fidelity and integer share of one quantized file, on the job's evaluation samples."""
+def evaluate(job: Job, candidate: Path, metric_name: str | None = None) -> dict[str, Any]:
+    """Score, fidelity and integer share of one quantized file, on the job's evaluation samples by the job's metric."""
     from onnxq.errors import OnnxqError
     from onnxq.validate.accuracy import compare
     from onnxq.validate.coverage import coverage
@@ -147,7 +165,7 @@ def evaluate(job: Job, candidate: Path) -> dict[str, Any]:
     from onnxq.validate.result import file_bytes
 
     data = opened(job, calibration=False)
-    name = job.validate.metric or ""
+    name = metric_name or job.validate.metric or ""
     metric = load_metric(name, job.base) if name else None
     found = compare(job.model, candidate, data, metric, metric_name=name)
     sqnr = [o.sqnr_db for o in found.outputs if o.sqnr_db is not None]
@@ -224,25 +242,29 @@ def _main(arguments: Sequence[str]) -> None:
     parser.add_argument("--samples", type=int)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--metric")
     parser.add_argument("--candidate", type=Path, action="append", default=[])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, default=6.0)
     parser.add_argument("--result", type=Path, required=True)
     args = parser.parse_args(arguments)
-    compared = args.kind not in ("evaluate", "latency")
+    as_users = args.kind.startswith("effort-")
+    compared = args.kind not in ("evaluate", "latency") and not as_users
     if compared and hasattr(os, "sched_setaffinity"):
         # ORT's calibrators offer no setting for threads: on one core they have one
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     clock = Clock({})
     values: dict[str, Any]
     try:
-        job = load(args.job, args.samples, args.limit)
+        job = load(args.job, args.samples, args.limit, threads=None if as_users else 1)
         if args.kind == "plain":
             values = plain(job, clock)
         elif args.kind.startswith("onnxq"):
             values = ours(args.kind, job, args.out, clock)
+        elif as_users:
+            values = effort(args.kind.removeprefix("effort-"), job, args.out, clock)
         elif args.kind == "evaluate":
-            values = evaluate(job, args.candidate[0])
+            values = evaluate(job, args.candidate[0], args.metric)
         elif args.kind == "latency":
             values = latency(job, args.candidate, args.threads, args.budget)
         else:
