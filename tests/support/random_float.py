@@ -141,6 +141,17 @@ _FRAGMENTS = tuple(
         "{n}t = Transpose({a}) {o} = Transpose({n}t)",
         "{n}t = Transpose({a}) {o} = Transpose({n}t)",
         Fragment("{n}t = Transpose({a}) {n}u = Transpose({n}t) {o} = Relu({a})", ("float[2,3,4] {n}u",)),
+        # move-transposes
+        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}m = Mul({n}t, half) {n}r = Relu({n}m) {o} = Transpose<perm = [0, 2, 1]>({n}r)",
+        "{n}t = Transpose<perm = [2, 0, 1]>({a}) {n}u = Transpose<perm = [2, 0, 1]>({b}) {n}s = Add({n}t, {n}u) "
+        "{o} = Transpose<perm = [1, 2, 0]>({n}s)",
+        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}m = ReduceMax({n}t, last) {n}s = Sub({n}t, {n}m) "
+        "{o} = Transpose<perm = [0, 2, 1]>({n}s)",
+        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}s = Concat<axis = 1>({n}t, {n}t) {n}u = Transpose<perm = [0, 2, 1]>({n}s) "
+        "{n}l = ReduceMax({n}u, last) {o} = Add({a}, {n}l)",
+        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}e = Softmax({n}t) {n}v = Transpose<perm = [0, 2, 1]>({a}) "
+        "{n}m = Mul({n}v, {n}e) {n}u = Transpose<perm = [0, 2, 1]>({n}m) {n}w = Softmax({n}m) "
+        "{n}x = Transpose<perm = [0, 2, 1]>({n}w) {o} = Add({n}u, {n}x)",
         # recompose-gelu
         _ERF + "{n}m = Mul({a}, {n}s) {o} = Mul({n}m, half)",
         _ERF + "{n}h = Mul({a}, half) {o} = Mul({n}h, {n}s)",
