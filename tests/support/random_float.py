@@ -62,11 +62,18 @@ CONSTANTS = ", ".join(
         "float[3] variance = {1, 2, 0.5}",
         "int64[1] last = {-1}, int64[1] middle = {1}, int64[3] same = {0, 0, -1}, int64[2] big = {600, 600}",
         "int64[6] nopad = {0, 0, 0, 0, 0, 0}, int64[6] around = {0, 0, 1, 0, 0, 1}, int64[6] channel = {0, 1, 0, 0, 0, 0}",
+        "int64[4] picture = {1, 1, 4, 6}, int64[3] flat = {2, 3, 4}, int64[2] far = {2147483647, 2147483647}",
+        "int64[2] by_two = {2, 2}, int64[2] sides = {2, 3}, int64[2] cut_a = {0, 0}, int64[2] cut_b = {0, 1}",
+        "int64[2] cut_c = {1, 0}, int64[2] cut_d = {1, 1}, float[4,4,1,1] mix = {1, 0, 0.5, 0, 0, 1, 0, 2, 0, 0, 1, 0, 0.25, 0, 0, 1}",
         "int64[1] first = {0}, int64[1] many = {4}, int64[1] third = {3}, int64[1] second_axis = {1}, int64 turns = {2}",
         "bool yes = {1}",
     ]
 )
 _GATE = "{n}p = Add({a}, three) {n}c = Clip({n}p, zero, six) "
+_FOCUS = (
+    "{n}i = Abs({a}) {n}p = Reshape({n}i, picture) {n}c = Slice({n}p, cut_a, far, sides, by_two) {n}d = Slice({n}p, cut_b, far, sides, by_two) "
+    "{n}e = Slice({n}p, cut_c, far, sides, by_two) {n}f = Slice({n}p, cut_d, far, sides, by_two) "
+)
 _ERF = "{n}d = Div({a}, root) {n}e = Erf({n}d) {n}s = Add({n}e, one) "
 _TANH = "{n}q = Pow({a}, three_power) {n}u = Mul(cubic, {n}q) {n}v = Add({a}, {n}u) {n}d = Mul(tanh_k, {n}v) {n}t = Tanh({n}d) {n}s = Add({n}t, one) "
 _NORM = (
@@ -134,13 +141,6 @@ _FRAGMENTS = tuple(
         "{n}m = MatMul({a}, w) {o} = Add(row, {n}m)",
         "{n}r = Softplus({a}) {n}m = MatMul({n}r, w) {n}s = Add({n}m, part) {o} = Relu({n}s)",
         "{n}r = Abs({a}) {n}m = MatMul({n}r, w) {n}s = Add(part, {n}m) {o} = Tanh({n}s)",
-        # merge-transposes
-        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {o} = Transpose<perm = [0, 2, 1]>({n}t)",
-        "{n}t = Transpose<perm = [2, 0, 1]>({a}) {o} = Transpose<perm = [1, 2, 0]>({n}t)",
-        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}r = Abs({n}t) {o} = Transpose<perm = [0, 2, 1]>({n}r)",
-        "{n}t = Transpose({a}) {o} = Transpose({n}t)",
-        "{n}t = Transpose({a}) {o} = Transpose({n}t)",
-        Fragment("{n}t = Transpose({a}) {n}u = Transpose({n}t) {o} = Relu({a})", ("float[2,3,4] {n}u",)),
         # move-transposes
         "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}m = Mul({n}t, half) {n}r = Relu({n}m) {o} = Transpose<perm = [0, 2, 1]>({n}r)",
         "{n}t = Transpose<perm = [2, 0, 1]>({a}) {n}u = Transpose<perm = [2, 0, 1]>({b}) {n}s = Add({n}t, {n}u) "
@@ -151,7 +151,22 @@ _FRAGMENTS = tuple(
         "{n}l = ReduceMax({n}u, last) {o} = Add({a}, {n}l)",
         "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}e = Softmax({n}t) {n}v = Transpose<perm = [0, 2, 1]>({a}) "
         "{n}m = Mul({n}v, {n}e) {n}u = Transpose<perm = [0, 2, 1]>({n}m) {n}w = Softmax({n}m) "
-        "{n}x = Transpose<perm = [0, 2, 1]>({n}w) {o} = Add({n}u, {n}x)",
+        "{n}x = Transpose<perm = [0, 2, 1]>({n}w) {n}k = Softmax({n}u) {n}l = Softmax({n}x) {o} = Sub({n}k, {n}l)",
+        "{n}t = Transpose<perm = [2, 0, 1]>({b}) {n}e = Softmax({n}t) {n}v = Transpose<perm = [2, 0, 1]>({a}) "
+        "{n}m = Add({n}v, {n}e) {n}u = Transpose<perm = [1, 2, 0]>({n}m) {n}w = Softmax({n}m) {n}k = Softmax({n}u) "
+        "{n}l = ReduceMax<keepdims = 0>({n}w) {o} = Mul({n}k, {n}l)",
+        # merge-transposes
+        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {o} = Transpose<perm = [0, 2, 1]>({n}t)",
+        "{n}t = Transpose<perm = [2, 0, 1]>({a}) {o} = Transpose<perm = [1, 2, 0]>({n}t)",
+        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}r = Abs({n}t) {o} = Transpose<perm = [0, 2, 1]>({n}r)",
+        "{n}t = Transpose({a}) {o} = Transpose({n}t)",
+        "{n}t = Transpose({a}) {o} = Transpose({n}t)",
+        Fragment("{n}t = Transpose({a}) {n}u = Transpose({n}t) {o} = Relu({a})", ("float[2,3,4] {n}u",)),
+        # recompose-focus
+        _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}d, {n}e, {n}f) {o} = Reshape({n}j, flat)",
+        _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}e, {n}d, {n}f) {n}m = Conv({n}j, mix) {o} = Reshape({n}m, flat)",
+        _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}e, {n}d, {n}f) {n}m = Conv({n}j, mix) {n}q = Add({n}m, {n}j) {o} = Reshape({n}q, flat)",
+        _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}d, {n}e, {n}f) {n}m = Conv({n}j, mix) {n}q = Add({n}m, {n}c) {o} = Reshape({n}q, flat)",
         # recompose-gelu
         _ERF + "{n}m = Mul({a}, {n}s) {o} = Mul({n}m, half)",
         _ERF + "{n}h = Mul({a}, half) {o} = Mul({n}h, {n}s)",
@@ -186,6 +201,7 @@ _FRAGMENTS = tuple(
     )
 )  # fmt: skip
 _RARE = (
+    "flat)",
     "Constant<",
     "wide",
     "row_again",
