@@ -158,7 +158,11 @@ class Correction:
             ModelError: ORT cannot load or run a form of the model.
         """
         decided = plan.decisions
-        here = sites(self.model.graph, lambda n: n.name in decided and decided[n.name].integer)
+        here = [
+            site
+            for site in sites(self.model.graph, lambda n: n.name in decided and decided[n.name].integer)
+            if all(Use((), site.node, slot) in plan.uses for slot in (0, 1))  # else it has no integer weights
+        ]
         if not here:
             return plan, 0
         self._look([site for site in here if site.output not in self._exact])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ GAIN = 0.1
 """dB that a repair must buy on the mean."""
 
 CHANCE = 0.05
-"""With this probability, a repair that does nothing is better on as many samples as it must be."""
+"""With this probability at most, a repair that does nothing passes for one that pays."""
 
 
 def split(data: Dataset, effort: str, first: Sample) -> tuple[list[Inputs], list[Inputs]]:
@@ -92,24 +91,33 @@ def verdict(before: Levels, after: Levels) -> str:
     """Why a repair does not pay; empty if it does.
 
     1. The mean gain is `GAIN` at least.
-    2. It is better on so many samples that tossing coins would be so with a probability of `CHANCE` at most (sign
-       test; equal samples do not count).
+    2. The gains are no chance: see `chance`.
     """
     change = after - before
     gain = float(change.mean())
     if gain < GAIN:
         return f"{gain:+.2f} dB, at least {GAIN:g} asked"
-    better, worse = int((change > 0).sum()), int((change < 0).sum())
-    if chance(better, worse) > CHANCE:
+    if chance(change) > CHANCE:
+        better, worse = int((change > 0).sum()), int((change < 0).sum())
         return f"{gain:+.2f} dB, but better on {better} and worse on {worse} samples, which may be chance"
     return ""
 
 
-def chance(better: int, worse: int) -> float:
-    """Probability that of so many tosses of a coin at least `better` are heads.
+def chance(change: Levels) -> float:
+    """Probability of gains like these, or better ones, if a repair does nothing: the signed-rank test of Wilcoxon
+    (1945), one-sided and exact; samples without a change do not count, equal changes share their rank.
 
-    >>> chance(3, 0)
+    Ranks instead of decibels: the one sample whose output turns over must not decide. Ranks instead of signs: many
+    small losses beside large gains are a gain.
+
+    >>> chance(np.array([1.0, 2.0, 3.0]))
     0.125
     """
-    tosses = better + worse
-    return float(sum(math.comb(tosses, k) for k in range(better, tosses + 1)) / 2**tosses)
+    moved = change[change != 0]
+    sizes = np.abs(moved)
+    twice = (sizes[:, None] > sizes).sum(axis=1) + (sizes[:, None] >= sizes).sum(axis=1) + 1  # ranks times 2
+    ways = np.ones(1)  # by the sum of the ranks of gains, share of all choices of signs
+    for rank in twice:
+        gained = np.concatenate([np.zeros(rank), ways])
+        ways = (np.pad(ways, (0, rank)) + gained) / 2
+    return float(ways[twice[moved > 0].sum() :].sum())

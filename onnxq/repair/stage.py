@@ -121,16 +121,15 @@ class Repairs:
         """
         start = time.perf_counter()
         try:
-            changed, count = self._changed(name)
+            changed, count, told = self._changed(name)
             if not count:
-                told = "no site in this model"
                 self._rows[name] = Repair(name=name, kept=False, told=told, seconds=time.perf_counter() - start)
                 return None
             before, after = self._of(plan), self.held.levels(inserted(changed, self.context, again(changed)))
         except ModelError as error:
             self._rows[name] = Repair(name=name, kept=False, told=str(error), seconds=time.perf_counter() - start)
             return None
-        self._rows[name] = self._row(name, before, after, f"{count} tensors scaled", start)
+        self._rows[name] = self._row(name, before, after, told, start)
         if not self._rows[name].kept:
             return None
         return changed
@@ -162,12 +161,17 @@ class Repairs:
             int32=self.context.target.bias == "int32", threads=self.threads,
         )  # fmt: skip
 
-    def _changed(self, name: str) -> tuple[Model, int]:
+    def _changed(self, name: str) -> tuple[Model, int, str]:
+        """The changed model, how many changes were made, and both in words."""
         if name == EQUALIZE:
             changed = self.model.copy()
-            return changed, registry.load(registry.PASSES, EQUALIZE_PASS)().run(changed.graph, self.context).rewrites
+            count = registry.load(registry.PASSES, EQUALIZE_PASS)().run(changed.graph, self.context).rewrites
+            return changed, count, f"{count} tensors scaled" if count else "no two layers are out of balance"
         changed, records = smooth(self.model, self._fit, threads=self.threads)
-        return changed, sum(record.alpha is not None for record in records)
+        count = sum(record.alpha is not None for record in records)
+        if not records:
+            return changed, 0, "no tensor could hand its ranges to the weights at no cost"
+        return changed, count, f"{count} of {len(records)} tensors smoothed"
 
     def _compared(self, name: str, plan: Plan, changed: Plan, told: str, start: float) -> Repair:
         try:

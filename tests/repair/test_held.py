@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import tiny
+from scipy.stats import rankdata
 from switched import inserted, planned
 from whole import Samples
 
@@ -36,12 +37,23 @@ def test_a_large_mean_of_a_few_samples_may_be_chance() -> None:
     assert verdict(BASE, lucky) == "+3.08 dB, but better on 2 and worse on 3 samples, which may be chance"
 
 
-def test_the_sign_test_counts_all_tosses() -> None:
-    for tosses in range(1, 9):
-        for better in range(tosses + 1):
-            counted = sum(sum(t) >= better for t in itertools.product((0, 1), repeat=tosses)) / 2**tosses
-            assert chance(better, tosses - better) == pytest.approx(counted)
-    assert chance(0, 0) == 1.0
+def test_losses_that_are_small_beside_the_gains_are_no_reason() -> None:
+    mixed = BASE + np.where(np.arange(12) < 8, 3.0, -0.2)
+    assert verdict(BASE, mixed) == ""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_signed_rank_test_counts_all_signs(seed: int) -> None:
+    """Held against all choices of signs, ties included."""
+    change = np.random.default_rng(seed).integers(-4, 6, 9).astype(np.float64)
+    ranks = rankdata(np.abs(change[change != 0]))
+    seen = ranks[change[change != 0] > 0].sum()
+    sums = [np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=len(ranks))]
+    assert chance(change) == pytest.approx(np.mean([total >= seen - 1e-9 for total in sums]))
+
+
+def test_no_change_at_all_is_chance() -> None:
+    assert chance(np.zeros(5)) == 1.0
 
 
 def data(count: int, size: int = 4) -> tuple[Samples, Sample]:
