@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from onnxq.config.placing import Budget, Judged
 from onnxq.data.sample import Dataset
+from onnxq.encoding import Kind
 from onnxq.faintest import faintest
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.options import Options
-from onnxq.placement.cut import Labels, Problem, front
+from onnxq.placement.cut import Kinds, Labels, Problem, front
 from onnxq.placement.result import FLOAT, Placed
 from onnxq.plan.plan import Placement, Plan
 from onnxq.progress import Progress
@@ -31,6 +32,8 @@ from onnxq.sensitivity.engine import sensitivity
 from onnxq.sensitivity.result import noise
 from onnxq.trial import has_floats, nearness, spread_samples
 
+Choice = tuple[Labels, Kinds]
+
 LEAST_EQUAL = 95.0
 """Percentage of equal elements that a model without float outputs keeps."""
 
@@ -39,6 +42,12 @@ SAMPLES = 16
 
 HEARD = 4
 """Calibration samples on which each tensor's noise is measured."""
+
+SLOWER = 5.0
+"""A run that measures the noise of a tensor, as a multiple of a run of the file: nothing is fused in it."""
+
+SWEEP_SECONDS = 20.0
+"""At most, by estimate, for a front that only the report wants."""
 
 WORST = 3
 """Units that are named where the budget cannot be met."""
@@ -93,6 +102,8 @@ def meet(
     replan: Callable[[Placement], Plan],
     insert: Callable[[Plan], Model],
     sense: Callable[[], Mapping[str, float]],
+    hear: Callable[[Model], float] | None = None,
+    sweep: bool = False,
 ) -> Met:
     """The fastest form that keeps to a budget.
 
@@ -102,31 +113,45 @@ def meet(
         judge: runs a form on samples.
         replan, insert: as `onnxq.placement.place.place` takes them.
         sense: node -> relative output noise energy of its int8 form; called only if it is needed.
+        hear: relative output noise energy of a form; of those that have one kind wherever they can; None: kinds are not
+            traded, those of `placed` stay.
+        sweep: give the front even if the first form holds.
     """
-    first = replace(judge(insert(plan)), label=placed.chosen, seconds=placed.problem.cost(_labels(placed)))
-    if first.holds or not any(unit.integer for unit in placed.units):
-        return Met(
-            holds=True, plan=plan, placement=placed.placement, points=(replace(first, chosen=True),),
-            notes=(f"The accuracy budget holds: {first.sentence}.",),
-        )  # fmt: skip
-    noise = sense()
+    mine = placed.labels, placed.kinds
+    first = replace(judge(insert(plan)), label=placed.chosen, seconds=placed.problem.cost(*mine))
+    lossy = any(unit.integer or unit.kind for unit in placed.units)
+    at_once = Met(
+        holds=True, plan=plan, placement=placed.placement, points=(replace(first, chosen=True),),
+        notes=(f"The accuracy budget holds: {first.sentence}.",),
+    )  # fmt: skip
+    if (first.holds or not lossy) and not (sweep and lossy):
+        return at_once
+    noise = sense() if any(unit.placeable for unit in placed.units) else {}
     problem = _with_noise(placed, noise)
-    before = problem.noise(_labels(placed))
-    everything_float = (False,) * len(problem.units)
+    if hear is not None:
+        problem = _with_kinds(placed, problem, lambda placement: hear(insert(replan(placement))))
+    before = problem.noise(*mine)
+    everything_float: Choice = (False,) * len(problem.units), (None,) * len(problem.units)
     swept = front(problem)
-    corners = [p.labels for p in swept if p.noise < before and p.labels != everything_float]
-    points, tried = [first], {}
-    names = {_labels(placed): placed.chosen, everything_float: FLOAT}
+    corners = [(p.labels, p.kinds) for p in swept if p.noise < before and (p.labels, p.kinds) != everything_float]
+    points: list[Judged] = [first]
+    tried: dict[Choice, tuple[Plan, Placement, int]] = {}
+    names: dict[Choice, str] = {mine: placed.chosen, everything_float: FLOAT}
     for one in swept:
-        names.setdefault(one.labels, _fresh(f"{sum(one.labels)} units int8", names.values()))
+        between = sum(kind is not None for kind in one.kinds)
+        name = f"{sum(one.labels)} units int8{f', {between} with float borders' if between else ''}"
+        names.setdefault((one.labels, one.kinds), _fresh(name, names.values()))
     found_front = tuple(
-        Corner(label=names[p.labels], seconds=placed.problem.cost(p.labels), noise=p.noise) for p in swept
+        Corner(label=names[p.labels, p.kinds], seconds=placed.problem.cost(p.labels, p.kinds), noise=p.noise)
+        for p in swept
     )
+    if first.holds:
+        return replace(at_once, front=found_front)
 
-    def holds(labels: Labels) -> bool:
-        placement = _placement(placed, problem, labels)
+    def holds(labels: Choice) -> bool:
+        placement = _placement(placed, problem, *labels)
         made = replan(placement)
-        found = replace(judge(insert(made)), label=names[labels], seconds=placed.problem.cost(labels))
+        found = replace(judge(insert(made)), label=names[labels], seconds=placed.problem.cost(*labels))
         points.append(found)
         tried[labels] = (made, placement, len(points) - 1)
         return found.holds
@@ -154,7 +179,7 @@ def meet(
         holds(labels)
     made, placement, at = tried[labels]
     points[at] = replace(points[at], chosen=True)
-    kept = sum(unit.integer for unit in placed.units) - sum(labels)
+    kept = sum(unit.integer for unit in placed.units) - sum(labels[0])
     verdict = "holds" if met else "does not hold"
     note = (
         f"The accuracy budget {verdict} with {kept} units fewer in int8: {points[at].sentence} "
@@ -206,7 +231,27 @@ def within(
         )
         return noise(found, owned=True)
 
-    return meet(placed, plan, judge=judge, replan=replan, insert=insert, sense=sense)
+    def hear(some: Model) -> float:
+        """Relative, on as many samples as sensitivities are."""
+        few = [s.inputs for s in spread_samples(data, HEARD)]
+        decibels = nearness(_outputs(model, few, options.threads), _outputs(some, few, options.threads))
+        return float(10 ** (-decibels / 10))
+
+    effort = options.placing.effort if options.placing is not None else "fast"
+    seconds = SLOWER * len(plan.values) * HEARD * placed.forms[0].timing.seconds
+    short = effort == "max" or seconds <= SWEEP_SECONDS
+    wanted = options.sweep and effort != "fast"
+    met = meet(placed, plan, judge=judge, replan=replan, insert=insert, sense=sense, hear=hear, sweep=wanted and short)
+    if wanted and not short and not met.front:
+        why = f"it would take about {seconds:.0f} s: give --effort max"
+        met = replace(met, notes=(*met.notes, f"The front of time against noise was not measured, since {why}."))
+    return met
+
+
+def _outputs(model: Model, samples: Sequence[Mapping[str, NDArray[Any]]], threads: int | None) -> list[dict[str, Any]]:
+    with runnable(model) as source:
+        session = Session(source, threads=threads)
+    return [session.run(inputs) for inputs in samples]
 
 
 def by_outputs(
@@ -219,17 +264,12 @@ def by_outputs(
         samples: inputs, one at least.
     """
 
-    def outputs(some: Model) -> list[dict[str, Any]]:
-        with runnable(some) as source:
-            session = Session(source, threads=threads)
-        return [session.run(inputs) for inputs in samples]
-
-    exact = outputs(model)
+    exact = _outputs(model, samples, threads)
     floats = has_floats(exact[0])
     limit, unit = (budget.min_sqnr_db, "dB SQNR") if floats else (LEAST_EQUAL, "% equal elements")
 
     def judge(some: Model) -> Judged:
-        made = outputs(some)
+        made = _outputs(some, samples, threads)
         worst = faintest(exact, made)
         near, where = (worst.decibels, worst.where) if worst is not None else (nearness(exact, made), "")
         return Judged(
@@ -241,10 +281,6 @@ def by_outputs(
     return judge
 
 
-def _labels(placed: Placed) -> Labels:
-    return tuple(unit.integer for unit in placed.units)
-
-
 def _with_noise(placed: Placed, noise: Mapping[str, float]) -> Problem:
     units = [
         replace(unit, noise=sum(noise.get(n, 0.0) for n in choice.nodes))
@@ -253,16 +289,41 @@ def _with_noise(placed: Placed, noise: Mapping[str, float]) -> Problem:
     return replace(placed.choice, units=tuple(units))
 
 
-def _placement(placed: Placed, problem: Problem, labels: Labels) -> Placement:
+def _with_kinds(placed: Placed, problem: Problem, hear: Callable[[Placement], float]) -> Problem:
+    """The noise of each kind: that of the form which has it wherever it can, shared among its units as their noise in
+    int8 is; a unit that cannot be int8 counts like the mean of those that can.
+    """
+    found: list[Kind] = list(dict.fromkeys(a.kind for unit in problem.units for a in unit.alternatives))
+    known = [unit.noise for unit in problem.units if unit.noise > 0]
+    middle = sum(known) / len(known) if known else 1.0
+    units = list(problem.units)
+    for kind in found:
+        kinds: Kinds = tuple(None if unit.between(kind) is None else kind for unit in units)
+        total = hear(_placement(placed, problem, (False,) * len(units), kinds))
+        weights = [0.0 if kind_ is None else unit.noise or middle for unit, kind_ in zip(units, kinds, strict=True)]
+        for index, (unit, weight) in enumerate(zip(units, weights, strict=True)):
+            units[index] = replace(
+                unit,
+                alternatives=tuple(
+                    replace(a, noise=total * weight / sum(weights)) if a.kind == kind else a for a in unit.alternatives
+                ),
+            )
+    return replace(problem, units=tuple(units))
+
+
+def _placement(placed: Placed, problem: Problem, labels: Labels, kinds: Kinds) -> Placement:
     total = sum(unit.noise for unit in problem.units) or 1.0
     integer: set[str] = set()
     floats: dict[str, str] = {}
-    for unit, choice, label in zip(problem.units, placed.units, labels, strict=True):
+    between: dict[str, Kind] = {}
+    for unit, choice, label, kind in zip(problem.units, placed.units, labels, kinds, strict=True):
         if label:
             integer.update(choice.placeable)
             continue
+        if kind is not None:
+            between.update(dict.fromkeys(choice.able.get(kind, ()), kind))
         for node in choice.placeable:
             known = placed.placement.floats.get(node)
             share = f"{100 * unit.noise / total:.3g} % of the noise at the outputs is its"
             floats[node] = known if known and not choice.integer else f"{LOUD}: {share}"
-    return Placement(integer=frozenset(integer), floats=floats)
+    return Placement(integer=frozenset(integer), floats=floats, kinds=between)

@@ -10,13 +10,15 @@ from dataclasses import replace
 from onnxq.config.job import Job
 from onnxq.config.placing import DEFAULT_POINTS, Judged
 from onnxq.data.sample import Dataset
+from onnxq.encoding import Kind
 from onnxq.errors import VerdictError
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.placement.account import Run, account
-from onnxq.placement.cut import Labels
+from onnxq.placement.cut import Kinds, Labels
 from onnxq.placement.result import ORIGINAL
 from onnxq.placement.result import Placed as Placement
+from onnxq.plan.kinds import SAID
 from onnxq.plan.plan import Decision
 from onnxq.quantization import Quantized
 from onnxq.runtime.session import Session
@@ -138,15 +140,16 @@ def units(made: Quantized) -> tuple[Placed, ...]:
     for unit in made.placed.units:
         decided = _decided(made, unit.placeable)
         integer = any(d.integer for d in decided)
+        kind = _kind(made, unit.nodes)
         saving = unit.float_seconds - unit.integer_seconds - unit.conversion_seconds
         out.append(
             Placed(
                 unit=f"{' + '.join(dict.fromkeys(unit.ops))}: {unit.nodes[0]}",
-                form="int8" if integer else "float",
+                form="int8" if integer else "float" if kind is None else SAID[kind],
                 float_ms=unit.float_seconds * 1e3,
                 int8_ms=unit.integer_seconds * 1e3,
                 saving_ms=(saving if integer else -saving) * 1e3,
-                why="" if integer else next((d.reason for d in decided if d.reason), ""),
+                why="" if integer else next((d.reason for d in decided if d.reason), "") or unit.why,
             )
         )
     return tuple(out)
@@ -163,11 +166,14 @@ def accounts(made: Quantized, latency: Sequence[Latency]) -> tuple[Account, ...]
         return ()
     labels = tuple(any(d.integer for d in _decided(made, unit.placeable)) for unit in placed.units)
     reasons = {name: d.reason for name, d in made.plan.decisions.items()}
-    raced = labels == tuple(unit.integer for unit in placed.units)
+    kinds: Kinds = tuple(_kind(made, unit.nodes) for unit in placed.units)
+    raced = (labels, kinds) == (placed.labels, placed.kinds)
     point = next((p for p in made.met.points if p.chosen), None) if made.met is not None else None
     form = placed.chosen if raced or point is None else point.label
-    runs = _raced(placed) if raced else _accepted(placed, labels, latency)
-    return tuple(account(placed, labels, run, form=form, at=at, reasons=reasons) for at, run in enumerate(runs))
+    runs = _raced(placed) if raced else _accepted(placed, labels, kinds, latency)
+    return tuple(
+        account(placed, labels, run, form=form, at=at, reasons=reasons, kinds=kinds) for at, run in enumerate(runs)
+    )
 
 
 def _raced(placed: Placement) -> Iterator[Run]:
@@ -178,18 +184,23 @@ def _raced(placed: Placement) -> Iterator[Run]:
         yield Run(measured=timing.seconds, predicted=told)
 
 
-def _accepted(placed: Placement, labels: Labels, latency: Sequence[Latency]) -> Iterator[Run]:
+def _accepted(placed: Placement, labels: Labels, kinds: Kinds, latency: Sequence[Latency]) -> Iterator[Run]:
     """A form that only the budget brought up: its speed-up over the file, on the clock of the race."""
     first = placed.forms[0]
     for costs, threads, timing in zip(
         (placed.problem, *placed.beyond), (placed.threads, *placed.others), (first.timing, *first.others), strict=False
     ):
-        told = costs.cost(labels)
+        told = costs.cost(labels, kinds)
         speed = [one.speedup for one in latency if one.threads == threads and first.name == ORIGINAL]
         if speed:
             yield Run(measured=timing.seconds / speed[0], predicted=told)
         else:
             yield Run(measured=told, timed=False)
+
+
+def _kind(made: Quantized, nodes: Sequence[str]) -> Kind | None:
+    """How a unit computes with integers between float borders."""
+    return next((made.plan.kinds[n] for n in nodes if n in made.plan.kinds), None)
 
 
 def _decided(made: Quantized, nodes: Sequence[str]) -> list[Decision]:

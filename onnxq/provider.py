@@ -26,6 +26,7 @@ from onnxq.pipeline.prepare import annotate, run_literally
 from onnxq.placement.result import Placed
 from onnxq.placement.stage import placed_plan
 from onnxq.plan.calibrated import CalibratedRanges
+from onnxq.plan.kinds import possible
 from onnxq.plan.plan import Placement, Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.reasons import matches
@@ -182,6 +183,7 @@ class PlanProvider:
             samples=[s.inputs for s in self.first],
             placing=placing,
             cache=self.options.resources.cache,
+            able=possible(graph, self.options.target, self.options.keep_float),
         )
         self.notes.extend(notes)
         return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from onnxq.budget import LOUD, Met, meet
 from onnxq.config.job import Job
 from onnxq.config.placing import Judged
 from onnxq.driver import quantize
+from onnxq.encoding import Kind
 from onnxq.errors import UsageError, VerdictError
 from onnxq.ir import text
 from onnxq.ir.model import Model
-from onnxq.placement.cut import Problem, Unit
+from onnxq.placement.cut import Alternative, Problem, Unit
 from onnxq.placement.race import Timing
 from onnxq.placement.result import Form, Placed, UnitChoice
 from onnxq.plan.plan import MEASURED, Placement, Plan
@@ -105,6 +107,29 @@ def test_the_front_goes_from_the_fastest_to_float_and_its_corners_are_those_that
     assert not at_once.front  # nothing was sensed
 
 
+def test_a_report_gets_the_front_even_where_the_budget_holds() -> None:
+    start = placed(5.0, 3.0)
+    noise = {"u0": 0.1, "u1": 0.2}
+    plan = Plan(values={}, uses={}, decisions={})
+    heard: list[int] = []
+
+    def sense() -> dict[str, float]:
+        heard.append(1)
+        return noise
+
+    def swept(holds: bool, sweep: bool, start: Placed = start) -> Met:
+        return meet(
+            start, plan, judge=lambda _: Judged(holds=holds, sentence="said"), replan=lambda _: plan,
+            insert=lambda _: SOME, sense=sense, sweep=sweep,
+        )  # fmt: skip
+
+    found = swept(True, True)
+    assert [c.label for c in found.front] == ["placed 1", "1 units int8", "float"] and heard == [1]
+    assert found.holds and found.plan is plan and not found.worst and len(found.points) == 1
+    assert not swept(True, False).front and not swept(True, True, placed(-1.0)).front and heard == [1]
+    assert swept(False, False).front and heard == [1, 1]
+
+
 def test_a_budget_that_only_float_keeps_is_not_met_and_the_nearest_is_given() -> None:
     found, _ = met(placed(5.0, 3.0, 4.0), {"u0": 0.5, "u1": 0.8, "u2": 0.6}, 0.4)
     assert not found.holds
@@ -115,6 +140,88 @@ def test_a_budget_that_only_float_keeps_is_not_met_and_the_nearest_is_given() ->
 def test_a_model_that_stays_float_has_nothing_to_lose() -> None:
     found, judged = met(placed(-1.0), {"u0": 0.5}, -1.0)
     assert found.holds and judged == [frozenset()]
+
+
+def with_kinds(start: Placed, *costs: float, chosen: bool = True) -> Placed:
+    """Each unit can also be dynamic, at these costs; with `chosen`, all are."""
+    units = tuple(
+        dataclasses.replace(u, alternatives=(Alternative(kind="dynamic", cost=c),))
+        for u, c in zip(start.problem.units, costs, strict=True)
+    )
+    choices = tuple(
+        dataclasses.replace(
+            c, able={"dynamic": c.nodes}, integer=c.integer and not chosen, kind="dynamic" if chosen else None
+        )
+        for c in start.units
+    )
+    problem = Problem(units=units, crossings=())
+    kinds: dict[str, Kind] = {u.name: "dynamic" for u in units} if chosen else {}
+    return dataclasses.replace(
+        start, problem=problem, choice=problem, units=choices,
+        placement=Placement(floats=start.placement.floats, kinds=kinds) if chosen else start.placement,
+    )  # fmt: skip
+
+
+def heard(
+    start: Placed, noise: dict[str, float], between: dict[str, float], limit: float
+) -> tuple[Met, list[Placement]]:
+    """As `met`, with a noise of what is dynamic, too."""
+    plans: dict[int, Placement] = {}
+    keep: list[Plan] = []
+    judged: list[Placement] = []
+    current = [start.placement]
+
+    def replan(placement: Placement) -> Plan:
+        plan = Plan(values={}, uses={}, decisions={})
+        plans[id(plan)] = placement
+        keep.append(plan)
+        return plan
+
+    def insert(plan: Plan) -> Model:
+        current[0] = plans.get(id(plan), start.placement)
+        return SOME
+
+    def loud() -> float:
+        return sum(noise[n] for n in current[0].integer) + sum(between[n] for n in current[0].kinds)
+
+    def judge(_: Model) -> Judged:
+        judged.append(current[0])
+        return Judged(holds=loud() <= limit, sentence=f"noise {loud():g}", sqnr_db=-loud())
+
+    plan = Plan(values={}, uses={}, decisions={})
+    found = meet(
+        start, plan, judge=judge, replan=replan, insert=insert, sense=lambda: noise, hear=lambda _: loud()
+    )  # fmt: skip
+    return found, judged
+
+
+def test_kinds_that_are_too_loud_give_way_one_by_one() -> None:
+    start = with_kinds(placed(-1.0, -1.0, -1.0), 5.0, 6.0, 7.0)
+    loud = {"u0": 0.3, "u1": 0.3, "u2": 0.3}
+    found, judged = heard(start, {"u0": 1.0, "u1": 1.0, "u2": 1.0}, loud, 0.7)
+    assert judged[0].kinds == {"u0": "dynamic", "u1": "dynamic", "u2": "dynamic"}
+    assert found.holds
+    assert found.placement.kinds == {"u0": "dynamic", "u1": "dynamic"}  # u2 saves least
+    assert found.placement.floats["u2"] == f"{MEASURED}: slower"
+    assert [c.label for c in found.front] == [
+        "placed 1", "0 units int8, 2 with float borders", "0 units int8, 1 with float borders", "float"
+    ]  # fmt: skip
+    assert [c.noise for c in found.front] == pytest.approx([0.9, 0.6, 0.3, 0.0])
+
+
+def test_a_kind_may_take_the_place_of_int8() -> None:
+    start = with_kinds(placed(5.0, 5.0), 6.0, 6.0, chosen=False)
+    found, _ = heard(start, {"u0": 1.0, "u1": 0.2}, {"u0": 0.1, "u1": 0.1}, 0.5)
+    assert found.holds
+    assert (found.placement.integer, found.placement.kinds) == ({"u1"}, {"u0": "dynamic"})
+
+
+def test_the_noise_of_a_kind_is_shared_as_that_of_int8() -> None:
+    start = with_kinds(placed(5.0, 5.0, -1.0), 6.0, 6.0, 6.0, chosen=False)
+    found, _ = heard(start, {"u0": 3.0, "u1": 1.0, "u2": 0.0}, {"u0": 0.1, "u1": 0.1, "u2": 0.1}, 0.06)
+    # 0.3 in all, in shares of 3, 1 and their mean, 2
+    assert found.holds is False
+    assert sorted({round(c.noise, 3) for c in found.front}) == [0.0, 0.05, 0.15, 0.3, 1.25, 4.1]
 
 
 @pytest.mark.parametrize("count", [3, 10, 40])

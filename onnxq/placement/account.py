@@ -14,13 +14,15 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from onnxq.encoding import Kind
 from onnxq.ir.walk import graphs
-from onnxq.placement.cut import Problem, Unit, conversions
+from onnxq.placement.cut import Kinds, Problem, Unit, conversions
 from onnxq.placement.result import Always, Placed, UnitChoice
+from onnxq.plan.kinds import SAID
 from onnxq.validate.kernels import FAMILIES
 from onnxq.validate.result import Account, Cause, Lost
 
-CONVERSIONS, UNEXPLAINED = "conversions", "not explained by the profile"
+CONVERSIONS, CALL, UNEXPLAINED = "conversions", "the call itself", "not explained by the profile"
 _NAMED = 3
 _EQUAL = 1e-9
 
@@ -52,8 +54,9 @@ def heavy(unit: UnitChoice) -> bool:
 
 
 def best(unit: Unit) -> float:
-    """Seconds of its faster form; a form whose kernel no profile saw does not count."""
-    return min((s for s in (unit.float_cost, unit.integer_cost) if s > 0), default=0.0)
+    """Seconds of its fastest form; a form whose kernel no profile saw does not count."""
+    forms = [unit.float_cost, *([unit.integer_cost] if unit.placeable else []), *(a.cost for a in unit.alternatives)]
+    return min((s for s in forms if s > 0), default=0.0)
 
 
 def kernel_limit(units: Sequence[UnitChoice], costs: Problem, rest: Sequence[Always], threads: int = 0) -> float:
@@ -90,6 +93,7 @@ def account(
     form: str,
     at: int = 0,
     reasons: Mapping[str, str] | None = None,
+    kinds: Kinds = (),
 ) -> Account:
     """Where the time of one form goes: the limit and all causes add up to what was measured.
 
@@ -98,13 +102,16 @@ def account(
         form: its name.
         at: which of the numbers of threads, `placed.threads` first.
         reasons: node -> why it is float.
+        kinds: of the form, one per unit; (): none.
     """
+    kinds = kinds or (None,) * len(placed.units)
     costs = (placed.problem, *placed.beyond)[at]
     lost = tuple(
-        sorted(_lost(placed, costs, labels, at, reasons or {}), key=lambda one: (-one.ms, one.cause, one.name))
+        sorted(_lost(placed, costs, labels, kinds, at, reasons or {}), key=lambda one: (-one.ms, one.cause, one.name))
     )
     # a heavy kernel that no profile saw in the form that was taken cannot be in its limit
-    spent = [(_cost(c, i), best(c)) for u, c, i in zip(placed.units, costs.units, labels, strict=True) if heavy(u)]
+    each = zip(placed.units, costs.units, labels, kinds, strict=True)
+    spent = [(_cost(c, integer, kind), best(c)) for u, c, integer, kind in each if heavy(u)]
     limit = math.fsum([*(min(pair) for pair in spent), *(a.seconds[at] for a in placed.always if a.heavy)]) * 1e3
     causes = _causes(lost)
     rest = math.fsum([run.measured * 1e3, -limit, *(-c.ms for c in causes)])
@@ -121,27 +128,36 @@ def account(
     )
 
 
-def _cost(unit: Unit, integer: bool) -> float:
-    return unit.integer_cost if integer else unit.float_cost
+def _cost(unit: Unit, integer: bool, kind: Kind | None) -> float:
+    inside = unit.between(kind)
+    return unit.integer_cost if integer else unit.float_cost if inside is None else inside.cost
 
 
 def _lost(
-    placed: Placed, costs: Problem, labels: Sequence[bool], at: int, reasons: Mapping[str, str]
+    placed: Placed, costs: Problem, labels: Sequence[bool], kinds: Kinds, at: int, reasons: Mapping[str, str]
 ) -> Iterator[Lost]:
     """Everything that takes time and is not in the limit."""
     yield from _conversions(costs, labels)
-    for unit, each, integer in zip(placed.units, costs.units, labels, strict=True):
-        cost, op = _cost(each, integer), _main(unit)
-        form = "int8" if integer else "float"
+    forms = zip(placed.units, costs.units, labels, kinds, strict=True)
+    for index, (unit, each, integer, kind) in enumerate(forms):
+        cost, op = _cost(each, integer, kind), _main(unit)
+        form = "int8" if integer else "float" if kind is None else SAID[kind]
         over = max(cost - best(each), 0.0) if heavy(unit) else cost
         if over > 0:
             cause = f"{op} in {form}, its slower form" if heavy(unit) else f"{form} {op}"
-            yield Lost(cause=cause, name=unit.nodes[0], op=op, ms=over * 1e3, why=_why(unit, integer, reasons))
+            if not integer:
+                why = next((reasons[n] for n in unit.placeable if reasons.get(n)), unit.why)
+            else:
+                why = _why_integer(placed, costs, labels, kinds, index) if heavy(unit) else ""
+            yield Lost(cause=cause, name=unit.nodes[0], op=op, ms=over * 1e3, why=why)
     for node in placed.always:
         if not node.heavy and node.seconds[at] > 0:
             why = reasons.get(node.node, "")
             yield Lost(cause=f"float {node.op}", name=node.node, op=node.op, ms=node.seconds[at] * 1e3, why=why)
-    unknown = costs.fixed - math.fsum(a.seconds[at] for a in placed.always)
+    call = placed.calls[at] if placed.calls else 0.0
+    if call > 0:
+        yield Lost(cause=CALL, name="", op="", ms=call * 1e3)
+    unknown = costs.fixed - math.fsum([call, *(a.seconds[at] for a in placed.always)])
     if unknown > _EQUAL * costs.fixed:  # what a profile saw and the graph has not
         yield Lost(cause="float operators without a name", name="", op="", ms=unknown * 1e3)
 
@@ -163,10 +179,14 @@ def _main(unit: UnitChoice) -> str:
     return next((op for op in unit.ops if op in FAMILIES), (placeable or list(unit.ops))[0])
 
 
-def _why(unit: UnitChoice, integer: bool, reasons: Mapping[str, str]) -> str:
-    if not integer:
-        return next((reasons[n] for n in unit.placeable if reasons.get(n)), unit.why)
-    return "conversions around it would cost more" if heavy(unit) else ""
+def _why_integer(placed: Placed, costs: Problem, labels: Sequence[bool], kinds: Kinds, index: int) -> str:
+    """Why a heavy op is int8 although its kernel is slower so."""
+    flipped = [label != (i == index) for i, label in enumerate(labels)]
+    if costs.cost(flipped, kinds) >= costs.cost(labels, kinds):
+        return "conversions around it would cost more"
+    if placed.others and placed.choice.cost(flipped, kinds) >= placed.choice.cost(labels, kinds):
+        return "it pays over all numbers of threads"
+    return "by cost it would be float; the forms in which it is were not faster in the race, or not better"
 
 
 def _causes(lost: Sequence[Lost]) -> tuple[Cause, ...]:

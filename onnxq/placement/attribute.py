@@ -34,6 +34,7 @@ class Attribution:
         quantize, dequantize: tensor -> seconds of its conversions.
         lost: seconds of kernels without owner.
         into: node of the file that has no kernel of its own -> node whose kernel does its work.
+        call: seconds that a run takes outside of its kernels.
     """
 
     nodes: Mapping[str, float]
@@ -41,6 +42,7 @@ class Attribution:
     dequantize: Mapping[str, float]
     lost: float
     into: Mapping[str, str]
+    call: float = 0.0
 
 
 def attribute(profile: Profile, graph: gs.Graph) -> Attribution:
@@ -68,6 +70,7 @@ def attribute(profile: Profile, graph: gs.Graph) -> Attribution:
         dequantize=dict(sums[DEQUANTIZE]),
         lost=lost,
         into=_into(graph, nodes, adding),
+        call=profile.call,
     )
 
 

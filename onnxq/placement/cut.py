@@ -4,6 +4,9 @@ Each unit costs its float or its integer time; each tensor that crosses between 
 or one DequantizeLinear, however many ops read it. With two labels and such costs the problem is a minimum cut (Greig,
 Porteous, Seheult 1989; Kolmogorov and Zabih 2004: the pairwise terms are submodular), with one more vertex per
 conversion. A bound on the summed noise makes it an integer program.
+
+A unit that is float at its borders may compute with integers inside: such kinds are further costs of its float side.
+Nothing around it depends on which one it is, so each unit takes its best one for itself, and two labels are enough.
 """
 
 from __future__ import annotations
@@ -16,11 +19,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq.encoding import Kind
+
 Labels = tuple[bool, ...]
 """By unit: True is int8."""
 
+Kinds = tuple[Kind | None, ...]
+"""By unit: how it computes between float borders; None where it is float, or int8."""
+
 _CAPACITY = 2**30
 """Sum of all finite capacities: scipy's maximum_flow wants int32, and answered 0 for large int64 capacities."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """What a unit can be instead of float, with float borders.
+
+    Attributes:
+        kind: how it computes.
+        cost: seconds of one run.
+        noise: relative output noise energy that it adds.
+    """
+
+    kind: Kind
+    cost: float
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +54,25 @@ class Unit:
         name: of its first node.
         float_cost, integer_cost: seconds of one run.
         noise: relative output noise energy that int8 adds; 0 if it was not measured.
+        alternatives: to float, by kind.
+        placeable: it can be int8.
     """
 
     name: str
     float_cost: float
     integer_cost: float
     noise: float = 0.0
+    alternatives: tuple[Alternative, ...] = ()
+    placeable: bool = True
+
+    def between(self, kind: Kind | None) -> Alternative | None:
+        """What it is with this kind; None: float, or it cannot have it."""
+        return next((a for a in self.alternatives if a.kind == kind), None)
+
+    def quietly(self, price: float = 0.0) -> Alternative | None:
+        """The alternative with the least cost + price * noise, if that is less than float's cost."""
+        found = min(self.alternatives, key=lambda a: a.cost + price * a.noise, default=None)
+        return found if found is not None and found.cost + price * found.noise < self.float_cost else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +103,29 @@ class Problem:
     crossings: tuple[Crossing, ...]
     fixed: float = 0.0
 
-    def cost(self, labels: Sequence[bool]) -> float:
-        """Seconds of one run with these labels."""
+    def cost(self, labels: Sequence[bool], kinds: Kinds = ()) -> float:
+        """Seconds of one run with these labels; units that are not int8 have these kinds, or none."""
         total = self.fixed
-        for unit, integer in zip(self.units, labels, strict=True):
-            total += unit.integer_cost if integer else unit.float_cost
+        for unit, integer, kind in zip(self.units, labels, kinds or (None,) * len(self.units), strict=True):
+            inside = unit.between(kind)
+            total += unit.integer_cost if integer else unit.float_cost if inside is None else inside.cost
         for crossing in self.crossings:
             quantizes, dequantizes = conversions(crossing, labels)
             total += crossing.quantize * quantizes + crossing.dequantize * dequantizes
         return total
 
-    def noise(self, labels: Sequence[bool]) -> float:
-        """Sum of the noise of the int8 units."""
-        return sum(u.noise for u, integer in zip(self.units, labels, strict=True) if integer)
+    def noise(self, labels: Sequence[bool], kinds: Kinds = ()) -> float:
+        """Sum of the noise of the int8 units and of those with a kind."""
+        total = 0.0
+        for unit, integer, kind in zip(self.units, labels, kinds or (None,) * len(self.units), strict=True):
+            inside = unit.between(kind)
+            total += unit.noise if integer else 0.0 if inside is None else inside.noise
+        return total
+
+    def kinds(self, labels: Sequence[bool], price: float = 0.0) -> Kinds:
+        """What the units that are not int8 are best, with a price of noise in seconds."""
+        found = (None if integer else unit.quietly(price) for unit, integer in zip(self.units, labels, strict=True))
+        return tuple(None if inside is None else inside.kind for inside in found)
 
 
 def combined(problems: Sequence[Problem], weights: Sequence[float]) -> Problem:
@@ -89,7 +135,15 @@ def combined(problems: Sequence[Problem], weights: Sequence[float]) -> Problem:
         return sum(w * c for w, c in zip(weights, costs, strict=True))
 
     units = tuple(
-        replace(same[0], float_cost=add(u.float_cost for u in same), integer_cost=add(u.integer_cost for u in same))
+        replace(
+            same[0],
+            float_cost=add(u.float_cost for u in same),
+            integer_cost=add(u.integer_cost for u in same),
+            alternatives=tuple(
+                replace(each[0], cost=add(a.cost for a in each))
+                for each in zip(*(u.alternatives for u in same), strict=True)
+            ),
+        )
         for same in zip(*(p.units for p in problems), strict=True)
     )
     crossings = tuple(
@@ -108,7 +162,8 @@ def conversions(crossing: Crossing, labels: Sequence[bool]) -> tuple[bool, bool]
 
 
 def cheapest(problem: Problem, price: float = 0.0) -> Labels:
-    """Labels of the least cost + price * noise; of equal ones those with the fewest units in int8.
+    """Labels of the least cost + price * noise, if all others have their best kind (`Problem.kinds`); of equal ones
+    those with the fewest units in int8.
 
     Args:
         price: seconds per unit of noise.
@@ -141,8 +196,12 @@ def _edges(problem: Problem, price: float) -> Iterator[tuple[int, int, float]]:
     """Vertices on the source's side of the cut are int8."""
     forever = float("inf")
     for index, unit in enumerate(problem.units):
-        gain = unit.float_cost - unit.integer_cost - price * unit.noise
-        if gain > 0:
+        inside = unit.quietly(price)
+        between = unit.float_cost if inside is None else inside.cost + price * inside.noise
+        gain = between - unit.integer_cost - price * unit.noise
+        if not unit.placeable:
+            yield _FIRST + index, _SINK, forever
+        elif gain > 0:
             yield _SOURCE, _FIRST + index, gain  # lost if it is float
         elif gain < 0:
             yield _FIRST + index, _SINK, -gain
@@ -181,8 +240,8 @@ def _reached(residual: object, size: int) -> NDArray[np.bool_]:
     return seen
 
 
-def quietest(problem: Problem, limit: float) -> Labels:
-    """Labels of the least cost whose noise is at most `limit`, by HiGHS's branch and bound.
+def quietest(problem: Problem, limit: float) -> tuple[Labels, Kinds]:
+    """Labels and kinds of the least cost whose noise is at most `limit`, by HiGHS's branch and bound.
 
     Raises:
         ValueError: the limit is negative, so not even all float meets it.
@@ -192,8 +251,11 @@ def quietest(problem: Problem, limit: float) -> Labels:
 
     if limit < 0:
         raise ValueError(f"no assignment has a noise below 0, the limit is {limit}")
-    units = len(problem.units)
+    inside = [(i, a) for i, u in enumerate(problem.units) for a in u.alternatives]
+    count = len(problem.units)
+    units = count + len(inside)  # a variable for int8, and one for each kind
     gains = [u.integer_cost - u.float_cost for u in problem.units]
+    gains += [a.cost - problem.units[i].float_cost for i, a in inside]
     extra: list[float] = []
     rows: list[list[tuple[int, float]]] = []
     upper: list[float] = []
@@ -214,8 +276,13 @@ def quietest(problem: Problem, limit: float) -> Labels:
             for reader in crossing.readers:
                 rows.append([*made, (reader, -1.0), (at, -1.0)])
                 upper.append(0.0)
-    rows.append([(i, u.noise) for i, u in enumerate(problem.units)])
+    noises = [*(u.noise for u in problem.units), *(a.noise for _, a in inside)]
+    rows.append(list(enumerate(noises)))
     upper.append(limit)
+    for index, unit in enumerate(problem.units):
+        if unit.alternatives:  # one form at most
+            rows.append([(index, 1.0), *((count + at, 1.0) for at, (i, _) in enumerate(inside) if i == index)])
+            upper.append(1.0)
     # a reader that is the producer itself appears twice in a row: the entries add up
     entries = [(r, c, w) for r, row in enumerate(rows) for c, w in row]
     matrix = coo_array(
@@ -223,13 +290,17 @@ def quietest(problem: Problem, limit: float) -> Labels:
         shape=(len(rows), units + len(extra)),
     ).tocsr()
     largest = max((abs(c) for c in [*gains, *extra]), default=0.0) or 1.0  # HiGHS's tolerances are absolute
+    highest = np.array([float(u.placeable) for u in problem.units] + [1.0] * (len(inside) + len(extra)))
     solved = milp(
         np.array([*gains, *extra]) / largest,
         integrality=np.array([1] * units + [0] * len(extra)),
-        bounds=Bounds(0, 1),
+        bounds=Bounds(0, highest),  # pyright: ignore[reportArgumentType] (its stub knows floats only)
         constraints=LinearConstraint(matrix, ub=np.array(upper)),  # pyright: ignore[reportArgumentType] (its stub knows floats only)
     )
-    return tuple(bool(x > 0.5) for x in solved.x[:units])
+    kinds: list[Kind | None] = [None] * count
+    for x, (index, alternative) in zip(solved.x[count:units], inside, strict=True):
+        kinds[index] = alternative.kind if x > 0.5 else kinds[index]
+    return tuple(bool(x > 0.5) for x in solved.x[:count]), tuple(kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +308,7 @@ class Point:
     """One assignment of the front: seconds of one run against noise."""
 
     labels: Labels
+    kinds: Kinds
     seconds: float
     noise: float
 
@@ -251,11 +323,17 @@ def front(problem: Problem, limit: int = 32) -> tuple[Point, ...]:
         limit: greatest number of cuts.
     """
 
-    def point(labels: Labels) -> Point:
-        return Point(labels=labels, seconds=problem.cost(labels), noise=problem.noise(labels))
+    def point(labels: Labels, kinds: Kinds) -> Point:
+        return Point(
+            labels=labels, kinds=kinds, seconds=problem.cost(labels, kinds), noise=problem.noise(labels, kinds)
+        )
 
-    fastest, least = point(cheapest(problem)), point((False,) * len(problem.units))
-    found = {fastest.labels: fastest}
+    def best(price: float) -> Point:
+        labels = cheapest(problem, price)
+        return point(labels, problem.kinds(labels, price))
+
+    fastest, least = best(0.0), point((False,) * len(problem.units), (None,) * len(problem.units))
+    found = {(fastest.labels, fastest.kinds): fastest}
     open_pairs = deque([(fastest, least)])
     while open_pairs and limit > 0:
         fast, quiet = open_pairs.popleft()
@@ -263,17 +341,17 @@ def front(problem: Problem, limit: int = 32) -> tuple[Point, ...]:
         if saved <= 0 or quiet.seconds <= fast.seconds:
             continue
         limit -= 1
-        between = point(cheapest(problem, (quiet.seconds - fast.seconds) / saved))
-        if between.labels in (fast.labels, quiet.labels) or between.labels in found:
+        between = best((quiet.seconds - fast.seconds) / saved)
+        if (between.labels, between.kinds) in found:
             continue
         if not quiet.noise < between.noise < fast.noise:
             continue
-        found[between.labels] = between
+        found[between.labels, between.kinds] = between
         open_pairs.extend([(fast, between), (between, quiet)])
-    found.setdefault(least.labels, least)
-    return tuple(sorted(found.values(), key=lambda p: (p.seconds, p.noise, p.labels)))
+    found.setdefault((least.labels, least.kinds), least)
+    return tuple(sorted(found.values(), key=lambda p: (p.seconds, p.noise, p.labels, str(p.kinds))))
 
 
 def every(problem: Problem) -> Iterator[Labels]:
-    """All assignments, for tests and tiny problems."""
-    yield from itertools.product((False, True), repeat=len(problem.units))
+    """All labels that units can have, for tests and tiny problems."""
+    yield from itertools.product(*((False, True) if u.placeable else (False,) for u in problem.units))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxq.encoding import Kind
+
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
@@ -14,16 +16,21 @@ class Effort:
         profile_seconds: aimed at for one profile.
         race_seconds: aimed at for the race at the end, with each number of threads.
         search_seconds: at most, for flipping regions where costs and clock disagree.
+        kinds: that are profiled (`onnxq.plan.kinds`).
     """
 
     rounds: int
     profile_seconds: float
     race_seconds: float
     search_seconds: float
+    kinds: tuple[Kind, ...] = ()
 
+
+KINDS: tuple[Kind, ...] = ("dynamic", "weights8", "weights4")
+"""The quieter and more often faster ones first."""
 
 EFFORTS = {
     "fast": Effort(rounds=1, profile_seconds=0.3, race_seconds=1.0, search_seconds=0.0),
-    "default": Effort(rounds=3, profile_seconds=0.8, race_seconds=3.0, search_seconds=10.0),
-    "max": Effort(rounds=6, profile_seconds=3.0, race_seconds=10.0, search_seconds=60.0),
+    "default": Effort(rounds=3, profile_seconds=0.8, race_seconds=3.0, search_seconds=10.0, kinds=KINDS[:2]),
+    "max": Effort(rounds=6, profile_seconds=3.0, race_seconds=10.0, search_seconds=60.0, kinds=KINDS),
 }

@@ -5,6 +5,9 @@ the cheapest assignment is a minimum cut. The placed model is profiled in turn, 
 others (layout conversions, fusions), and cut again until the assignment stays. In the end all that was made runs
 against the float model, in turns, and the fastest is taken.
 
+Where ops can compute with integers between float borders (`onnxq.plan.kinds`), one more form per kind, which has it
+everywhere, is profiled; then the float side of each unit is its cheapest kind.
+
 Unless the number of threads is given, all this is done with one thread and with all: the cut is made by the mean of
 both costs, each relative to the float model's, and a form that is slower than float with either is not taken.
 """
@@ -21,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.config.placing import Placing
@@ -29,18 +31,21 @@ from onnxq.costs.estimate import Line
 from onnxq.costs.files import open_costs, remember
 from onnxq.costs.observe import observe, price
 from onnxq.costs.table import CostTable
+from onnxq.encoding import Kind
 from onnxq.errors import OutputError
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable, weight_bytes
 from onnxq.placement.account import always, kernel_limit
 from onnxq.placement.attribute import Attribution, attribute
-from onnxq.placement.cut import Labels, Problem, cheapest, combined, conversions
-from onnxq.placement.effort import EFFORTS
+from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
+from onnxq.placement.cut import Kinds, Labels, Problem, cheapest, combined
+from onnxq.placement.effort import EFFORTS, KINDS
 from onnxq.placement.race import Timing, race
-from onnxq.placement.result import FLOAT, FULL, ORIGINAL, Form, Placed, UnitChoice, best
+from onnxq.placement.result import FLOAT, FULL, ORIGINAL, Form, Placed, best
 from onnxq.placement.search import flips
 from onnxq.placement.told import OFF, told
 from onnxq.placement.units import Costs, layout, problem
+from onnxq.plan.kinds import SAID
 from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.observe import node_runs
 from onnxq.runtime.profile import profile
@@ -64,6 +69,7 @@ def place(
     samples: Sequence[Inputs],
     placing: Placing,
     original: Path | None = None,
+    able: Mapping[str, Mapping[Kind, str]] | None = None,
 ) -> Placed:
     """Choose.
 
@@ -74,11 +80,12 @@ def place(
         insert: the model with the Q/DQ of a plan; `model` stays as it is.
         samples: inputs to run with, one at least.
         original: the file that the user gave, which speed is measured against.
+        able: node -> kind -> why it cannot have it, "" if it can.
 
     Raises:
         ModelError: ORT cannot load or run a form.
     """
-    return _Place(model, full, replan, insert, samples, placing, original).run()
+    return _Place(model, full, replan, insert, samples, placing, original, able or {}).run()
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class _Made:
     name: str
     plan: Plan
     labels: Labels
+    kinds: Kinds
     predicted: tuple[float, ...]
     sessions: tuple[Session, ...]
     """By number of threads, both; no session where nothing is timed."""
@@ -101,9 +109,10 @@ class _Place:
         samples: Sequence[Inputs],
         placing: Placing,
         original: Path | None,
+        able: Mapping[str, Mapping[Kind, str]],
     ) -> None:
         self.model, self.full, self.replan, self.insert = model, full, replan, insert
-        self.samples, self.effort = samples, EFFORTS[placing.effort]
+        self.samples, self.effort, self.able = samples, EFFORTS[placing.effort], able
         self.elsewhere = placing.costs is not None
         self.counts = _counts(model, placing)
         self.original = None if self.elsewhere else original
@@ -125,13 +134,22 @@ class _Place:
         floats = self._profiles(self.model, sessions)
         totals = [max(sum(seen.nodes.values()), 1e-9) for seen in floats]
         self.weights = tuple(totals[0] / (seconds * len(totals)) for seconds in totals)
-        self.layout = layout(self.model.graph, self.full, floats[0], self._elements())
+        self.layout = layout(self.model.graph, self.full, floats[0], self._elements(), self.able)
         for costs, seen in zip(self.costs, floats, strict=True):
             costs.floats.update(seen.nodes)
-        nothing, everything = ((label,) * len(self.layout.members) for label in (False, True))
+            costs.call = seen.call
+        nothing: Labels = (False,) * len(self.layout.members)
+        plain: Kinds = (None,) * len(nothing)
+        everything = tuple(bool(self.layout.placeable(names)) for names in self.layout.members)
         unknown = (math.nan,) * len(self.counts)
-        self.made.append(_Made(FLOAT, self.replan(self._placement(nothing)), nothing, unknown, sessions))
-        self._add(FULL, self.full, everything, predicted=unknown, learn=True)
+        plan = self.replan(self._placement(nothing, plain))
+        self.made.append(_Made(FLOAT, plan, nothing, plain, unknown, sessions))
+        self._add(FULL, self.full, everything, plain, predicted=unknown, learn=True)
+        for kind in self._kinds(any(everything)):
+            kinds: Kinds = tuple(kind if kind in mine else None for mine in self.layout.kinds)
+            plan = self.replan(self._placement(nothing, kinds))
+            if plan.kinds:
+                self._add(f"all {SAID[kind]}", plan, nothing, kinds, predicted=unknown, learn=True)
         for number in range(1, self.effort.rounds + 1):
             if not self._cut(f"placed {number}", self._choice()):
                 break
@@ -143,13 +161,20 @@ class _Place:
             self._search()
         return self._outcome()
 
+    def _kinds(self, integer: bool) -> tuple[Kind, ...]:
+        """Those that are profiled, if any op can have them; files of costs do not know them."""
+        if self.elsewhere:
+            return ()
+        return self.effort.kinds if integer or self.effort.kinds else KINDS[:1]
+
     def _cut(self, name: str, costs: Problem) -> bool:
         """The cheapest form by these costs, profiled; False: it has been made before."""
         labels = cheapest(costs)
-        plan = self.replan(self._placement(labels))
+        kinds = costs.kinds(labels)
+        plan = self.replan(self._placement(labels, kinds))
         if plan.key in {m.plan.key for m in self.made}:
             return False
-        self._add(name, plan, labels, learn=True)
+        self._add(name, plan, labels, kinds, learn=True)
         return True
 
     def _problems(self) -> list[Problem]:
@@ -174,11 +199,12 @@ class _Place:
             for labels in flips(costs, found.labels):
                 if time.monotonic() > deadline:
                     return
-                plan = self.replan(self._placement(labels))
+                kinds = costs.kinds(labels)
+                plan = self.replan(self._placement(labels, kinds))
                 if plan.key in tried:
                     continue
                 tried.add(plan.key)
-                self._add(f"searched {number + 1}", plan, labels)
+                self._add(f"searched {number + 1}", plan, labels, kinds)
                 if self._wins(self.made[-1], found):
                     found, number, fresh = self.made[-1], number + 1, True
                     break
@@ -211,18 +237,27 @@ class _Place:
             return tuple(Session(source, threads=n, config=SIDE_BY_SIDE) for n in self.counts)
 
     def _add(
-        self, name: str, plan: Plan, labels: Labels, *, predicted: tuple[float, ...] = (), learn: bool = False
+        self,
+        name: str,
+        plan: Plan,
+        labels: Labels,
+        kinds: Kinds,
+        *,
+        predicted: tuple[float, ...] = (),
+        learn: bool = False,
     ) -> None:
         """Make a form; with `learn`, costs become what they are in its company."""
         model = self.insert(plan)
         sessions = self._sessions(model)
-        predicted = predicted or tuple(costs.cost(labels) for costs in self._problems())
-        self.made.append(_Made(name, plan, labels, predicted, sessions))
+        predicted = predicted or tuple(costs.cost(labels, kinds) for costs in self._problems())
+        self.made.append(_Made(name, plan, labels, kinds, predicted, sessions))
         if not learn:
             return
         for costs, seen in zip(self.costs, self._profiles(model, sessions), strict=True):
-            for names, integer in zip(self.layout.members, labels, strict=True):
+            for names, integer, kind in zip(self.layout.members, labels, kinds, strict=True):
                 known = costs.integers if integer else costs.floats
+                if kind is not None:
+                    known = costs.kinds.setdefault(kind, {})
                 known.update((name, seen.nodes.get(name, 0.0)) for name in names)
             costs.floats.update((n, s) for n, s in seen.nodes.items() if n not in self.layout.unit)
             costs.quantize.update(seen.quantize)
@@ -258,30 +293,15 @@ class _Place:
                 found.update((t, math.prod(shape)) for t, shape in zip(named, run.outputs, strict=False))
         return found
 
-    def _placement(self, labels: Labels) -> Placement:
-        integer: set[str] = set()
-        floats: dict[str, str] = {}
-        for names, label in zip(self.layout.members, labels, strict=True):
-            mine = [n for n in names if self.layout.integer(n)]
-            if label:
-                integer.update(mine)
-            else:
-                why = self._why(names)
-                floats.update((n, why) for n in mine)
-        return Placement(integer=frozenset(integer), floats=floats)
+    def _placement(self, labels: Labels, kinds: Kinds) -> Placement:
+        return placement_of(self.layout, labels, kinds, self._why)
 
-    def _why(self, names: Sequence[str]) -> str:
-        """Why a unit is float, in milliseconds."""
-        pairs = [
-            [1e3 * sum(known.get(n, 0.0) for n in names) for known in (costs.floats, costs.integers)]
-            for costs in self.costs
-        ]
-        said = ", ".join(
-            f"{fast:.3f} ms in float, {slow:.3f} ms in int8{'' if at == 0 else f' with {count} threads'}"
-            for at, (count, (fast, slow)) in enumerate(zip(self.counts, pairs, strict=True))
-        )
-        slower = sum(w * (slow - fast) for w, (fast, slow) in zip(self.weights, pairs, strict=True)) >= 0
-        return f"{MEASURED}: {said}{'' if slower else ', less than the conversions around it cost'}"
+    def _why(self, at: int) -> str:
+        names = self.layout.members[at]
+        return why_not_int8(
+            names, costs=self.costs, counts=self.counts, weights=self.weights,
+            placeable=bool(self.layout.placeable(names)),
+        )  # fmt: skip
 
     def _timings(self) -> list[list[Timing]]:
         """By number of threads, then by form; the user's file first, if there is one."""
@@ -300,7 +320,7 @@ class _Place:
         return [
             Form(
                 name=made.name,
-                integer_units=sum(made.labels),
+                integer_units=sum(made.labels) + sum(kind is not None for kind in made.kinds),
                 predicted=made.predicted[0],
                 timing=each[0],
                 others=tuple(each[1:]),
@@ -318,9 +338,9 @@ class _Place:
         ]
         at = best(forms)
         chosen, problems = self.made[at], self._problems()
-        choices = self._choices(problems[0], chosen.labels)
+        choices = unit_choices(self.model.graph, self.layout, problems[0], chosen.labels, chosen.kinds, self._why)
         rest = always(self.model.graph, self.layout.unit, [costs.floats for costs in self.costs])
-        placement = self._placement(chosen.labels)
+        placement = self._placement(chosen.labels, chosen.kinds)
         if at == 0:  # then bodies of If, Loop and Scan, which are not placed, are not worth it either
             inner = [n for n, d in self.full.decisions.items() if d.integer and n not in self.layout.unit]
             why = f"{MEASURED}: no form of this model with int8 is faster than float"
@@ -338,33 +358,9 @@ class _Place:
             beyond=tuple(problems[1:]),
             always=rest,
             timed=not self.elsewhere,
+            calls=tuple(costs.call for costs in self.costs),
             notes=(*self.notes, *told(forms, at, self.counts, unknown=self.unknown if self.elsewhere else None)),
         )
-
-    def _choices(self, costs: Problem, labels: Labels) -> list[UnitChoice]:
-        nodes = {n.name: n for n in self.model.graph.nodes}
-        beside: list[float] = [0.0] * len(labels)
-        for crossing in costs.crossings:
-            ends = {*crossing.readers, *([] if crossing.producer is None else [crossing.producer])}
-            for index in ends:
-                now = conversions(crossing, labels)
-                flipped = [label != (i == index) for i, label in enumerate(labels)]
-                other = conversions(crossing, flipped)
-                change = crossing.quantize * (other[0] - now[0]) + crossing.dequantize * (other[1] - now[1])
-                beside[index] += -change if labels[index] else change
-        return [
-            UnitChoice(
-                nodes=names,
-                ops=tuple(_type(nodes[n]) for n in names),
-                placeable=tuple(n for n in names if self.layout.integer(n)),
-                integer=label,
-                float_seconds=unit.float_cost,
-                integer_seconds=unit.integer_cost,
-                conversion_seconds=cost,
-                why="" if label else self._why(names),
-            )
-            for names, label, unit, cost in zip(self.layout.members, labels, costs.units, beside, strict=True)
-        ]
 
 
 def _counts(model: Model, placing: Placing) -> tuple[int, ...]:
@@ -374,7 +370,3 @@ def _counts(model: Model, placing: Placing) -> tuple[int, ...]:
     if placing.costs is not None or weight_bytes(model) > _HEAVY:
         return (1,)
     return tuple(sorted({1, physical_threads()}))
-
-
-def _type(node: gs.Node) -> str:
-    return str(node.op)

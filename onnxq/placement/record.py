@@ -6,12 +6,12 @@ import dataclasses
 import json
 from typing import Any
 
-from onnxq.placement.cut import Crossing, Problem, Unit
+from onnxq.placement.cut import Alternative, Crossing, Problem, Unit
 from onnxq.placement.race import Timing
 from onnxq.placement.result import Always, Form, Placed, UnitChoice
 from onnxq.plan.plan import Placement
 
-VERSION = 2
+VERSION = 3
 
 
 def to_text(placed: Placed) -> str:
@@ -40,11 +40,17 @@ def from_text(text: str) -> Placed | None:
             for f in body.pop("forms")
         ]
         units = [
-            UnitChoice(**{**unit, **{name: tuple(unit[name]) for name in ("nodes", "ops", "placeable")}})
+            UnitChoice(
+                **{
+                    **unit,
+                    **{name: tuple(unit[name]) for name in ("nodes", "ops", "placeable")},
+                    "able": {kind: tuple(nodes) for kind, nodes in unit["able"].items()},
+                }
+            )
             for unit in body.pop("units")
         ]
         return Placed(
-            placement=Placement(integer=frozenset(placement["integer"]), floats=placement["floats"]),
+            placement=Placement(**{**placement, "integer": frozenset(placement["integer"])}),
             forms=tuple(forms),
             units=tuple(units),
             problem=_problem(body.pop("problem")),
@@ -52,6 +58,7 @@ def from_text(text: str) -> Placed | None:
             others=tuple(body.pop("others")),
             notes=tuple(body.pop("notes")),
             beyond=tuple(map(_problem, body.pop("beyond"))),
+            calls=tuple(body.pop("calls")),
             always=tuple(Always(**{**a, "seconds": tuple(a["seconds"])}) for a in body.pop("always")),
             **body,
         )
@@ -61,7 +68,10 @@ def from_text(text: str) -> Placed | None:
 
 def _problem(body: dict[str, Any]) -> Problem:
     return Problem(
-        units=tuple(Unit(**unit) for unit in body["units"]),
+        units=tuple(
+            Unit(**{**unit, "alternatives": tuple(Alternative(**a) for a in unit["alternatives"])})
+            for unit in body["units"]
+        ),
         crossings=tuple(Crossing(**{**c, "readers": tuple(c["readers"])}) for c in body["crossings"]),
         fixed=body["fixed"],
     )

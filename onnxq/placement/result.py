@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from onnxq.placement.cut import Problem
+from onnxq.encoding import Kind
+from onnxq.placement.cut import Kinds, Labels, Problem
 from onnxq.placement.race import Timing
 from onnxq.plan.plan import Placement
 
@@ -24,7 +25,7 @@ class Form:
 
     Attributes:
         name: "the file" (as the user gave it), "float" (normalised), "all int8", "placed 1", "placed 2" ...
-        integer_units: how many units run in int8.
+        integer_units: how many units run in int8, or compute with integers between float borders.
         predicted: seconds of one run by the costs before it was made; NaN where nothing was predicted.
         timing: measured against the first form, with the first number of threads.
         others: the same with each further number of threads.
@@ -73,6 +74,8 @@ class UnitChoice:
         placeable: those of its nodes that have an integer kernel.
         conversion_seconds: what the conversions beside it cost or would cost if it alone changed sides.
         why: a sentence.
+        kind: how it computes with integers if it is float at its borders.
+        able: kind -> those of its nodes that can have it.
     """
 
     nodes: tuple[str, ...]
@@ -83,6 +86,8 @@ class UnitChoice:
     integer_seconds: float
     conversion_seconds: float
     why: str
+    kind: Kind | None = None
+    able: Mapping[Kind, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +124,9 @@ class Placed:
         others: further numbers of threads that forms were timed with.
         notes: sentences for the user.
         beyond: the costs with each of the `others`.
-        always: what is float in every form; its seconds are `problem.fixed`.
+        always: what is float in every form; its seconds are part of `problem.fixed`.
         timed: forms ran against the clock; False: all is by a file of costs.
+        calls: seconds that a run takes outside of its kernels, by number of threads; part of `problem.fixed`.
     """
 
     placement: Placement
@@ -136,3 +142,14 @@ class Placed:
     beyond: tuple[Problem, ...] = ()
     always: tuple[Always, ...] = ()
     timed: bool = True
+    calls: tuple[float, ...] = ()
+
+    @property
+    def labels(self) -> Labels:
+        """Of the chosen form."""
+        return tuple(unit.integer for unit in self.units)
+
+    @property
+    def kinds(self) -> Kinds:
+        """Of the chosen form."""
+        return tuple(unit.kind for unit in self.units)

@@ -36,7 +36,7 @@ def flips(problem: Problem, labels: Labels) -> Iterator[Labels]:
     The order is that of what the flip costs by the costs that are known, the cheapest first: those are the ones that a
     small error of the costs would have decided otherwise.
     """
-    now = problem.cost(labels)
+    now = problem.cost(labels, problem.kinds(labels))
     candidates = {region for region in regions(problem, labels) if len(region) < len(labels)}
     for crossing in problem.crossings:
         ends = {*crossing.readers, *([] if crossing.producer is None else [crossing.producer])}
@@ -44,7 +44,10 @@ def flips(problem: Problem, labels: Labels) -> Iterator[Labels]:
             candidates |= {(e,) for e in ends}
     priced = []
     for region in candidates:
-        flipped = tuple(not label if i in region else label for i, label in enumerate(labels))
-        priced.append((problem.cost(flipped) - now, region, flipped))
+        flipped = tuple(
+            not label if i in region and problem.units[i].placeable else label for i, label in enumerate(labels)
+        )
+        if flipped != labels:
+            priced.append((problem.cost(flipped, problem.kinds(flipped)) - now, region, flipped))
     for _, _, flipped in sorted(priced):
         yield flipped

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnxq.config.placing import Placing
+from onnxq.encoding import Kind
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.ir.save import weight_bytes
@@ -38,6 +39,7 @@ def placed_plan(
     samples: Sequence[Mapping[str, NDArray[Any]]],
     placing: Placing,
     cache: Cache | None,
+    able: Mapping[str, Mapping[Kind, str]] | None = None,
 ) -> tuple[Plan, Placed | None, list[str]]:
     """The plan with int8 where it pays, what was measured for it, and sentences for the user.
 
@@ -53,14 +55,22 @@ def placed_plan(
     placed, notes, key = None, [], ""
     if cache is not None and placing.costs is None:
         key = cache.key(
-            model_hash(model), digest(full.to_json()), _own_digest(), placing.effort, placing.threads, detect().name
-        )
+            model_hash(model), digest(full.to_json()), _own_digest(), placing.effort, placing.threads, detect().name,
+            sorted((name, sorted(kinds.items())) for name, kinds in (able or {}).items()),
+        )  # fmt: skip
         placed = from_text(cache.text("placements", key) or "")
     if placed is not None:
         notes.append("Where int8 pays was measured before on this machine; --no-cache measures again.")
     else:
         placed = place(
-            model, full, replan=replan, insert=insert, samples=samples, placing=placing, original=model.source
+            model,
+            full,
+            replan=replan,
+            insert=insert,
+            samples=samples,
+            placing=placing,
+            original=model.source,
+            able=able,
         )
         if key and cache is not None:
             cache.put_text("placements", key, to_text(placed))

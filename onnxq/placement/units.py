@@ -1,20 +1,23 @@
 """From a plan and two profiles to the problem that the cut solves.
 
 A unit is what is placed as one: nodes that ORT fuses into one float kernel (Conv, BatchNormalization, activation;
-MatMul, Add), and an activation with the integer op that it vanishes into.
+MatMul, Add), and an activation with the integer op that it vanishes into. Ops in the bodies of If, Loop and Scan that
+can have a kind are placed with the node that holds them, all that can be int8 in its bodies included.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_graphsurgeon as gs
 
 from onnxq.costs.estimate import Line, fit
+from onnxq.encoding import Kind
+from onnxq.ir import walk
 from onnxq.placement.attribute import Attribution
-from onnxq.placement.cut import Crossing, Problem, Unit
+from onnxq.placement.cut import Alternative, Crossing, Problem, Unit
 from onnxq.plan.plan import Plan, Use
 
 
@@ -24,16 +27,20 @@ class Costs:
 
     Attributes:
         floats, integers: node -> its kernels when it is placed in float, in int8.
+        kinds: kind -> node -> its kernels when its unit has that kind.
         quantize, dequantize: tensor -> its conversion.
         quantize_line, dequantize_line: what one costs by its size, where fewer than three are known.
+        call: of a run outside of its kernels.
     """
 
     quantize_line: Line
     dequantize_line: Line
     floats: dict[str, float] = field(default_factory=dict)
     integers: dict[str, float] = field(default_factory=dict)
+    kinds: dict[Kind, dict[str, float]] = field(default_factory=dict)
     quantize: dict[str, float] = field(default_factory=dict)
     dequantize: dict[str, float] = field(default_factory=dict)
+    call: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +52,8 @@ class Layout:
         unit: node -> index of its unit; nodes that are always float have none.
         elements: tensor -> number of elements in the profiled run.
         tensors: those that the full plan quantizes, graph order.
+        kinds: by unit, kind -> nodes that can have it, in bodies, too.
+        inside: node with bodies -> nodes in them that the full plan puts into int8, where they are placed with it.
     """
 
     graph: gs.Graph
@@ -53,6 +62,13 @@ class Layout:
     unit: Mapping[str, int]
     elements: Mapping[str, int]
     tensors: tuple[str, ...]
+    kinds: tuple[Mapping[Kind, tuple[str, ...]], ...] = ()
+    inside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def placeable(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The nodes that the label of a unit with these nodes decides about."""
+        mine = [n for name in names for n in (name, *self.inside.get(name, ()))]
+        return tuple(n for n in mine if self.integer(n))
 
     def integer(self, node: str) -> bool:
         """Does the full plan put it into an integer kernel?"""
@@ -60,7 +76,13 @@ class Layout:
         return decision is not None and decision.integer
 
 
-def layout(graph: gs.Graph, full: Plan, floats: Attribution, elements: Mapping[str, int]) -> Layout:
+def layout(
+    graph: gs.Graph,
+    full: Plan,
+    floats: Attribution,
+    elements: Mapping[str, int],
+    able: Mapping[str, Mapping[Kind, str]] | None = None,
+) -> Layout:
     """Find the units.
 
     Args:
@@ -68,7 +90,14 @@ def layout(graph: gs.Graph, full: Plan, floats: Attribution, elements: Mapping[s
         full: the plan with as much int8 as kernels allow.
         floats: whose time the profile of the float graph is.
         elements: tensor -> number of elements in that profile.
+        able: node -> kind -> why it cannot have it, "" if it can.
     """
+    holder = {n.name: p[0].rpartition("/")[0] for p, inner in walk.graphs(graph) if p for n in inner.nodes}
+    kinds: dict[str, dict[Kind, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, reasons in (able or {}).items():
+        for kind, reason in reasons.items():
+            if not reason:
+                kinds[holder.get(name, name)][kind].append(name)
     values = {v.tensor for v in full.values if not v.path}
     integer = {n.name for n in graph.nodes if (d := full.decisions.get(n.name)) is not None and d.integer}
     parent = {n.name: n.name for n in graph.nodes}
@@ -90,7 +119,11 @@ def layout(graph: gs.Graph, full: Plan, floats: Attribution, elements: Mapping[s
     groups: dict[str, list[str]] = defaultdict(list)
     for node in graph.nodes:
         groups[root(node.name)].append(node.name)
-    placed = [names for names in groups.values() if any(n in integer for n in names)]
+    placed = [names for names in groups.values() if any(n in integer or n in kinds for n in names)]
+    inside: dict[str, list[str]] = defaultdict(list)
+    for name, outer in holder.items():
+        if outer in kinds:
+            inside[outer].append(name)
     outputs = [t.name for t in [*graph.inputs, *(t for n in graph.nodes for t in n.outputs)]]
     return Layout(
         graph=graph,
@@ -99,7 +132,17 @@ def layout(graph: gs.Graph, full: Plan, floats: Attribution, elements: Mapping[s
         unit={n: i for i, names in enumerate(placed) for n in names},
         elements=elements,
         tensors=tuple(t for t in outputs if t in values),
+        kinds=tuple(_merged(kinds[n] for n in names if n in kinds) for names in placed),
+        inside={outer: tuple(names) for outer, names in inside.items()},
     )
+
+
+def _merged(parts: Iterable[Mapping[Kind, Sequence[str]]]) -> dict[Kind, tuple[str, ...]]:
+    found: dict[Kind, tuple[str, ...]] = {}
+    for part in parts:
+        for kind, names in part.items():
+            found[kind] = (*found.get(kind, ()), *names)
+    return found
 
 
 def problem(layout: Layout, costs: Costs, noise: Mapping[str, float] | None = None) -> Problem:
@@ -119,11 +162,20 @@ def problem(layout: Layout, costs: Costs, noise: Mapping[str, float] | None = No
             float_cost=_sum(costs.floats, names),
             integer_cost=_sum(costs.integers, names),
             noise=_sum(noise, names),
+            alternatives=_alternatives(costs, names, able),
+            placeable=bool(layout.placeable(names)),
         )
-        for names in layout.members
+        for names, able in zip(layout.members, layout.kinds or ({},) * len(layout.members), strict=True)
     )
-    fixed = sum(seconds for name, seconds in costs.floats.items() if name not in layout.unit)
+    fixed = costs.call + sum(seconds for name, seconds in costs.floats.items() if name not in layout.unit)
     return Problem(units=units, crossings=tuple(_crossings(layout, costs, lines)), fixed=fixed)
+
+
+def _alternatives(costs: Costs, names: Sequence[str], able: Iterable[Kind]) -> tuple[Alternative, ...]:
+    """Of the kinds that were profiled; one whose kernel was not seen is worth as much as float."""
+    plain = _sum(costs.floats, names)
+    seen: dict[Kind, float] = {kind: _sum(costs.kinds[kind], names) for kind in able if kind in costs.kinds}
+    return tuple(Alternative(kind=kind, cost=seconds or plain) for kind, seconds in seen.items())
 
 
 def _crossings(layout: Layout, costs: Costs, lines: tuple[Line, Line]) -> Iterable[Crossing]:

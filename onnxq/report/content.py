@@ -266,10 +266,7 @@ def _heavy(found: Coverage) -> Iterator[Section]:
     heavy = sorted((o for o in found.ops if o.heavy), key=lambda o: -(o.macs or 0))
     if not heavy:
         return
-    rows = [
-        (o.name, o.op, o.kernel, "int8" if o.integer else "float", "-" if o.macs is None else count(o.macs))
-        for o in heavy[:HEAVY_SHOWN]
-    ]
+    rows = [(o.name, o.op, o.kernel, o.form, "-" if o.macs is None else count(o.macs)) for o in heavy[:HEAVY_SHOWN]]
     more = len(heavy) - len(rows)
     title = f"Heavy operators, {len(rows)} largest of {len(heavy)}" if more else "Heavy operators"
     yield Section(

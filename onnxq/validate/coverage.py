@@ -56,6 +56,15 @@ class OpCoverage:
     macs: int | None
     reason: str
 
+    @property
+    def form(self) -> str:
+        """What reports call it: float, int8, or how it computes with integers between float borders."""
+        if self.kernel.startswith("DynamicQuantize"):
+            return "int8 (dynamic)"
+        if self.kernel in ("MatMulNBits", "GatherBlockQuantized"):
+            return "integer weights"
+        return "int8" if self.integer else "float"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:

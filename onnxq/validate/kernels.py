@@ -35,7 +35,7 @@ FAMILIES: dict[str, frozenset[str]] = {
 
 INTEGER_KERNELS = words(
     "QGemm MatMulInteger ConvInteger MatMulIntegerToFloat DynamicQuantizeMatMul DynamicQuantizeLSTM QAttention "
-    "QEmbedLayerNormalization MatMulNBits QuantizeLinear DequantizeLinear"
+    "QEmbedLayerNormalization MatMulNBits GatherBlockQuantized QuantizeLinear DequantizeLinear"
 )
 """Kernels on integers, besides all that start with QLinear."""
 

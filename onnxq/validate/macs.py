@@ -51,7 +51,7 @@ def _once(node: gs.Node, inputs: dict[int, Shape], outputs: Sequence[Shape]) -> 
         return out * math.prod(weights[1:]) if weights else None
     if op == "ConvTranspose":
         return math.prod(inputs[0]) * math.prod(weights[1:]) if weights else None
-    if op in ("LSTM", "GRU", "RNN"):
+    if op in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"):
         return _recurrent(inputs)
     if op == "Einsum":
         return _einsum(str(node.attrs.get("equation", "")), [inputs[i] for i in sorted(inputs)])

@@ -1,0 +1,127 @@
+"""Units with kinds, and what becomes of them: on a graph with a body, where every cost is made up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+
+from onnxq.costs.estimate import Line
+from onnxq.encoding import Kind
+from onnxq.placement.attribute import Attribution
+from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
+from onnxq.placement.cut import Problem, cheapest
+from onnxq.placement.search import flips
+from onnxq.placement.units import Costs, Layout, layout, problem
+from onnxq.plan.plan import MEASURED, Decision, Plan
+
+DYNAMIC: dict[Kind, str] = {"dynamic": "", "weights8": "its rows are odd"}
+ABLE = {"product": DYNAMIC, "inner": {"dynamic": ""}, "other": {"dynamic": "too small"}}
+
+
+def graph() -> gs.Graph:
+    """product -> relu -> if (inner: LSTM, conv) -> other."""
+    x, h, r, y, z = (gs.Variable(n, np.float32) for n in "xhryz")
+    c, a, b, d = gs.Variable("c", np.bool_), *(gs.Variable(n, np.float32) for n in "abd")
+    then = gs.Graph([gs.Node("LSTM", "inner", {}, [r], [a]), gs.Node("Conv", "conv", {}, [a], [b])], [], [b])
+    otherwise = gs.Graph([gs.Node("Neg", "neg", {}, [r], [d])], [], [d])
+    nodes = [
+        gs.Node("MatMul", "product", {}, [x], [h]),
+        gs.Node("Relu", "relu", {}, [h], [r]),
+        gs.Node("If", "if", {"then_branch": then, "else_branch": otherwise}, [c], [y]),
+        gs.Node("MatMul", "other", {}, [y], [z]),
+    ]
+    return gs.Graph(nodes, [x, c], [z], opset=21)
+
+
+def made(able: Any = ABLE) -> Layout:
+    integer = {"product": False, "conv": True, "other": True, "inner": False}
+    decisions = {n: Decision(op="", integer=i) for n, i in integer.items()}
+    full = Plan(values={}, uses={}, decisions=decisions)
+    seen = Attribution(nodes={}, quantize={}, dequantize={}, lost=0.0, into={"product": "relu"})
+    return layout(graph(), full, seen, {}, able)
+
+
+def costs(**kinds: dict[str, float]) -> Costs:
+    found = Costs(quantize_line=Line(a=0.0, b=0.0), dequantize_line=Line(a=0.0, b=0.0))
+    found.floats.update({"product": 5e-3, "relu": 1e-3, "if": 9e-3, "other": 4e-3})
+    found.integers.update({"if": 8e-3, "other": 3e-3})
+    found.kinds.update(kinds)  # type: ignore[arg-type]
+    return found
+
+
+def test_what_has_a_kind_is_a_unit_and_a_body_is_placed_with_its_holder() -> None:
+    found = made()
+    assert found.members == (("product", "relu"), ("if",), ("other",))
+    assert found.kinds == ({"dynamic": ("product",)}, {"dynamic": ("inner",)}, {})
+    assert [found.placeable(names) for names in found.members] == [(), ("conv",), ("other",)]
+
+
+def test_without_kinds_only_int8_makes_units() -> None:
+    found = made(None)
+    assert (found.members, found.kinds, found.inside) == ((("other",),), ({},), {})
+
+
+def solved(dynamic: dict[str, float]) -> Problem:
+    return problem(made(), costs(dynamic=dynamic))
+
+
+def test_costs_of_kinds_come_from_their_profile() -> None:
+    first, second, third = solved({"product": 2e-3, "relu": 1e-3, "if": 2e-3}).units
+    assert [a.cost for a in first.alternatives] == pytest.approx([3e-3])
+    assert (first.float_cost, first.placeable) == (pytest.approx(6e-3), False)
+    assert ([a.kind for a in second.alternatives], second.placeable) == (["dynamic"], True)
+    assert (third.alternatives, third.placeable) == ((), True)
+
+
+def test_a_kind_that_no_profile_saw_is_worth_as_much_as_float() -> None:
+    assert [a.cost for a in solved({}).units[0].alternatives] == pytest.approx([6e-3])
+    assert problem(made(), costs()).units[0].alternatives == ()
+
+
+def test_the_placement_names_nodes_and_kinds() -> None:
+    some = solved({"product": 2e-3, "relu": 1e-3, "if": 2e-3})
+    labels = cheapest(some)
+    kinds = some.kinds(labels)
+    assert (labels, kinds) == ((False, False, True), ("dynamic", "dynamic", None))
+    placement = placement_of(made(), labels, kinds, lambda at: f"why {at}")
+    assert placement.integer == {"other"}
+    assert placement.floats == {"conv": "why 1"}
+    assert placement.kinds == {"product": "dynamic", "inner": "dynamic"}
+    full = placement_of(made(), (False, True, True), (None, None, None), str)
+    assert (full.integer, full.floats, full.kinds) == ({"conv", "other"}, {}, {})
+
+
+def test_what_is_told_of_each_unit() -> None:
+    some = solved({"product": 2e-3, "relu": 1e-3, "if": 2e-3})
+    first, second, third = unit_choices(
+        graph(), made(), some, (False, False, True), ("dynamic", None, None), lambda at: f"why {at}"
+    )
+    assert (first.nodes, first.kind, first.able, first.why) == (
+        ("product", "relu"),
+        "dynamic",
+        {"dynamic": ("product",)},
+        "why 0",
+    )
+    assert (second.nodes, second.ops) == (("if", "inner", "conv", "neg"), ("If", "LSTM", "Conv", "Neg"))
+    assert (second.placeable, second.kind) == (("conv",), None)
+    assert (third.integer, third.why) == (True, "")
+
+
+def test_the_reason_gives_the_time_of_all_forms() -> None:
+    known = [costs(dynamic={"product": 2e-3, "relu": 1e-3}), costs(dynamic={"product": 7e-3})]
+    said = why_not_int8(["product", "relu"], costs=known, counts=[1, 2], weights=[0.5, 0.5], placeable=False)
+    assert said == (
+        f"{MEASURED}: 6.000 ms in float, 3.000 ms with int8 (dynamic), "
+        "6.000 ms in float, 7.000 ms with int8 (dynamic) with 2 threads"
+    )
+    said = why_not_int8(["other"], costs=known[:1], counts=[1], weights=[1.0], placeable=True)
+    assert said == f"{MEASURED}: 4.000 ms in float, 3.000 ms in int8, less than the conversions around it cost"
+
+
+def test_a_search_leaves_alone_what_cannot_be_int8() -> None:
+    some = solved({"product": 2e-3, "relu": 1e-3, "if": 2e-3})
+    found = list(flips(some, (False, False, True)))
+    assert found and all(not labels[0] for labels in found)
