@@ -5,7 +5,11 @@
 `smooth` takes a normalised float model and gives a changed copy, equal to it up to float rounding, and one record per
 site. Run it before statistics are collected: they are void afterwards. The graph is edited by the pass
 `smooth-activations`, which this module gives the scales through its setting of that name, and which tells the sites.
-Without samples that pass may run alone; `equalize-layers` always does.
+Without samples that pass may run alone, where norms tell what their channels reach; `equalize-layers` always does.
+
+What is searched is the error of single products, with each tensor rounded by its least and greatest value. Whether the
+model gains is for the caller to see on held-out samples: noise of weights, unlike that of data, is the same for every
+token and does not average out behind the product.
 """
 
 from __future__ import annotations
@@ -70,7 +74,7 @@ def smooth(
     samples: Iterable[Mapping[str, NDArray[Any]]],
     *,
     threads: int | None = None,
-    branches: Literal["refuse", "mul"] = "refuse",
+    branches: Literal["refuse", "mul"] = "mul",
     alphas: Sequence[float] = ALPHAS,
 ) -> tuple[Model, tuple[Smoothed, ...]]:
     """Migrate scales where that lessens the error of quantized products.
@@ -79,8 +83,8 @@ def smooth(
         model: normalised, float; not changed.
         samples: inputs, read once.
         threads: of ONNX Runtime; None is its default.
-        branches: `mul`: tensors that are read elsewhere, too, or that nothing can divide, get a Mul in front of their
-            products.
+        branches: of the pass. `mul`: tensors that are read elsewhere, too, or that nothing can divide, get a Mul in
+            front of their products where that halves their error; `refuse`: they stay.
         alphas: exponents to try, 0 to 1.
 
     Returns:

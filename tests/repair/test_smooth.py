@@ -11,7 +11,7 @@ from onnxq.ir import text
 from onnxq.ir.model import Model
 from onnxq.ir.save import to_bytes
 from onnxq.repair.channels import Channels
-from onnxq.repair.smooth import product_error, smooth
+from onnxq.repair.smooth import BRANCH, GAIN, product_error, smooth
 from onnxq.runtime.session import Level, Session
 
 K, N = 16, 8
@@ -65,6 +65,18 @@ def test_even_channels_stay() -> None:
     assert text.text(after.graph) == text.text(before.graph)
 
 
+def test_a_mul_must_gain_more_than_what_is_free() -> None:
+    """Some outlier gains less than a Mul must, and enough without one."""
+    outliers = (1.3, 1.4, 1.5, 1.6)
+    free = [smooth(net(o), samples(), threads=1)[1][0] for o in outliers]
+    between = [o for o, s in zip(outliers, free, strict=True) if BRANCH * s.before < s.after < GAIN * s.before]
+    assert between
+    for outlier in between:
+        nodes = "y = MatMul(n, w) z = Neg(n)"
+        (site,) = smooth(net(outlier, nodes, f"(float[b,5,8] y, float[b,5,{K}] z)"), samples(), threads=1)[1]
+        assert site.alpha is None
+
+
 def test_the_exponent_with_the_least_error_is_taken() -> None:
     alphas = (0.3, 0.5, 0.7)
     alone = {alpha: smooth(net(50), samples(), threads=1, alphas=(alpha,))[1][0].after for alpha in alphas}
@@ -84,10 +96,11 @@ def test_products_that_share_a_norm_share_the_scales() -> None:
 
 def test_a_branch_only_where_it_is_asked_for() -> None:
     before = net(50, "m = MatMul(n, v) y = Add(m, n)", f"(float[b,5,{K}] y)")
-    same, none = smooth(before, iter([]), threads=1)
+    same, none = smooth(before, iter([]), threads=1, branches="refuse")
     assert (same, none) == (before, ())
-    after, (site,) = smooth(before, samples(), threads=1, branches="mul")
+    after, (site,) = smooth(before, samples(), threads=1)
     assert site.branch
+    assert site.after < BRANCH * site.before
     assert [n.op for n in after.graph.nodes] == ["LayerNormalization", "Mul", "MatMul", "Add"]
     want, got = run(before)["y"], run(after)["y"]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
@@ -95,7 +108,7 @@ def test_a_branch_only_where_it_is_asked_for() -> None:
 
 def test_no_branch_where_nothing_is_gained() -> None:
     before = net(1, "m = MatMul(n, v) y = Add(m, n)", f"(float[b,5,{K}] y)")
-    after, (site,) = smooth(before, samples(), threads=1, branches="mul")
+    after, (site,) = smooth(before, samples(), threads=1)
     assert (site.alpha, site.branch) == (None, False)
     assert [n.op for n in after.graph.nodes] == ["LayerNormalization", "MatMul", "Add"]
 
