@@ -76,7 +76,7 @@ def quantize(job: Job, *, detail: bool = False, progress: Progress | None = None
             raise UsageError(
                 f"the output would replace {written}, which holds the model's weights: give another with -o"
             )
-    target = load_target(job.target, reduce_range=job.reduce_range)
+    target = load_target(job.target, reduce_range=job.reduce_range, float_type=job.float_type)
     options, calibration = make_options(job, target)
     job = replace(job, calibration=replace(job.calibration, feedback=calibration.feedback))
     options = replace(options, pipeline=_complete(options.pipeline, job, calib_source, calibration), given=given)
@@ -86,7 +86,7 @@ def quantize(job: Job, *, detail: bool = False, progress: Progress | None = None
     calib = _open(job, calib_source, specs, calibration.limit) if calib_source is not None else None
     labelled = job.data.eval
     evaluation = _open(job, labelled, specs, job.validate.limit) if labelled is not None else None
-    options = replace(options, judge=_judge(job, metric, specs))
+    options = replace(options, judge=_judge(job, metric, specs), sweep=detail)
     made = quantize_model(model, calib, options, progress=progress, crash=output.with_name(f"{output.name}.crash"))
     try:
         folder = tempfile.TemporaryDirectory(prefix=".onnxq-", dir=output.parent)

@@ -51,6 +51,11 @@ from onnxq.cli.main import debug_option
 @click.option("--eval-samples", type=click.IntRange(min=1), metavar="N", help="Validate with at most so many samples.")
 @click.option("--reduce-range/--no-reduce-range", default=None, help="7-bit weights.  [default: as this CPU needs]")
 @click.option(
+    "--float-type",
+    type=click.Choice(["float32", "float16"]),
+    help="What ops that stay float compute in.  [default: the target's]",
+)
+@click.option(
     "--keep-overridable",
     is_flag=True,
     default=None,
@@ -89,6 +94,7 @@ def command(
     calib_samples: int | None,
     eval_samples: int | None,
     reduce_range: bool | None,
+    float_type: str | None,
     keep_overridable: bool | None,
     cache: bool | None,
     workers: int | None,
@@ -112,6 +118,7 @@ def command(
         output=output,
         target=target,
         reduce_range=reduce_range,
+        float_type=float_type,
         statistics=statistics,
         ranges=ranges,
         calib=calib,

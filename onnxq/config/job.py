@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -112,6 +112,7 @@ class Job:
         output: where the quantized model goes; None: beside the model.
         target: registered target.
         reduce_range: force 7-bit (True) or 8-bit (False) weights; None: the CPU decides, for targets that say so.
+        float_type: in which ops that stay float compute; None: as the target's file says.
         data, calibration, placement, repair, validate, gate: sections.
         statistics: instead of calibrating, what `onnxq calibrate` wrote.
         ranges: instead of calibrating, what `onnxq ranges` wrote.
@@ -126,6 +127,7 @@ class Job:
     output: Path | None = None
     target: str = "cpu"
     reduce_range: bool | None = None
+    float_type: Literal["float32", "float16"] | None = None
     data: DataSection = DataSection()
     calibration: CalibrationSection = field(default_factory=CalibrationSection)
     placement: PlacementSection = field(default_factory=PlacementSection)
@@ -147,6 +149,7 @@ class Job:
         output: Path | None = None,
         target: str | None = None,
         reduce_range: bool | None = None,
+        float_type: str | None = None,
         calib: str | None = None,
         eval: str | None = None,
         preprocess: Mapping[str, Any] | None = None,
@@ -201,7 +204,7 @@ class Job:
             self,
             **_given(
                 model=model, output=output, statistics=statistics, ranges=ranges, target=target,
-                reduce_range=reduce_range, strict=strict,
+                reduce_range=reduce_range, float_type=float_type, strict=strict,
                 keep_overridable=keep_overridable, pipeline=self._from_here(pipeline, files_only=True),
             ),
             keep_float=(*self.keep_float, *keep_float),

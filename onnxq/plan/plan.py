@@ -111,6 +111,7 @@ class Plan:
         decisions: node name -> decision, all nodes of all graphs.
         biases: what a use reads instead of the float constant that the graph has there, in the main graph; the first
             slot behind the last input of a node is a bias that it does not have yet. `uses` says how it is quantized.
+        singles: node -> why it computes in float32 where floats are float16.
         notes: sentences for the report (repairs made, reduced range and the like).
         kinds: node -> how it computes with integers between float borders; such a node has no quantized use.
     """
@@ -119,6 +120,7 @@ class Plan:
     uses: Mapping[Use, Affine]
     decisions: Mapping[str, Decision]
     biases: Mapping[Use, Values] = field(default_factory=dict)
+    singles: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
     kinds: Mapping[str, Kind] = field(default_factory=dict)
 
@@ -150,6 +152,7 @@ class Plan:
                 },
                 **({"biases": [_values(u, v) for u, v in sorted(self.biases.items())]} if self.biases else {}),
                 **({"kinds": dict(sorted(self.kinds.items()))} if self.kinds else {}),
+                **({"singles": dict(sorted(self.singles.items()))} if self.singles else {}),
                 "notes": list(self.notes),
             },
             indent=1,

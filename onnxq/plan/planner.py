@@ -15,6 +15,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.encoding import LEVELS, Affine, PerChannel, PerTensor, Scheme
+from onnxq.ir import schema
 from onnxq.ir.protobuf import paused_gc
 from onnxq.ir.walk import clip_bounds
 from onnxq.numerics import TINY, affine
@@ -24,6 +25,7 @@ from onnxq.plan.facts import Facts, Shape, every
 from onnxq.plan.kinds import with_kinds
 from onnxq.plan.plan import Decision, GraphPath, Placement, Plan, Use, Value
 from onnxq.plan.select import Selection, select
+from onnxq.plan.singles import HALF, in_half
 from onnxq.plan.traps import parts
 from onnxq.plan.vetoes import Given, Ranges, constant_encoding, vetoes
 from onnxq.targets.target import Target
@@ -48,6 +50,7 @@ def wanted(graph: gs.Graph, target: Target, shapes: Mapping[str, Shape], keep_fl
                 sorted(chosen.values | parts(facts, target, chosen), key=lambda name: (order.get(name, -1), name))
             )
         )
+    names.update(dict.fromkeys(schema.singles(graph) if target.float_type == HALF else ()))
     return list(names)
 
 
@@ -88,7 +91,8 @@ def make_plan(
 ) -> Plan:
     """Decide everything, for the main graph and each body in it. Edits nothing; same inputs, same plan."""
     with paused_gc():
-        return _decide(graph, target, ranges, shapes, keep_float, placement or Placement())
+        plan = _decide(graph, target, ranges, shapes, keep_float, placement or Placement())
+        return in_half(plan, Facts(graph, shapes), target, ranges) if target.float_type == HALF else plan
 
 
 def _decide(

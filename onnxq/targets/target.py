@@ -15,7 +15,7 @@ import yaml
 from onnxq import registry
 from onnxq.encoding import Kind as FloatKind
 from onnxq.encoding import Scheme
-from onnxq.errors import ConfigError, did_you_mean
+from onnxq.errors import ConfigError, UsageError, did_you_mean
 from onnxq.targets.hardware import Cpu, detect
 
 Kind = Literal["weighted", "compute", "movement"]
@@ -80,6 +80,9 @@ class Target:
             if their only reader is something else, it does not fuse the op.
         pushed_through: ops that the runtime pushes a DQ through by itself, and fails if a body of If reads behind them.
         protect_float_weights: keep the runtime from quantizing the float weights of an op between DQ and Q by itself.
+        float_types: in which ops that stay float may compute there.
+        float_type: in which they do.
+        half_headroom: in float16, by how much values may exceed what calibration saw.
         reduce_range: weights use 7 bits.
         rules: names of the structural rules (`onnxq.plan.check`) that a file for this target keeps.
         bodies: it runs int8 inside the bodies of If, Loop and Scan; else what stands there stays float.
@@ -106,6 +109,9 @@ class Target:
     protect_float_weights: bool = False
     bodies: bool = True
     kinds: tuple[FloatKind, ...] = ()
+    float_types: tuple[str, ...] = ("float32",)
+    float_type: str = "float32"
+    half_headroom: float = 4.0
     reduce_range: bool = False
     rules: tuple[str, ...] = ()
     max_opset: int | None = None
@@ -113,17 +119,21 @@ class Target:
     note: str = ""
 
 
-def load_target(name: str, *, reduce_range: bool | None = None, cpu: Cpu | None = None) -> Target:
+def load_target(
+    name: str, *, reduce_range: bool | None = None, float_type: str | None = None, cpu: Cpu | None = None
+) -> Target:
     """A registered target.
 
     Args:
         name: `cpu`, `tensorrt` or one of a plugin.
         reduce_range: force 7-bit (True) or 8-bit (False) weights; None decides by the CPU, for targets that say `auto`.
+        float_type: in which ops that stay float compute; None: the file's default.
         cpu: the CPU to decide by; default this machine's.
 
     Raises:
         UnknownNameError: nobody registered it.
         ConfigError: its file does not follow the schema.
+        UsageError: floats are no such type there.
     """
     path = registry.resource(registry.TARGETS, name)
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -144,6 +154,11 @@ def load_target(name: str, *, reduce_range: bool | None = None, cpu: Cpu | None 
     else:
         reduced = reduce_range
         note = "weights use 7 bits, as asked" if reduce_range else ""
+    types, usual = tuple(raw.pop("float_types", ("float32",))), raw.pop("float_type", "float32")
+    if float_type is not None and float_type not in types:
+        raise UsageError(
+            f"float_type {float_type}: what stays float on the target {name} computes in {' or '.join(types)}"
+        )
     try:
         weight = Scheme(**raw.pop("weight"), reduce_range=reduced)
         kernels = {op: _kernel(op, body, path) for op, body in raw.pop("kernels").items()}
@@ -157,6 +172,8 @@ def load_target(name: str, *, reduce_range: bool | None = None, cpu: Cpu | None 
             looked_through=tuple(raw.pop("looked_through", ())),
             pushed_through=tuple(raw.pop("pushed_through", ())),
             kinds=tuple(raw.pop("kinds", ())),
+            float_types=types,
+            float_type=float_type or usual,
             reduce_range=reduced,
             note=note,
             **raw,

@@ -83,7 +83,7 @@ def ready(
     if not needing:
         raise ConfigError(f"pipeline {pipeline.name} never asks for a plan: add the pass insert-qdq")
     before = replace(pipeline, steps=pipeline.steps[: needing[0]])
-    target = load_target(job.target, reduce_range=job.reduce_range)
+    target = load_target(job.target, reduce_range=job.reduce_range, float_type=job.float_type)
     options = Options(
         target=target,
         pipeline=before,

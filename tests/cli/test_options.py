@@ -95,6 +95,7 @@ def test_everything(job: Any) -> None:
         *("--color", "bgr", "--resize", "48x", "--crop", "48x320", "--interpolation", "bicubic", "--layout", "nhwc"),
         *("--max-length", "128", "--effort", "max", "--costs", "c.json", "--max-drop", "1%", "--min-sqnr", "20"),
         *("--keep-best", "--placement", "cost", "--optimize", "speed", "--repair", "bias,smooth"),
+        *("--float-type", "float16"),
     )
     assert made.placement == PlacementSection(
         by="cost", effort="max", costs=Path("c.json"), optimize="speed", max_drop="1%", min_sqnr_db=20.0, keep_best=True
@@ -107,7 +108,7 @@ def test_everything(job: Any) -> None:
     assert made.strict and made.data.skip_bad and made.keep_overridable
     assert (made.calibration.limit, made.validate.limit) == (7, 8)
     assert (made.calibration.threads, made.validate.threads) == (2, 2)
-    assert (made.validate.enabled, made.reduce_range) == (False, False)
+    assert (made.validate.enabled, made.reduce_range, made.float_type) == (False, False, "float16")
     assert made.data.preprocess == Preprocess(
         mean=(0.5, 0.4, 0.3),
         std=(0.5,),

@@ -47,6 +47,7 @@ model: build/m.onnx
 output: out/q.onnx
 target: tensorrt
 reduce_range: true
+float_type: float16
 data:
   calib: {path: calib/, limit: 100, preprocess: {resize: {height: 48}}}
   eval: {path: data.py:evaluation}
@@ -76,6 +77,7 @@ strict: true
         output=tmp_path / "out/q.onnx",
         target="tensorrt",
         reduce_range=True,
+        float_type="float16",
         data=DataSection(
             calib=Source(path="calib/", limit=100, preprocess=Preprocess(resize=Side(height=48))),
             eval=Source(path="data.py:evaluation"),
@@ -141,8 +143,9 @@ gate: {max_drop: x%, min_speedup: -1}
     with pytest.raises(ConfigError) as caught:
         load_job(path)
     assert str(caught.value).split("\n") == [
-        f'{path}:2:1: the file has no key "base": known are calibration, data, gate, keep_float, keep_overridable, '
-        f"model, output, pipeline, placement, ranges, reduce_range, statistics, strict, target, validate",
+        f'{path}:2:1: the file has no key "base": known are calibration, data, float_type, gate, keep_float, '
+        f"keep_overridable, model, output, pipeline, placement, ranges, reduce_range, repair, statistics, strict, "
+        f"target, validate",
         f"{path}:4:10: data.calib takes a mapping with keys out of path, preprocess, limit or nothing, "
         f'not the text "calib/": write {{path: calib/}}',
         f"{path}:5:16: data.eval: path must name a folder, a file or a function, and is empty",

@@ -18,7 +18,7 @@ from onnxq.data.sample import Sample
 from onnxq.encoding import Scheme
 from onnxq.ir import save, walk
 from onnxq.ir.text import parse
-from onnxq.pipeline.base import Context
+from onnxq.pipeline.base import Context, Pass
 from onnxq.plan.plan import Placement, Plan
 from onnxq.plan.planner import make_plan, wanted
 from onnxq.plan.spread import Spread
@@ -105,8 +105,9 @@ def quantize_text(
     reduce_range: bool | None = False,
     constants: Mapping[str, NDArray[Any]] | None = None,
     placement: Placement | None = None,
+    then: Sequence[Pass] = (),
 ) -> Result:
-    """Parse, measure ranges and distributions on one random sample (normal, seed), plan, insert."""
+    """Parse, measure ranges and distributions on one random sample (normal, seed), plan, insert, `then`."""
     model = parse(_filled(source))
     taken: set[str] = set()
     for _, inner in walk.graphs(model.graph):
@@ -144,7 +145,10 @@ def quantize_text(
 
     shapes = {k: tuple(v.shape) for k, v in seen.items() if isinstance(v, np.ndarray)}
     plan = make_plan(model.graph, chosen, Measured(), shapes, keep_float, placement)
-    report = InsertQdq().run(model.graph, Context(target=chosen, plan=plan))
+    context = Context(target=chosen, plan=plan)
+    report = InsertQdq().run(model.graph, context)
+    for other in then:
+        other.run(model.graph, context)
     file = save.to_bytes(model)
     onnx.checker.check_model(onnx.load_from_string(file), full_check=True)
     assert (report.rewrites > 0) == bool(plan.uses)

@@ -1,0 +1,336 @@
+"""What stays float computes in float16 for TensorRT, and what would not survive that stays float32, with a reason."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from quantized import Result, quantize_text
+
+from onnxq.config.job import Job
+from onnxq.driver import quantize
+from onnxq.errors import PassError, UsageError
+from onnxq.ir.load import load
+from onnxq.ir.save import to_bytes
+from onnxq.ir.text import parse
+from onnxq.pipeline.base import Context
+from onnxq.plan.check import check
+from onnxq.runtime.session import Level, Session
+from onnxq.targets.target import load_target
+from onnxq_passes.float_to_half import FloatToHalf
+
+RNG = np.random.default_rng(11)
+X = RNG.normal(0, 1, (1, 4, 8, 8)).astype(np.float32)
+MODELS = Path(__file__).parents[2] / "models"
+HALF = load_target("tensorrt", float_type="float16")
+Array = NDArray[Any]
+
+
+def run(
+    body: str, *, ins: str = "float[1,4,8,8] x", outs: str = "float[1,4,8,8] y", inits: str = "", opset: int = 21,
+    inputs: Mapping[str, Array] | None = None, constants: Mapping[str, Array] | None = None,
+) -> Result:  # fmt: skip
+    """Quantized, with the rest in float16."""
+    declared = f"<{inits}>" if inits else ""
+    source = f'<ir_version: 10, opset_import: ["": {opset}]> g ({ins}) => ({outs}) {declared} {{ {body} }}'
+    feeds = {"x": X} if inputs is None else inputs
+    return quantize_text(source, inputs=feeds, constants=constants, target=HALF, then=(FloatToHalf(),))
+
+
+def nodes(result: Result) -> list[onnx.NodeProto]:
+    return list(onnx.load_from_string(result.file).graph.node)
+
+
+def why(result: Result, op: str) -> str:
+    """The reason why the first op of a type computes in float32; "" if it computes in float16."""
+    assert any(n.op_type == op for n in nodes(result))
+    return next((r for name, r in result.plan.singles.items() if name.startswith(f"{op}_")), "")
+
+
+def in_half(file: bytes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """As numpy computes float16: ONNX Runtime's CPU takes detours through float32."""
+    evaluator = ReferenceEvaluator(onnx.load_from_string(file))
+    with np.errstate(over="ignore"):
+        return dict(zip(evaluator.output_names, evaluator.run(None, dict(inputs)), strict=True))
+
+
+def near(result: Result, *, rtol: float = 0.01) -> None:
+    """The outputs keep their types and the float model's values, in ONNX Runtime and where float16 is computed as such."""
+    exact = result.run(original=True)
+    forms = [result.run(Level.ALL)]
+    if onnx.load_from_string(result.file).opset_import[0].version >= 19:
+        forms.append(in_half(result.file, result.inputs))
+    for got in forms:
+        for name, value in exact.items():
+            assert got[name].dtype == value.dtype
+            np.testing.assert_allclose(got[name], value, rtol=0, atol=rtol * float(np.abs(value).max()))
+
+
+def kinds(result: Result) -> dict[str, int]:
+    """Initializer -> its type."""
+    return {i.name: i.data_type for i in onnx.load_from_string(result.file).graph.initializer}
+
+
+RESIDUAL = (
+    "a = Conv <pads = [1,1,1,1]> (x, W, b) r = Relu(a) c = Conv <pads = [1,1,1,1]> (r, W) s = Add(c, x) y = Erf(s)"
+)
+WEIGHTS = "float[4,4,3,3] W = {0}, float[4] b = {0.1, -0.2, 0.3, 0}"
+
+
+def test_all_that_stays_float_is_half(tmp_path: Any) -> None:
+    result = run(RESIDUAL, inits=WEIGHTS)
+    assert not result.plan.singles
+    near(result, rtol=0.03)  # int8 is in it, too
+    types = kinds(result)
+    assert TensorProto.FLOAT16 in types.values() and types["b_half"] == TensorProto.FLOAT16
+    assert all(kind != TensorProto.FLOAT or name.endswith("_scale") for name, kind in types.items())
+    casts = [n for n in nodes(result) if n.op_type == "Cast"]
+    assert [(n.attribute[0].i, n.output[0]) for n in casts] == [(TensorProto.FLOAT, "y")]  # a Q reads x as it is
+    (tmp_path / "o.onnx").write_bytes(result.file)
+    assert check(load(tmp_path / "o.onnx"), HALF) == []
+
+
+def test_scales_of_a_pair_agree() -> None:
+    proto = onnx.load_from_string(run(RESIDUAL, inits=WEIGHTS).file)
+    values = {i.name: numpy_helper.to_array(i) for i in proto.graph.initializer}
+    made = {n.output[0]: n for n in proto.graph.node}
+    pairs = 0
+    for node in proto.graph.node:
+        before = made.get(node.input[0])
+        if node.op_type == "DequantizeLinear" and before is not None and before.op_type == "QuantizeLinear":
+            assert float(values[node.input[1]]) == float(values[before.input[1]])
+            pairs += 1
+    assert pairs == 2
+
+
+def test_half_is_near_the_float_form_of_the_same_plan() -> None:
+    source = f'<ir_version: 10, opset_import: ["": 21]> g (float[1,4,8,8] x) => (float[1,4,8,8] y) <{WEIGHTS}> {{ {RESIDUAL} }}'
+    singles = quantize_text(source, inputs={"x": X}, target="tensorrt").run(Level.OFF)["y"]
+    halves = run(RESIDUAL, inits=WEIGHTS).run(Level.OFF)["y"]
+    # a rounding of what a Q reads may move it by a step
+    assert float(np.abs(halves - singles).max()) < 0.03
+    assert float(np.abs(halves - singles).mean()) < 0.002
+
+
+# ranges
+
+
+@pytest.mark.parametrize(("gain", "single"), [(5.0, True), (2.0, False)])
+def test_results_beyond_half(gain: float, single: bool) -> None:
+    body = "a = Mul(x, g) e = Exp(a) l = Log(e) y = Neg(l)"
+    result = run(body, inits=f"float g = {{{gain}}}", inputs={"x": np.clip(np.abs(X), 0.1, 3)})
+    assert ("float16 ends at 65504" in why(result, "Exp")) == single
+    assert ("e comes to" in why(result, "Log")) == single
+    assert not why(result, "Mul") and not why(result, "Neg")
+    near(result)
+
+
+def test_half_overflows_where_nothing_keeps_it_single() -> None:
+    """What the rule is for: without reasons, the same net gives infinities."""
+    body = "a = Mul(x, g) e = Exp(a) l = Log(e) y = Neg(l)"
+    model = parse(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[1,4,8,8] x) => (float[1,4,8,8] y) '
+        f"<float g = {{5}}> {{ {body} }}"
+    )
+    result = run(body, inits="float g = {5}", inputs={"x": np.clip(np.abs(X), 0.1, 3)})
+    plan = type(result.plan)(values={}, uses={}, decisions={})
+    for index, node in enumerate(model.graph.nodes):
+        node.name = f"n{index}"
+    FloatToHalf().run(model.graph, Context(target=HALF, plan=plan))
+    got = in_half(to_bytes(model), result.inputs)["y"]
+    assert np.isinf(got).any()
+
+
+@pytest.mark.parametrize(("size", "single"), [(64, True), (4, False)])
+def test_sums_that_overflow_on_the_way(size: int, single: bool) -> None:
+    x = np.abs(RNG.normal(0, 1, (1, 4, size, size))).astype(np.float32) * 30
+    body = "m = ReduceMean <keepdims = 1> (x, axes) y = Sub(x, m)"
+    shape = f"float[1,4,{size},{size}]"
+    inits = "int64[2] axes = {2, 3}"
+    result = run(body, ins=f"{shape} x", outs=f"{shape} y", inits=inits, inputs={"x": x})
+    assert ("on the way" in why(result, "ReduceMean")) == single
+    near(result)
+
+
+@pytest.mark.parametrize(("epsilon", "single"), [("1e-12", True), ("1e-5", False)])
+def test_an_epsilon_that_is_lost(epsilon: str, single: bool) -> None:
+    body = f"y = LayerNormalization <epsilon = {epsilon}> (x, g)"
+    result = run(body, inits="float[8] g = {1,1,1,1,1,1,1,1}")
+    assert ("its epsilon" in why(result, "LayerNormalization")) == single
+    near(result)
+
+
+def test_numbers_that_are_nothing_in_half_and_divide() -> None:
+    body = "q = Mul(x, x) t = Mul(q, tiny) a = Add(t, e) s = Sqrt(a) y = Div(t, s)"
+    result = run(body, inits="float tiny = {0.000000001}, float e = {0.000000000001}")
+    assert "float16 has all its bits" in why(result, "Div") and "its constant e" in why(result, "Add")
+    assert "comes to" in why(result, "Sqrt")
+    near(result)
+    fine = run(body, inits="float tiny = {0.5}, float e = {0.01}")
+    assert not fine.plan.singles
+    near(fine)
+
+
+def test_small_denominators_among_large_ones() -> None:
+    x = X.copy()
+    x[0, 0, 0, 0] = 1e-7
+    result = run("a = Abs(x) y = Div(x, a)", inputs={"x": x})
+    assert "leave nothing to divide by" in why(result, "Div")
+    near(result)
+    assert not run("a = Abs(x) y = Div(x, a)", inputs={"x": np.where(np.abs(X) < 0.01, 1, X)}).plan.singles
+
+
+def test_positions_stay_exact() -> None:
+    body = "p = Cast <to = 1> (i) h = Mul(p, half) f = Floor(h) y = Cast <to = 7> (f) z = Erf(x)"
+    result = run(
+        body, ins="float[4] x, int64[4] i", outs="int64[4] y, float[4] z", inits="float half = {0.5}",
+        inputs={"x": X.reshape(-1)[:4], "i": np.array([4097, 5001, 9999, 3])},
+    )  # fmt: skip
+    assert {r for r in result.plan.singles.values() if "becomes integers" in r}
+    np.testing.assert_array_equal(result.run(Level.ALL)["y"], [2048, 2500, 4999, 1])
+    assert not why(result, "Erf")
+
+
+def test_an_attention_mask_becomes_the_lowest_number() -> None:
+    body = "c = Cast <to = 1> (keep) n = Sub(one, c) m = Mul(n, low) s = Add(x, m) y = Softmax(s)"
+    keep = np.ones((1, 1, 1, 8), dtype=np.int64)
+    keep[..., 6:] = 0
+    result = run(
+        body, ins="float[1,4,8,8] x, int64[1,1,1,8] keep", inits="float one = {1}, float low = {-3.4e38}",
+        inputs={"x": X, "keep": keep},
+    )  # fmt: skip
+    got = result.run(Level.ALL)["y"]
+    assert not got[..., 6:].any() and np.isfinite(got).all()
+    near(result)
+
+
+# forms
+
+
+def test_inputs_that_are_float32_by_definition() -> None:
+    body = "r = Resize(x, , scales) y = Erf(r)"
+    result = run(body, outs="float[1,4,16,16] y", inits="float[4] scales = {1, 1, 2, 2}")
+    assert kinds(result)["scales"] == TensorProto.FLOAT and not result.plan.singles
+    near(result)
+
+
+def test_ops_without_a_form_in_half() -> None:
+    result = run(
+        "b = Erf(x) i = NonMaxSuppression(b, s) y = Cast <to = 1> (i)",
+        ins="float[1,8,4] x", outs="float[n,3] y", inits="float[1,1,8] s = {1,2,3,4,5,6,7,8}", inputs={"x": X[:, :, 0].reshape(1, 8, 4)},
+    )  # fmt: skip
+    assert why(result, "NonMaxSuppression") == "NonMaxSuppression has no form in float16"
+    assert not why(result, "Erf")
+    np.testing.assert_array_equal(result.run(Level.ALL)["y"], result.run(original=True)["y"])
+
+
+def test_bodies_stay_single() -> None:
+    body = (
+        "a = Erf(x) y = If (c) <then_branch = t () => (float[1,4,8,8] p) { q = Exp(a) p = Neg(q) }, "
+        "else_branch = f () => (float[1,4,8,8] r) { r = Abs(a) }> z = Neg(a)"
+    )
+    result = run(
+        body,
+        ins="float[1,4,8,8] x, bool c",
+        outs="float[1,4,8,8] y, float[1,4,8,8] z",
+        inputs={"x": X, "c": np.array(True)},
+    )
+    assert why(result, "If") == "If has no form in float16" and not why(result, "Erf")
+    near(result)
+
+
+def test_a_tensor_that_no_sample_reached() -> None:
+    source = '<ir_version: 10, opset_import: ["": 21]> g (float[4] x) => (float[4] y) { a = Erf(x) y = Neg(a) }'
+    result = quantize_text(source, target=HALF, unreached=["a"], then=(FloatToHalf(),))
+    assert "no sample reached a" in why(result, "Neg")
+
+
+def test_constants_of_shape() -> None:
+    body = "s = Shape(x) o = ConstantOfShape(s) y = Add(x, o)"
+    result = run(body)
+    near(result)
+    assert not result.plan.singles
+
+
+def test_channels_of_zeros_may_have_any_scale() -> None:
+    weights = RNG.normal(0, 0.1, (4, 4, 1, 1)).astype(np.float32)
+    weights[2] = 0
+    result = run("y = Conv(x, W)", inits="float[4,4,1,1] W = {0}", constants={"W": weights})
+    assert TensorProto.FLOAT16 in kinds(result).values()
+    near(result, rtol=0.03)
+    conv = next(n for n in nodes(result) if n.op_type == "Conv")
+    made = {n.output[0]: n.op_type for n in nodes(result)}
+    assert [made[i] for i in conv.input] == ["DequantizeLinear"] * 2
+
+
+def test_scales_that_half_does_not_hold() -> None:
+    """Weights of 1e-5: their scale would keep few bits, so the op stays float32, right behind its DQ."""
+    weights = RNG.normal(0, 1e-5, (4, 4, 1, 1)).astype(np.float32)
+    result = run(
+        "a = Conv(x, W) y = Mul(a, g)", inits="float[4,4,1,1] W = {0}, float g = {10000}", constants={"W": weights}
+    )
+    conv = next(n for n in nodes(result) if n.op_type == "Conv")
+    made = {n.output[0]: n for n in nodes(result)}
+    for name in conv.input:
+        assert made[name].op_type == "DequantizeLinear"
+    assert kinds(result)[made[conv.input[1]].input[1]] == TensorProto.FLOAT
+    near(result, rtol=0.03)
+
+
+def test_before_opset_19_what_reads_a_dq_stays_single() -> None:
+    result = run(RESIDUAL, inits=WEIGHTS, opset=17)
+    scales = [n.input[1] for n in nodes(result) if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert all(kinds(result)[s] == TensorProto.FLOAT for s in scales)
+    near(result, rtol=0.03)
+    assert any(n.op_type == "Cast" for n in nodes(result))
+
+
+# whole models
+
+
+@pytest.mark.parametrize("name", ["fashion-vit", "fashion-mobilenet"])
+def test_a_real_model_computed_in_half(name: str, tmp_path: Path) -> None:
+    model, calib = MODELS / name / "model.onnx", MODELS / "fashion-mnist" / "calib.npz"
+    job = Job(model=model, target="tensorrt", float_type="float16").with_overrides(
+        calib=str(calib), calib_limit=4, method="minmax", validate=False, threads=1, output=tmp_path / "o.onnx"
+    )
+    result = quantize(job)
+    assert any("computes in float16" in note for note in result.notes)
+    assert check(load(tmp_path / "o.onnx"), HALF) == []
+    inputs = {"image": np.load(calib)["image"][:1]}
+    (exact,) = Session(model, level=Level.OFF, threads=1).run(inputs).values()
+    (got,) = in_half((tmp_path / "o.onnx").read_bytes(), inputs).values()
+    noise = float(((exact - got) ** 2).sum() / (exact**2).sum())
+    assert -10 * np.log10(noise) > 20
+    types = [i.data_type for i in onnx.load(tmp_path / "o.onnx").graph.initializer]
+    assert types.count(TensorProto.FLOAT16) > 4 * types.count(TensorProto.FLOAT)
+
+
+# options
+
+
+def test_nothing_happens_unless_the_target_asks() -> None:
+    source = '<ir_version: 10, opset_import: ["": 21]> g (float[4] x) => (float[4] y) { y = Erf(x) }'
+    plain = quantize_text(source, target="tensorrt", then=(FloatToHalf(when="target"),))
+    assert collections.Counter(n.op_type for n in nodes(plain)) == {"Erf": 1}
+    half = quantize_text(source, target=HALF, then=(FloatToHalf(when="target"),))
+    assert collections.Counter(n.op_type for n in nodes(half)) == {"Erf": 1, "Cast": 2}
+
+
+def test_sentences() -> None:
+    with pytest.raises(UsageError, match="float_type float16: what stays float on the target cpu computes in float32"):
+        load_target("cpu", float_type="float16")
+    model = parse('<ir_version: 10, opset_import: ["": 21]> g (float[4] x) => (float[4] y) { y = Erf(x) }')
+    with pytest.raises(PassError, match="float-to-half needs a plan"):
+        FloatToHalf().run(model.graph, Context(target=HALF))
+    result = run("e = Exp(x) y = Neg(e)", inputs={"x": X * 4})
+    assert "2 ops compute in float32 in a model of float16: Exp_0: e comes to" in result.plan.notes[-1]
+    assert '"singles"' in result.plan.to_json()
