@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.encoding import LEVELS
 from onnxq.numerics import dequantize
 from onnxq_passes._edit import input_at, rank, scalar
 from onnxq_passes._qdq import Parameters
@@ -18,9 +17,9 @@ from onnxq_passes._unfuse import CannotUnfuseError, Unfusing
 
 def sums(work: Unfusing, data: Parameters, weight: Parameters, factor: float = 1.0) -> Parameters:
     """What int32 sums stand for: steps of the data times steps of the weight."""
-    scales = np.float32(factor) * data.scale * weight.scale
-    zeros = np.zeros(scales.shape, np.int32)
-    return work.spelled(np.asarray(scales, np.float32), zeros, 0)
+    with np.errstate(over="ignore"):
+        scales = np.asarray(np.float32(factor) * data.scale * weight.scale)
+    return work.spelled(scales, np.zeros(scales.shape, np.int32), 0)
 
 
 def _bias(
@@ -65,7 +64,7 @@ def _matmul(work: Unfusing, node: gs.Node) -> None:
 
 def _gemm(work: Unfusing, node: gs.Node) -> None:
     attrs = {k: node.attrs[k] for k in ("alpha", "transA", "transB") if k in node.attrs}
-    data, weight = work.triple(node, 0), work.triple(node, 3, 0 if attrs.get("transB", 0) else 1)
+    data, weight = work.triple(node, 0), work.triple(node, 3, 0 if attrs.get("transB") else 1)
     bias = _bias(work, node, 6, data, weight, float(attrs.get("alpha", 1.0)))
     if bias is not None and bias[1].axis is not None and (bias[0].shape is None or len(bias[0].shape) != 1):
         raise CannotUnfuseError("its bias is no vector")
@@ -83,14 +82,14 @@ def _matmul_to_float(work: Unfusing, node: gs.Node) -> None:
     data = work.said(node, 2, 4, 0)
     weight = work.said(node, 3, 5, 1, axis=axis)
     bias = input_at(node, 6)
-    steps = None if bias is None else _in_steps(work, bias, data, weight)
+    steps = _in_steps(work, bias, data, weight)
     add_bias(work, node, bias if steps is None else work.dequantized(node, *steps))
     inputs = [work.dequantized(node, node.inputs[0], data), work.dequantized(node, node.inputs[1], weight)]
     work.become(node, "MatMul", inputs, {})
 
 
 def _in_steps(
-    work: Unfusing, bias: gs.Tensor, data: Parameters, weight: Parameters
+    work: Unfusing, bias: gs.Tensor | None, data: Parameters, weight: Parameters
 ) -> tuple[gs.Constant, Parameters] | None:
     """A float bias as int32 in steps of the sums, if that is the same to the last bit: ONNX Runtime makes an integer
     Gemm of MatMul and Add with such a bias, but a float one with a float bias.
@@ -103,7 +102,7 @@ def _in_steps(
         return None
     values, scale = np.asarray(bias.values), said.scale.astype(np.float64)
     steps = np.rint(values.astype(np.float64) / scale)
-    if not (np.abs(steps) <= LEVELS["int32"][1]).all():  # NaN neither
+    if not (np.abs(steps) < 2**31).all():  # NaN neither
         return None
     integers = steps.astype(np.int32)
     if dequantize(integers, said.encoding()).tobytes() != values.astype(np.float32).tobytes():

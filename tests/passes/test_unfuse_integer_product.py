@@ -197,6 +197,7 @@ def test_integer_products_of_others() -> None:
     keep(PASS, "(float[2,3] x) => (float[2,3] y) { [a] y = com.microsoft.Gelu(x) }")
     factor = "[p] p = MatMulInteger(a, w, z, zw) [c] f = Cast<to = 1>(p) [k] k = Mul(e, sw) [m] y = Mul(f, k) }"
     keep(PASS, elsewhere + Q + factor, "is not the scale of its data")
+    keep(PASS, elsewhere + Q + factor.replace("e, sw", "sw, e"), "is not the scale of its data")
     computed = "{ [q] a = QuantizeLinear(x, e, z) [p] p = MatMulInteger(a, w, z, zw)" + BEHIND
     keep(PASS, elsewhere + computed, "is not the scale of its data")
     weight = "(float[2,3] x, int8 e) => (float[2,2] y) <" + K + "> " + Q + "[p] p = MatMulInteger(a, w, z, e)" + BEHIND
