@@ -60,6 +60,7 @@ class Options:
         budget: what a placement by cost may lose; None: anything.
         repairing: what is tried to win accuracy back; None: nothing.
         judge: of forms of the model, by labels; None: the outputs on calibration samples decide.
+        sweep: measure the noise for the front of time against noise even where the budget does not need it.
     """
 
     target: Target
@@ -77,6 +78,7 @@ class Options:
     budget: Budget | None = None
     repairing: Repairing | None = None
     judge: Callable[[Model], Judged] | None = None
+    sweep: bool = False
 
     @property
     def observers(self) -> list[str]:

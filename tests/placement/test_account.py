@@ -109,14 +109,27 @@ def test_every_millisecond_has_a_name() -> None:
     assert not [one for one in found.lost if one.name in {"stem", "head", "memory"}]  # they are the limit
 
 
+def why(net: Placed, at: int = 0) -> str:
+    """Why the head is int8 where all is."""
+    found = account(net, (True,) * 4, Run(measured=8e-3), form="all int8", at=at)
+    assert causes(found)["Gemm in int8, its slower form"] == 0.25
+    (head,) = (one for one in found.lost if one.op == "Gemm")
+    assert head.name == "head"
+    return head.why
+
+
 def test_what_is_int8_for_the_sake_of_its_neighbours_is_lost_and_says_why() -> None:
     found = account(NET, (True, True, True, True), Run(measured=8e-3), form="all int8")
-    assert causes(found)["Gemm in int8, its slower form"] == 0.25
-    assert [(o.name, o.why) for o in found.lost if o.op == "Gemm"] == [
-        ("head", "conversions around it would cost more")
-    ]
     assert found.predicted_ms is None
     assert found.deviation == pytest.approx(found.profiled_ms / 8 - 1)  # the profile stands in
+    alone = dataclasses.replace(NET.problem, crossings=(crossing("d", 3, 2),))  # a reader that is int8 wants it
+    assert why(dataclasses.replace(NET, problem=alone)).startswith("by cost it would be float")
+    dear = dataclasses.replace(alone, crossings=(dataclasses.replace(alone.crossings[0], quantize=3e-4),))
+    assert why(dataclasses.replace(NET, problem=dear)) == "conversions around it would cost more"
+    rest = tuple(dataclasses.replace(a, seconds=a.seconds * 2) for a in NET.always)
+    both = dataclasses.replace(NET, problem=alone, beyond=(dear,), choice=dear, others=(2,), always=rest)
+    assert why(both) == "it pays over all numbers of threads"
+    assert why(both, at=1) == "conversions around it would cost more"
 
 
 def test_a_run_that_is_faster_than_its_profile_is_said_with_its_sign() -> None:
@@ -138,6 +151,12 @@ def test_a_kernel_that_no_profile_saw_is_not_in_the_limit() -> None:
 def test_fixed_time_without_nodes_is_a_cause_of_its_own() -> None:
     found = account(placed({"a": ("Conv", 2.0, 1.0)}, unnamed=3e-4), (True,), Run(measured=2e-3), form="f")
     assert causes(found) == {"float operators without a name": 0.3, UNEXPLAINED: 0.7}
+
+
+def test_the_call_itself_is_a_cause() -> None:
+    net = dataclasses.replace(placed({"a": ("Conv", 2.0, 1.0)}, unnamed=3e-4), calls=(3e-4,))
+    assert causes(account(net, (True,), Run(measured=2e-3), form="f")) == {"the call itself": 0.3, UNEXPLAINED: 0.7}
+    assert from_text(to_text(net)) == net
 
 
 def test_each_number_of_threads_has_its_own_costs() -> None:
