@@ -33,10 +33,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fragment:
-    """{o}: output, {a}, {b}: earlier tensors, {n}: a prefix for inner names; `outputs`: of the graph, too."""
+    """{o}: output, {a}, {b}: earlier tensors, {n}: a prefix for inner names; `outputs`: of the graph, too; `constants`:
+    its own, which no other fragment reads.
+    """
 
     text: str
     outputs: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
 
 
 def _numbers(count: int, *changes: float) -> str:
@@ -80,6 +83,8 @@ _NORM = (
     "{n}m = ReduceMean({a}, last) {n}d = Sub({a}, {n}m) {n}q = Mul({n}d, {n}d) {n}v = ReduceMean({n}q, last) "
     "{n}s = Add({n}v, eps) {n}r = Sqrt({n}s) "
 )
+_GAMMA, _BETA = "float[4] {n}g = {4, 1, 0.5, 0.25}", "float[4] {n}h = {0, 1, -0.5, 2}"
+_OWN, _OTHER = f"float[4,4] {{n}}w = {_numbers(16)}", f"float[4,4] {{n}}v = {_numbers(16, 0.5, -0.125)}"
 _CONV = "{n}c = Conv<pads = [1, 1]>({a}, kernel, bias) "
 
 _FRAGMENTS = tuple(
@@ -194,6 +199,19 @@ _FRAGMENTS = tuple(
         "{n}k = Mul({a}, alpha) {n}s = Sigmoid({n}k) {o} = Mul({a}, {n}s)",
         "{n}s = Sigmoid({a}) {n}m = Mul({a}, {n}s) {o} = Add({n}m, {n}s)",
         "{n}k = Mul({a}, alpha) {n}s = Sigmoid({n}k) {n}m = Mul({a}, {n}s) {o} = Add({n}m, {n}k)",
+        # smooth-activations, equalize-layers
+        Fragment("{n}e = LayerNormalization({a}, {n}g, {n}h) {o} = MatMul({n}e, {n}w)", constants=(_GAMMA, _BETA, _OWN)),
+        Fragment("{n}e = LayerNormalization({a}, {n}g) {n}r = Relu({n}e) {o} = MatMul({n}r, {n}w)", constants=(_GAMMA, _OWN)),
+        Fragment(
+            "{n}e = LayerNormalization({a}, {n}g) {n}m = MatMul({n}e, {n}w) {n}k = MatMul({n}e, {n}v) {o} = Add({n}m, {n}k)",
+            constants=(_GAMMA, _OWN, _OTHER),
+        ),
+        Fragment("{n}m = MatMul({a}, {n}w) {n}r = Relu({n}m) {o} = MatMul({n}r, {n}v)", constants=(_OWN, _OTHER)),
+        Fragment("{n}m = MatMul({a}, {n}w) {n}k = Add({n}m, {n}h) {o} = MatMul({n}k, {n}v)", constants=(_OWN, _BETA, _OTHER)),
+        Fragment(
+            "{n}c = Conv({a}, {n}x) {n}r = LeakyRelu({n}c) {o} = Conv<group = 3, pads = [1, 1]>({n}r, {n}y)",
+            constants=(f"float[3,3,1] {{n}}x = {_numbers(9)}", f"float[3,1,3] {{n}}y = {_numbers(9)}"),
+        ),
         # share-initializers
         "{n}l = MatMul({a}, wide) {n}r = MatMul({b}, wide_again) {n}m = Add({n}l, {n}r) {o} = MatMul({n}m, tall)",
         "{n}l = MatMul({a}, wide) {n}r = MatMul({b}, wide_other) {n}m = Add({n}l, {n}r) {o} = MatMul({n}m, tall)",
@@ -210,6 +228,7 @@ _RARE = (
     "SequenceConstruct",
     "Cast<to = 10>({a}) {n}g",
     "Pad({a}, around) {o}",
+    "Pad({a}, around, one)",
     "Shape(full)",
     "Neg(row)",
     "MatMul({n}m, {b})",
@@ -235,11 +254,12 @@ PLACES = 10
 
 def build(recipe: Recipe) -> str:
     """The model, in the syntax of onnx.parser. Step i makes tensor t<i>; it reads tensors up to three steps back."""
-    names, lines, further = ["x"], [], []
+    names, lines, further, own = ["x"], [], [], []
     for index, step in enumerate(recipe.steps):
         a, b = (names[max(0, len(names) - 1 - back)] for back in (step.a, step.b))
         fragment, n = FRAGMENTS[step.kind], f"n{index}_"
-        if step.place < len(_BODIES) and not fragment.outputs:
+        at_home = step.place >= len(_BODIES) or bool(fragment.outputs)
+        if not at_home:
             form = _BODIES[step.place]
             inside = a if step.place == 0 else f"{n}v"
             inner = fragment.text.format(o=f"{n}y", n=f"{n}i_", a=inside, b=b)
@@ -248,11 +268,12 @@ def build(recipe: Recipe) -> str:
             lines.append(fragment.text.format(o=f"t{index}", n=n, a=a, b=b))
             further += [o.format(n=n) for o in fragment.outputs]
         names.append(f"t{index}")
+        own += [f", {c.replace('{n}', n if at_home else f'{n}i_')}" for c in fragment.constants]
     made = names[1:]
     outputs = ", ".join([*(f"float[2,3,4] {r}" for r in made[-recipe.outputs :]), *further])
     inner = "".join(f", float[2,3,4] {r}" for r in made[: -recipe.outputs]) if recipe.typed else ""
     head = '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1, "custom" : 1]>'
-    body = f"g (float[2,3,4] x, bool flag) => ({outputs}) <{CONSTANTS}{inner}> {{ {' '.join(lines)} }}"
+    body = f"g (float[2,3,4] x, bool flag) => ({outputs}) <{CONSTANTS}{''.join(own)}{inner}> {{ {' '.join(lines)} }}"
     return f"{head}\n{body}{_FUNCTION}"
 
 
