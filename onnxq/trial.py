@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,23 @@ from onnxq.pipeline.base import Context, Pass
 from onnxq.plan.plan import Plan
 from onnxq.runtime.session import Session
 
-TRIAL_SAMPLES = 8
-"""Calibration samples, evenly spread, on which `auto` compares methods in each of two rounds."""
+TRIAL_SAMPLES = 16
+"""Calibration samples, evenly spread, on which `auto` compares all methods first."""
+
+MOST_SAMPLES = 128
+"""On which it compares those that are left, at most; and at most every fourth calibration sample."""
+
+GROWTH = 4
+"""Times the samples of the rounds before, after each further one."""
 
 MARGIN = 1.0
 """dB by which a method must beat the ones that clip less: below, the order of methods is chance."""
 
-BEHIND = 3.0
-"""dB behind the best after the first round from which a method is tried no further."""
+CERTAIN = 2.0
+"""Standard errors by which the difference of two methods must be beyond what would decide between them."""
 
-KEPT = 24 << 20
-"""Bytes of weights up to which the models of the first round stay loaded for the second."""
+HELD = 64 << 20
+"""Bytes of the float model's outputs that are held at a time; of larger ones, fewer samples are taken."""
 
 WORST, BEST = -20.0, 60.0
 """dB between which samples are told apart: beyond, an output is lost, or as good as equal."""
@@ -42,9 +47,11 @@ def choose(
     """The plan whose model comes nearest to the float model on a few calibration samples, and a note with the figures.
 
     Nearness is the mean over samples and float outputs of the SQNR in dB (10 log10 of signal over noise energy), ORT
-    at its default level; for a model without float outputs it is the percentage of equal elements. Methods that are
-    clearly behind after `TRIAL_SAMPLES` samples are left out of the second round of as many. `plans` are named in the
-    order of how much they clip; a later one is taken only if it is nearer by `MARGIN`. Equal plans are tried once.
+    at its default level; for a model without float outputs it is the percentage of equal elements. `plans` are named
+    in the order of how much they clip; a later one is taken only if it is nearer by `MARGIN`. Equal plans are tried
+    once. After `TRIAL_SAMPLES` samples, a method goes on only while, by `CERTAIN` standard errors of its difference
+    from the one that would be chosen, sample by sample, more samples may turn the choice. No two models are loaded at
+    a time.
     """
     names = list(plans)
     if not plans[names[0]].uses:
@@ -55,69 +62,104 @@ def choose(
         return names[0], []
     if weight_bytes(model) > EMBED_LIMIT:
         return names[0], [f"The model is too large to try several methods: {names[0]} was taken."]
-    samples = spread_samples(data, 2 * TRIAL_SAMPLES)
-    rounds = [samples[::2], samples[1::2]]
     scores: dict[str, list[float]] = {n: [] for n in names}
-    left = names
-    models = _Models(threads, keep=weight_bytes(model) <= KEPT)
-    exact: list[dict[str, Any]] = []
-    for some in rounds:
-        if not some or len({plans[n].key for n in left}) == 1:
+    left, chosen, unit = names, names[0], "dB"
+    for positions in rounds(len(data)):
+        samples = samples_at(data, positions)
+        if not samples or len({plans[n].key for n in left}) == 1:
             break
-        exact = models.outputs("float", lambda: model, some)
-        seen: dict[object, float] = {}
+        exact, samples = _exact(model, samples, threads)
+        unit = "dB" if has_floats(exact[0]) else "%"
+        seen: dict[object, list[float]] = {}
         for name in left:
             plan = plans[name]
             if plan.key not in seen:
-                got = models.outputs(plan.key, partial(inserted, model, context, plan), some)
-                seen[plan.key] = nearness(exact, got)
-            scores[name].append(seen[plan.key])
-        best = max(scores[n][-1] for n in left)
-        left = [n for n in left if scores[n][-1] > best - BEHIND]
-    means = {n: float(np.mean(scores[n])) if scores[n] else 0.0 for n in names}
-    chosen = left[0]
-    for name in left[1:]:
-        if means[name] > means[chosen] + MARGIN:
-            chosen = name
-    measure, unit = ("SQNR", "dB") if has_floats(exact[0]) else ("equal elements", "%")
-    figures = ", ".join(f"{n} {means[n]:.1f} {unit}" for n in names)
-    what = "1 calibration sample" if len(samples) == 1 else f"up to {len(samples)} calibration samples"
+                got = _outputs(inserted(model, context, plan), samples, threads)
+                seen[plan.key] = [nearness([one], [other]) for one, other in zip(exact, got, strict=True)]
+            scores[name].extend(seen[plan.key])
+        chosen, left = decided({n: scores[n] for n in left})
+    count = len(scores[chosen])
+    measure = "SQNR" if unit == "dB" else "equal elements"
+    figures = ", ".join(f"{n} {np.mean(s):.1f} {unit}" + _fewer(len(s), count) for n, s in scores.items())
+    what = "1 calibration sample" if count == 1 else f"{count} calibration samples"
     return chosen, [f"Method {chosen} was chosen by the outputs' {measure} on {what}: {figures}."]
 
 
-CARRIERS = ("insert-qdq", "quantize-dynamic", "quantize-weights")
+def _fewer(own: int, count: int) -> str:
+    return f" (on {own})" if own < count else ""
+
+
+def decided(scores: Mapping[str, Sequence[float]]) -> tuple[str, list[str]]:
+    """The method to choose by what is known, and those that may yet turn out to be the right one, it among them.
+
+    Args:
+        scores: method -> of each sample, the same ones for all; in the order of how much the methods clip.
+
+    >>> decided({"minmax": [30.0, 31.0, 30.0], "mse": [30.5, 31.5, 30.4], "entropy": [20.0, 36.0, 33.0]})
+    ('minmax', ['minmax', 'entropy'])
+    """
+    names = list(scores)
+    chosen = names[0]
+    for name in names[1:]:
+        if np.mean(scores[name]) > np.mean(scores[chosen]) + MARGIN:
+            chosen = name
+    left = []
+    for place, name in enumerate(names):
+        gaps = np.asarray(scores[name]) - np.asarray(scores[chosen])
+        error = float(gaps.std(ddof=1)) / np.sqrt(len(gaps)) if len(gaps) > 1 else np.inf
+        needed = MARGIN if place > names.index(chosen) else -MARGIN
+        if name == chosen or gaps.mean() + CERTAIN * error > needed:
+            left.append(name)
+    return chosen, left
+
+
+def rounds(total: int) -> list[list[int]]:
+    """Positions of the samples of each round, out of `total`: each is spread over all, none is in two.
+
+    >>> [len(r) for r in rounds(1000)], [len(r) for r in rounds(200)], [len(r) for r in rounds(64)]
+    ([16, 48, 64], [16, 34], [16])
+    """
+    everything = spread(total, min(total, MOST_SAMPLES, max(TRIAL_SAMPLES, total // GROWTH)))
+    out, taken, size = [], set[int](), TRIAL_SAMPLES
+    while len(taken) < len(everything):
+        open_ones = [p for p in everything if p not in taken]
+        out.append([open_ones[i] for i in spread(len(open_ones), size)])
+        taken.update(out[-1])
+        size = (GROWTH - 1) * len(taken)
+    return out
+
+
+CARRIERS = ("insert-qdq", "quantize-dynamic", "quantize-weights", "pad-channels")
 """The passes that carry out a plan, in the order of pipelines."""
 
 
 def inserted(model: Model, context: Context, plan: Plan) -> Model:
     """A copy of the model with the Q/DQ and the kinds of a plan."""
     trial = model.copy()
-    for name in CARRIERS if plan.kinds else CARRIERS[:1]:
+    for name in CARRIERS if plan.kinds or plan.channel_multiple else CARRIERS[:1]:
         carrier: type[Pass] = registry.load(registry.PASSES, name)
         carrier().run(trial.graph, dataclasses.replace(context, plan=plan))
     return trial
 
 
-class _Models:
-    """The models that are compared, as sessions.
+def _outputs(model: Model, samples: Sequence[Sample], threads: int | None) -> list[dict[str, Any]]:
+    with runnable(model) as source:
+        session = Session(source, threads=threads)
+    return [session.run(s.inputs) for s in samples]
 
-    Args:
-        keep: they stay for the next round; else there is never more than one.
-    """
 
-    def __init__(self, threads: int | None, *, keep: bool) -> None:
-        self.threads, self.keep = threads, keep
-        self.sessions: dict[object, Session] = {}
-
-    def outputs(self, key: object, make: Callable[[], Model], samples: Sequence[Sample]) -> list[dict[str, Any]]:
-        """What ORT computes with the model of this key, which `make` makes unless it is there."""
-        session = self.sessions.get(key)
-        if session is None:
-            with runnable(make()) as source:
-                session = Session(source, threads=self.threads)
-            if self.keep:
-                self.sessions[key] = session
-        return [session.run(s.inputs) for s in samples]
+def _exact(model: Model, samples: Sequence[Sample], threads: int | None) -> tuple[list[dict[str, Any]], list[Sample]]:
+    """What the float model gives, and for which of the samples, `HELD` bytes at most."""
+    with runnable(model) as source:
+        session = Session(source, threads=threads)
+    out: list[dict[str, Any]] = []
+    held = 0
+    for sample in samples:
+        out.append(session.run(sample.inputs))
+        held += sum(v.nbytes for v in out[-1].values() if isinstance(v, np.ndarray))
+        if held > HELD and len(out) > 1:
+            break
+    return out, list(samples[: len(out)])
 
 
 def nearness(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
@@ -164,7 +206,12 @@ def floats_of(value: Any) -> list[NDArray[np.float64]]:
 
 def spread_samples(data: Dataset, count: int) -> list[Sample]:
     """`count` samples, evenly spread; the others are not read where the data set can do without."""
-    wanted = spread(len(data), count)
+    return samples_at(data, spread(len(data), count))
+
+
+def samples_at(data: Dataset, wanted: Sequence[int]) -> list[Sample]:
+    """The samples at these positions, ascending, at least one; the others are not read where the data set can do
+    without."""
     pick = getattr(data, "pick", None)
     picked: Dataset | None = pick(wanted) if pick is not None else None
     if picked is not None:

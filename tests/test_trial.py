@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from onnxq.driver import quantize
 from onnxq.pipeline import prepare
 from onnxq.quantization import CANDIDATES
 from onnxq.runtime.session import Session
-from onnxq.trial import spread_samples
+from onnxq.trial import decided, rounds, spread_samples
 
 ROOT = Path(__file__).parent.parent
 RES8 = ROOT / "models/fashion-res8/model.onnx"
@@ -76,21 +77,64 @@ def _quantized(out: Path) -> tuple[bytes, str | None]:
     return out.read_bytes(), next(n for n in result.notes if n.startswith("Method "))
 
 
-def test_models_stay_loaded_between_rounds_and_the_choice_is_the_same(
+def test_each_model_is_loaded_once_a_round_and_no_two_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded: list[Session] = []
+    alive: weakref.WeakSet[Session] = weakref.WeakSet()
+    loaded: list[int] = []
 
     def session(*args: Any, **options: Any) -> Session:
-        loaded.append(Session(*args, **options))
-        return loaded[-1]
+        assert not alive
+        made = Session(*args, **options)
+        alive.add(made)
+        loaded.append(1)
+        return made
 
     monkeypatch.setattr(trial, "Session", session)
-    kept = _quantized(tmp_path / "kept.onnx")
-    few = len(loaded)
-    monkeypatch.setattr(trial, "KEPT", 0)
-    assert _quantized(tmp_path / "again.onnx") == kept
-    assert few <= 1 + len(CANDIDATES) < len(loaded) - few
+    _, note = _quantized(tmp_path / "o.onnx")
+    assert note is not None
+    assert " on 16 calibration samples" in note
+    assert 3 <= len(loaded) <= 1 + len(CANDIDATES)
+
+
+def test_methods_that_may_yet_turn_the_choice_go_on() -> None:
+    base, noise = np.linspace(20, 40, 16), np.tile([-1.0, 1.0], 8)
+    scores = {
+        "minmax": list(base),
+        "mixed": list(base + 0.5 + 0.1 * noise),  # surely less than a decibel better
+        "mse": list(base + 0.5 + 4.0 * noise),  # who knows
+        "percentile": list(base - 5 + 0.1 * noise),
+    }
+    assert decided(scores) == ("minmax", ["minmax", "mse"])
+    assert decided({**scores, "entropy": list(base + 9)}) == ("entropy", ["entropy"])
+    assert decided({"minmax": [1.0], "mse": [0.0]}) == ("minmax", ["minmax", "mse"])  # one sample says nothing
+
+
+def test_a_method_that_clips_less_comes_back_while_it_may_be_within_the_margin() -> None:
+    """It was left behind by a little more than the margin, which further samples may undo."""
+    base = np.linspace(20, 40, 16)
+    near = {"minmax": list(base), "mse": list(base + 1.2 + np.tile([-1.0, 1.0], 8))}
+    assert decided(near) == ("mse", ["minmax", "mse"])
+    far = {"minmax": list(base), "mse": list(base + 3.0 + np.tile([-1.0, 1.0], 8))}
+    assert decided(far) == ("mse", ["mse"])
+
+
+@pytest.mark.parametrize("total", [1, 3, 16, 17, 64, 65, 256, 5000])
+def test_rounds_are_spread_and_no_sample_is_in_two(total: int) -> None:
+    found = rounds(total)
+    together = [position for one in found for position in one]
+    assert len(set(together)) == len(together) == min(total, 128, max(16, total // 4))
+    assert all(one == sorted(one) and one[-1] < total for one in found)
+    assert len(found[0]) == min(total, 16)
+    if total == 5000:
+        assert all(one[0] < total / 10 and one[-1] > total * 0.9 for one in found)
+
+
+def test_of_large_outputs_fewer_samples_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "HELD", 100)  # ten classes in float32 are 40 bytes
+    _, note = _quantized(tmp_path / "o.onnx")
+    assert note is not None
+    assert " on 3 calibration samples" in note
 
 
 def test_the_model_is_not_run_again_for_what_its_conversion_showed(

@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from onnxq.data.sample import Sample
 from onnxq.errors import CalibrationError
 from onnxq.stats.bodies import Seen
-from onnxq.stats.observers import PATTERNS, Histogram, MinMax, Observer, make_observer, observer_class
+from onnxq.stats.observers import Histogram, MinMax, Observer, make_observer, observer_class
 from onnxq.stats.picks import Counted
-from onnxq.stats.reductions import Found
+from onnxq.stats.reductions import REMEMBERED
 from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
+from onnxq.stats.stream import Found
+from onnxq.stats.tally import Dense, tally
 
 WAITING = 1 << 18
 """Bytes of elements per tensor that are gathered, on average, before they are counted, but `WAITING_AT_MOST` in all."""
 
 WAITING_AT_MOST = 20_000_000
-
-FEW = 8192
-"""Elements up to which adding one by one is faster than counting into all patterns anew."""
 
 
 class Collector:
@@ -44,7 +43,7 @@ class Collector:
         self._seen: dict[str, dict[str, Observer]] = {}
         self._shapes: dict[str, Shape] = {}
         self._taps: tuple[str, ...] = ()
-        self._last_shapes: tuple[tuple[int, ...], ...] = ()
+        self._shaped: set[tuple[tuple[int, ...], ...]] = set()
         self._low = self._high = np.empty(0, dtype=np.float32)
         self._count = np.empty(0, dtype=np.int64)
         self._waiting: dict[tuple[str, ...], list[Counted]] = {}
@@ -89,17 +88,19 @@ class Collector:
         np.minimum(self._low, found.low, out=self._low)
         np.maximum(self._high, found.high, out=self._high)
         self._count += found.count
-        if found.shapes is not self._last_shapes:
-            self._last_shapes = found.shapes
+        if found.shapes not in self._shaped:
+            if len(self._shaped) >= REMEMBERED:
+                self._shaped.clear()
+            self._shaped.add(found.shapes)
             for name, shape in zip(taps, found.shapes, strict=True):
                 self._shape(name, shape)
         if number is not None:
             kinds = tuple(
                 k for k in self.kinds if k != MinMax.name and shared(number, getattr(observer_class(k), "share", None))
             )
-            # counting costs about 0.1 ms a tensor, however few elements there are: gather those of some samples first
+            # a tensor costs 0.05 ms, however few elements there are: gather those of some samples first
             self._waiting.setdefault(kinds, []).extend(found.picked)
-            self._bytes += sum(part.patterns.nbytes for part in found.picked)
+            self._bytes += sum(part.bytes for part in found.picked)
             if self._bytes >= min(WAITING * len(taps), WAITING_AT_MOST):
                 self._flush()
 
@@ -162,18 +163,16 @@ class Collector:
         waiting, self._waiting, self._bytes = self._waiting, {}, 0
         cut = {kinds: by_tensor(parts) for kinds, parts in waiting.items()}
         for name in dict.fromkeys(name for parts in cut.values() for name in parts):
-            totals: dict[str, NDArray[np.int64]] = {}
+            totals: dict[str, list[Dense]] = {}
             for kinds, parts in cut.items():
-                if name in parts:
-                    found = counted(parts[name])
-                    for kind in kinds:
-                        totals[kind] = totals[kind] + found if kind in totals else found
+                found = tally(parts.get(name, {}))
+                for kind in kinds:
+                    totals.setdefault(kind, []).append(found)
             own = self._observers(name)
-            for place, (kind, found) in enumerate(totals.items()):
+            for kind, counts in totals.items():
                 histogram = own[kind]
                 assert isinstance(histogram, Histogram)
-                shares = any(other is found for other in list(totals.values())[place + 1 :])
-                histogram.add(found.copy() if shares else found)
+                histogram.add(*counts)
 
     def _shape(self, name: str, shape: tuple[int, ...]) -> None:
         known = self._shapes.get(name)
@@ -222,28 +221,10 @@ def by_tensor(parts: Sequence[Counted]) -> dict[str, Cut]:
     """What is to be counted, by tensor."""
     cut: dict[str, Cut] = {}
     for part in parts:
-        start = 0
-        for name, end, weight in zip(part.names, part.ends.tolist(), part.weights.tolist(), strict=True):
-            if end > start:
-                cut.setdefault(name, {}).setdefault(weight, []).append(part.patterns[start:end])
-                start = end
+        for name, some, weight in zip(part.names, part.patterns, part.weights.tolist(), strict=True):
+            if some.size:
+                cut.setdefault(name, {}).setdefault(weight, []).append(some)
     return cut
-
-
-def counted(cut: Cut) -> NDArray[np.int64]:
-    """Elements by bit pattern of their upper halves, [PATTERNS]."""
-    found: NDArray[np.int64] | None = None
-    for weight, some in sorted(cut.items(), key=lambda item: -sum(map(len, item[1]))):
-        keys = np.concatenate(some, dtype=np.intp)  # bincount takes twice as long to do that itself
-        if found is None:
-            found = np.bincount(keys, minlength=PATTERNS)
-            if weight != 1:
-                found *= weight
-        elif keys.size >= FEW:
-            found += np.bincount(keys, minlength=PATTERNS) * weight
-        else:
-            np.add.at(found, keys, weight)
-    return np.zeros(PATTERNS, dtype=np.int64) if found is None else found
 
 
 def shared(number: int, share: tuple[int, int] | None) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.errors import CalibrationError, UnknownNameError, did_you_mean
+from onnxq.stats.tally import Dense, occupied, tally
 
 Float32 = NDArray[np.float32]
 
@@ -25,8 +26,6 @@ SUBSET = 8192
 """Default number of elements that `Histogram` keeps of one array, at most."""
 
 _UPPER = 1 if sys.byteorder == "little" else 0
-PATTERNS = 1 << 16
-"""Bit patterns of the upper half of a float32, which are the bins of `Histogram`."""
 
 _FLUSH = 1 << 16
 
@@ -206,11 +205,10 @@ class Histogram(_Equality):
         if self._waiting >= _FLUSH:
             self._flush()
 
-    def add(self, found: NDArray[np.int64]) -> None:
-        """Observe elements that were counted by bit pattern, [PATTERNS]; `found` is changed."""
+    def add(self, *found: Dense) -> None:
+        """Observe elements that were counted by bit pattern; a negative count takes elements back."""
         self._flush()
-        found[self._keys] += self._counts
-        self._keys, self._counts = _occupied(found)
+        self._keys, self._counts = occupied(found, self._keys, self._counts)
 
     def merge(self, other: Self) -> Self:
         if self.subset != other.subset:
@@ -219,10 +217,9 @@ class Histogram(_Equality):
                 "collect both with the same setting"
             )
         new = type(self)(self.subset)
-        found = np.zeros(PATTERNS, dtype=np.int64)
-        found[self.keys] += self.counts
-        found[other.keys] += other.counts
-        new._keys, new._counts = _occupied(found)
+        theirs = np.zeros(int(other.keys[-1]) + 1 if other.keys.size else 0, dtype=np.int64)
+        theirs[other.keys] = other.counts
+        new._keys, new._counts = occupied([theirs], self.keys, self.counts)
         return new
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -274,11 +271,7 @@ class Histogram(_Equality):
         if not self._pending:
             return
         pending, self._pending, self._waiting = self._pending, {}, 0
-        found = np.zeros(PATTERNS, dtype=np.int64)
-        for step, patterns in pending.items():
-            # bincount takes twice as long to turn the type itself
-            found += np.bincount(np.concatenate(patterns).astype(np.intp), minlength=PATTERNS) * step
-        self.add(found)
+        self.add(tally(pending))
 
 
 class Heldout(Histogram):
@@ -308,12 +301,6 @@ def _value(patterns: NDArray[np.uint32]) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
         values = (patterns.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
     return np.where(np.isinf(values), 2.0**128, values)
-
-
-def _occupied(counts: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The keys and counts of the non-empty bins of a dense vector."""
-    keys = np.flatnonzero(counts != 0)  # on booleans: several times faster than on int64
-    return keys.astype(np.int32), counts[keys].astype(np.int64)
 
 
 OBSERVERS: dict[str, Callable[[], Observer]] = {

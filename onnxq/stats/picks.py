@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.stats.guards import Shape
-from onnxq.stats.observers import stride
 
 WHOLE = 1 << 62
 """More elements than any tensor has: as a number of elements to pick, all of them."""
@@ -32,21 +31,28 @@ class Counted:
     """Elements of some tensors, one tensor after the other.
 
     Attributes:
-        patterns: uint16, the upper halves of the elements' float32 form.
-        ends: int64 [tensors], where the elements of each end.
+        patterns: of each tensor, uint16: the upper halves of its elements' float32 form.
         weights: int64 [tensors], how many elements of the tensor each stands for; negative takes them back.
         names: of the tensors.
     """
 
-    patterns: NDArray[np.uint16]
-    ends: NDArray[np.int64]
+    patterns: tuple[NDArray[np.uint16], ...]
     weights: NDArray[np.int64]
     names: tuple[str, ...]
 
+    @property
+    def bytes(self) -> int:
+        """Of the elements."""
+        return 2 * sum(map(len, self.patterns))
 
-def patterns(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The upper halves of float32 values, [n] -> [n]; `values` may have a stride."""
-    return np.ascontiguousarray(values).view(np.uint16)[_UPPER::2].copy()
+
+def patterns(values: NDArray[np.float32], begin: int = 0, step: int = 1) -> NDArray[np.uint16]:
+    """The upper halves of every `step`-th of the float32 values [n] from `begin` on."""
+    if step > 1:
+        return np.ascontiguousarray(values).view(np.uint16)[2 * begin + _UPPER :: 2 * step].copy()
+    # of a whole vector, twice as fast as copying every second uint16
+    out = np.empty(len(values) - begin, dtype=np.uint16)
+    return np.right_shift(values[begin:].view(np.uint32), 16, out=out, casting="unsafe")
 
 
 def picked_from(arrays: Mapping[str, NDArray[Any]], pick: int | None, position: int) -> Counted:
@@ -54,14 +60,30 @@ def picked_from(arrays: Mapping[str, NDArray[Any]], pick: int | None, position: 
     most = pick // HALVED if pick and sum(array.size for array in arrays.values()) > EVERY else None
     some: list[NDArray[np.uint16]] = []
     weights = np.ones(len(arrays), dtype=np.int64)
+    begin = scattered(position)
     for place, array in enumerate(arrays.values()):
         flat = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
-        step = stride(flat.size, most)
-        some.append(patterns(flat[scattered(position) % step :: step]))
+        step = pace(flat.size, most)
+        some.append(patterns(flat, begin % step, step))
         weights[place] = step
-    return Counted(
-        patterns=np.concatenate(some), ends=np.cumsum([len(p) for p in some]), weights=weights, names=tuple(arrays)
-    )
+    return Counted(patterns=tuple(some), weights=weights, names=tuple(arrays))
+
+
+def pace(size: int, most: int | None) -> int:
+    """The stride with which elements are picked: the least >= size / most, or one above by a quarter at most that has
+    no common divisor with the size.
+
+    With such a one, every row, column and channel is visited evenly in each sample; with another in the course of some
+    samples, because it begins elsewhere in each. `onnxq.stats.observers.stride` begins at the first element always,
+    and goes further for it: over 12,000 elements with steps of 7 instead of 3.
+
+    >>> pace(1000, 100), pace(100, 100), pace(12000, 4096), pace(2**20, 2**16), pace(10**6, None)
+    (11, 1, 3, 17, 1)
+    """
+    if most is None or size <= most:
+        return 1
+    least = -(-size // most)
+    return next((step for step in range(least, least + least // 4 + 1) if math.gcd(step, size) == 1), least)
 
 
 def scattered(position: int) -> int:

@@ -9,7 +9,7 @@ How it is made cheap (shares of a plain run, see docs/calibration.md):
   convolutions as it is. The least value of the output of a Relu, or of a Clip from 0, is not measured: 0 stands for it.
 * No node at all for a tensor that follows from others: Concat, and Relu and Clip of a tapped tensor.
 * Sums, for NaN, only where a NaN could go unseen (`onnxq.stats.guards`).
-* For distributions, every k-th element of a tensor (`onnxq.stats.observers.stride`) is sliced out inside the graph, so
+* For distributions, every k-th element of a tensor (`onnxq.stats.picks.pace`) is sliced out inside the graph, so
   that a few thousand elements are fetched and not the tensor. Where the size cannot be told beforehand, and k with it,
   the tensor is fetched whole.
 * Tails are counted exactly (`onnxq.stats.tails`): the greatest value is found row by row, and the rows with the
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,8 @@ from numpy.typing import NDArray
 
 from onnxq.ir.walk import clip_bounds, tensor_names, unique_name
 from onnxq.stats.guards import Shape, guards
-from onnxq.stats.observers import stride
-from onnxq.stats.picks import WHOLE, Counted, coarse, picked_from, scattered
-from onnxq.stats.stream import Layout, Stream
+from onnxq.stats.picks import WHOLE, coarse, pace, picked_from, scattered
+from onnxq.stats.stream import Found, Layout, Stream
 from onnxq.stats.tails import row_length, rows_of, tail_nodes
 
 Known = tuple[np.dtype[Any] | None, Shape | None]
@@ -49,28 +47,11 @@ SPLIT_IS_INPUT = 13
 SMALL = 4
 """Tensors of so many times the elements that are picked of others are counted whole."""
 
+REMEMBERED = 256
+"""Shapes of inputs for which it is kept what follows from them."""
+
 BULK = 2
-"""Of a tensor whose tails are counted exactly, this part of the elements is picked that would be picked of another."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What one run says of the taps, in their order.
-
-    Attributes:
-        low, high: float32 [taps]; of a tensor without elements +inf and -inf.
-        shapes: of the tensors.
-        count: int64 [taps], elements.
-        suspect: NaN or an infinity is somewhere: which tensor has it, the arrays must say.
-        picked: elements that a histogram counts, if elements were asked for.
-    """
-
-    low: Float32
-    high: Float32
-    shapes: tuple[tuple[int, ...], ...]
-    count: NDArray[np.int64]
-    suspect: bool
-    picked: Sequence[Counted]
+"""Of a tensor whose tails are counted exactly or cut off, this part of the elements is picked of what is of others."""
 
 
 class Reductions:
@@ -107,14 +88,14 @@ class Reductions:
         self._starts, self._steps, self._tops = (self._new(label) for label in ("starts", "steps", "tops"))
         self._new_of: dict[tuple[str, str], str] = {}  # fed vector, tap -> what it holds for this tap
         self._opset = graph.opset
-        self._laid: Layout | None = None
+        self._laid: dict[tuple[tuple[str, int], ...], Layout] = {}  # sizes of the symbols -> what follows
+        self._sized: dict[object, tuple[tuple[tuple[int, ...], ...], NDArray[np.int64]]] = {}
         self._rows: dict[str, int] = {}  # tap whose tails are looked at -> length of its rows
         self._slicing: dict[str, Shape] = {}  # what is sliced: the tensor, or every s-th row and column of it
         self._ones = {n: gs.Constant(self._new(f"integer_{n}"), np.array([n], dtype=np.int64)) for n in (-1, 0, _END)}
         self._whole = [
             t for t in self.taps if pick is not None and not self._predictable(known.get(t, (None, None))[1])
         ]
-        self._cached: tuple[bytes, tuple[tuple[int, ...], ...], NDArray[np.int64]] | None = None
         summed = set(guards(graph, self.taps, {n: s for n, (_, s) in known.items()}))
         parts = [self._of(name, summed) for name in self.taps]
         self.nodes = [node for part in reversed(parts) for node in part]
@@ -179,29 +160,37 @@ class Reductions:
         return {tensor.name: fed[tensor.name] for tensor in self.inputs}
 
     def _layout(self, inputs: Mapping[str, NDArray[Any]]) -> Layout:
-        """Of these inputs; most often that of the sample before."""
+        """Of these inputs; most often known from a sample before."""
         symbols = self._values(inputs)
-        if self._laid is None or self._laid.symbols != symbols:
-            count = len(self.taps)
-            sizes, steps = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
-            weights, tops = np.ones(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-            for name, shape in self._slicing.items():
-                place, whole = self._index[name], self._known[name][1] or ()
-                size, full = (
-                    math.prod(d if isinstance(d, int) else symbols[str(d)] for d in dims) for dims in (shape, whole)
-                )
-                sizes[place], steps[place] = size, stride(size, self._most(name))
-                weights[place] = max(1, round(steps[place] * full / max(size, 1)))
-                if name in self._rows:
-                    tops[place] = rows_of(self._rows[name], full)
-            lengths = np.array([self._rows.get(name, 0) for name in self.taps], dtype=np.int64)
-            self._laid = Layout(symbols=symbols, sizes=sizes, steps=steps, weights=weights, tops=tops, lengths=lengths)
-        return self._laid
+        key = tuple(symbols.items())
+        if key not in self._laid:
+            if len(self._laid) >= REMEMBERED:
+                self._laid.clear()
+            self._laid[key] = self._lay_out(symbols)
+        return self._laid[key]
+
+    def _lay_out(self, symbols: Mapping[str, int]) -> Layout:
+        count = len(self.taps)
+        sizes, steps = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+        weights, tops = np.ones(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+        for name, shape in self._slicing.items():
+            place, whole = self._index[name], self._known[name][1] or ()
+            size, full = (
+                math.prod(d if isinstance(d, int) else symbols[str(d)] for d in dims) for dims in (shape, whole)
+            )
+            sizes[place], steps[place] = size, pace(size, self._most(name))
+            weights[place] = max(1, round(steps[place] * full / max(size, 1)))
+            if name in self._rows:
+                tops[place] = rows_of(self._rows[name], full)
+        lengths = np.array([self._rows.get(name, 0) for name in self.taps], dtype=np.int64)
+        return Layout(sizes=sizes, steps=steps, weights=weights, tops=tops, lengths=lengths)
 
     def _most(self, name: str) -> int:
-        """Elements of a tap that are picked: all of a small tensor, fewer where tails are counted exactly."""
+        """Elements of a tap that are picked: all of a small tensor, fewer where tails are counted exactly or end in
+        what a Clip cuts off."""
         pick = self._pick or 0
-        if name in self._rows:
+        bounds = clip_to(self._producer[name])
+        if name in self._rows or (bounds is not None and all(map(math.isfinite, bounds)) and not self._small(name)):
             return max(1, pick // BULK)
         return pick * SMALL if self._small(name) else pick
 
@@ -343,11 +332,14 @@ class Reductions:
     def _shapes(
         self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]
     ) -> tuple[tuple[tuple[int, ...], ...], NDArray[np.int64]]:
-        """Shapes and elements of the taps; most often those of the sample before."""
+        """Shapes and elements of the taps; most often known from a sample before."""
         symbols = self._values(inputs)
         vector = found[self._shape_vector] if self._ranked else np.empty(0, dtype=np.int64)
-        key = repr((symbols, [found[n].tolist() for n in self._unranked.values()])).encode() + vector.tobytes()
-        if self._cached is None or self._cached[0] != key:
+        loose = [found[n] for n in self._unranked.values()]
+        key = (*symbols.items(), *map(len, loose)), b"".join(array.tobytes() for array in (vector, *loose))
+        if key not in self._sized:
+            if len(self._sized) >= REMEMBERED:
+                self._sized.clear()
             sizes, out = vector.tolist(), []
             for name in self.taps:
                 shape = self._known.get(name, (None, None))[1] or ()
@@ -358,9 +350,8 @@ class Reductions:
                     del sizes[: len(shape)]
                 else:
                     out.append(tuple(d if isinstance(d, int) else symbols[str(d)] for d in shape))
-            count = np.array([math.prod(s) for s in out], dtype=np.int64)
-            self._cached = key, tuple(out), count
-        return self._cached[1], self._cached[2]
+            self._sized[key] = tuple(out), np.array([math.prod(s) for s in out], dtype=np.int64)
+        return self._sized[key]
 
     def _derivation(self, name: str) -> Callable[[Float32, Float32], tuple[Any, Any]] | None:
         """How the two numbers of a tap follow from those of taps before it; None if they don't."""

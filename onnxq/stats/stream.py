@@ -22,7 +22,6 @@ class Layout:
     """What follows from the shapes of the inputs, all int64 [taps].
 
     Attributes:
-        symbols: their sizes.
         sizes: elements of what is sliced.
         steps: of the slices.
         weights: elements of the tensor for each that is sliced out.
@@ -30,12 +29,31 @@ class Layout:
         lengths: of these rows.
     """
 
-    symbols: Mapping[str, int]
     sizes: NDArray[np.int64]
     steps: NDArray[np.int64]
     weights: NDArray[np.int64]
     tops: NDArray[np.int64]
     lengths: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What one run says of the taps, in their order.
+
+    Attributes:
+        low, high: float32 [taps]; of a tensor without elements +inf and -inf.
+        shapes: of the tensors.
+        count: int64 [taps], elements.
+        suspect: NaN or an infinity is somewhere: which tensor has it, the arrays must say.
+        picked: elements that a histogram counts, if elements were asked for.
+    """
+
+    low: Float32
+    high: Float32
+    shapes: tuple[tuple[int, ...], ...]
+    count: NDArray[np.int64]
+    suspect: bool
+    picked: Sequence[Counted]
 
 
 class Stream:
@@ -113,9 +131,9 @@ class Parts:
         if not chosen.size:
             return []
         cut = {self._tap(i): self._part(i) for i in chosen.tolist()}
+        upper = patterns(self._vector)  # all at once: there is little besides
         out = Counted(
-            patterns=np.concatenate([patterns(some) for some in cut.values()]),
-            ends=np.cumsum(self._lengths[chosen]),
+            patterns=tuple(upper[self._from[i] : self._to[i]] for i in chosen.tolist()),
             weights=laid.weights[self._stream.places[chosen]],
             names=tuple(cut),
         )

@@ -119,12 +119,7 @@ def beyond(tails: Sequence[Tail]) -> list[Counted]:
     names = tuple(tail.name for tail in tails)
     once, back = np.ones(len(tails), dtype=np.int64), np.array([-tail.weight for tail in tails], dtype=np.int64)
     return [
-        Counted(
-            patterns=patterns(np.concatenate(parts)),
-            ends=np.cumsum([len(part) for part in parts], dtype=np.int64),
-            weights=weights,
-            names=names,
-        )
+        Counted(patterns=tuple(map(patterns, parts)), weights=weights, names=names)
         for parts, weights in ((exact, once), (doubled, back))
     ]
 
