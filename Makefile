@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow mutation check format models bench bench-passes bench-methods bench-calibration bench-fusion clean
+.PHONY: help demo test test-slow mutation check format models bench bench-passes bench-methods bench-calibration bench-sampled bench-fusion clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -66,8 +66,9 @@ format: $(STAMP)  ## format the code and repair what the linter can
 models: $(STAMP)  ## fetch the real models from the package index
 	$(BIN)/python models/fetch.py
 
-bench: $(STAMP)  ## onnxq against onnxruntime.quantization on the same models and samples
+bench: $(STAMP)  ## onnxq against onnxruntime.quantization on the same models and samples, and what calibration costs
 	$(BIN)/python models/bench.py
+	$(BIN)/python models/bench_calibration.py
 
 bench-passes: $(STAMP)  ## how the cpu pipeline grows from 10,000 to 100,000 nodes
 	$(BIN)/python models/bench_passes.py
@@ -77,6 +78,9 @@ bench-methods: $(STAMP)  ## every calibration method on every model: labelled sc
 
 bench-calibration: $(STAMP)  ## what calibration costs, as a multiple of a plain forward pass
 	$(BIN)/python models/bench_calibration.py
+
+bench-sampled: $(STAMP)  ## by how much ranges move because not every element is counted
+	$(BIN)/python models/bench_sampled.py
 
 bench-fusion: $(STAMP)  ## our integer operators against what ONNX Runtime fuses: counts and speed
 	$(BIN)/python models/bench_fusion.py

@@ -12,6 +12,7 @@ over as many.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import re
@@ -258,6 +259,12 @@ def _row(kind: str, runs: Sequence[Mapping[str, Any]], plain: float, goal: float
     return f"| {ROWS[kind]} | {middle:.2f}{spread} | {middle / plain:.2f} | {wanted} | {memory:.0f} MB |"
 
 
+def _compile() -> None:
+    """Bytecode, as pip makes it when it installs a package: else each process that may not write it compiles anew."""
+    for folder in ("onnxq", "passes", "calibration", "models"):
+        compileall.compile_dir(str(ROOT / folder), quiet=2)
+
+
 def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
@@ -281,7 +288,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.child:
         _child(given)
         return 0
-    from bench import machine, versions
+    from bench import entries, machine, versions
 
     if given.write:
         from bench_tables import replace_block
@@ -290,12 +297,16 @@ def main(arguments: Sequence[str]) -> int:
         block = (given.out / "calibration.md").read_text(encoding="utf-8")
         given.write.write_text(replace_block(page, block, str(given.write)), encoding="utf-8")
         return 0
+    _compile()
     found: dict[str, Any] = {"machine": machine(), "versions": versions(), "models": {}}
     told = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     text = [f"Measured by `make bench-calibration`: {found['machine']['cpu']}, {told}.", ""]
     given.out.mkdir(parents=True, exist_ok=True)
     for name in given.models.split(","):
         job = MODELS / name / "job.yaml"
+        if not entries()[name].model.is_file():
+            _say(f"{name}: not fetched (make models)")
+            continue
         sizes = [int(n) for n in given.sizes.split(",") if n] if name in given.memory_of.split(",") else []
         one = measure(job, samples=given.samples, repeats=given.repeats, peer_samples=given.peer_samples, sizes=sizes)
         found["models"][name] = one

@@ -2,10 +2,13 @@
 
     python models/bench_methods.py                         # every fetched model, every method
     python models/bench_methods.py --models fashion-vit,minilm-l6 --methods auto,minmax
+    python models/bench_methods.py --eval-samples 300      # fewer labelled samples, evenly spread
     python models/bench_methods.py --write docs/methods.md # writes what out/methods.json says, measures nothing
 
-Each cell is what `onnxq quantize --config models/NAME/job.yaml --method METHOD` makes with all samples of the job;
-nothing is timed, so the machine need not be quiet.
+Each cell is what `onnxq quantize --config models/NAME/job.yaml --method METHOD --placement rules` makes with all
+calibration samples of the job: by rules, all that has an integer kernel is int8, so that methods differ in nothing but
+ranges. All forms of a model then see the same labelled samples, so that the scores of two of them can be compared pair
+by pair. Nothing is timed, so the machine need not be quiet. A run replaces what out/methods.json said of its models.
 """
 
 from __future__ import annotations
@@ -15,11 +18,10 @@ import json
 import math
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -27,63 +29,132 @@ from bench import Entry, chosen, entries
 from bench_process import ROOT
 from bench_tables import replace_block
 
+if TYPE_CHECKING:
+    from onnxq.config.job import Job
+
 METHODS = ("auto", "minmax", "percentile", "entropy", "mse", "mixed")
 OUT = ROOT / "out" / "methods.json"
 
 
-def measure(entry: Entry, method: str, eval_samples: int | None) -> dict[str, Any]:
-    """Labelled score and SQNR of one method on one model; {"error": ...} if the command fails."""
-    with tempfile.TemporaryDirectory(prefix="onnxq-methods-") as folder:
-        report = Path(folder) / "report.json"
-        command = [sys.executable, __file__, "--one", str(entry.job), method, str(report)]
-        command += ["--eval-samples", str(eval_samples)] if eval_samples else []
+def measure(entry: Entry, methods: Sequence[str], eval_samples: int | None) -> dict[str, Any]:
+    """What a process of its own says of one model: method -> row; every row {"error": ...} if it fails."""
+    folder = OUT.with_suffix("") / entry.name
+    folder.mkdir(parents=True, exist_ok=True)
+    stats, result = folder / "stats.npz", folder / "result.json"
+    calibrate = [sys.executable, "-m", "onnxq", "calibrate", "--config", str(entry.job), "-o", str(stats), "--no-cache"]
+    judge = [sys.executable, __file__, "--one", str(entry.job), ",".join(methods), str(folder)]
+    judge += ["--eval-samples", str(eval_samples)] if eval_samples else []
+    for command in (calibrate, judge):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
-            return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-        found = json.loads(report.read_text())
-    accuracy = found["accuracy"]
-    sqnr = [o["sqnr_db"] for o in accuracy["outputs"] if o["sqnr_db"] is not None]
-    metric = accuracy["metric"]
-    return {
-        "taken": found["method"],
-        "samples": accuracy["samples"],
-        "metric": metric["name"] if metric else None,
-        "fp32": metric["reference"] if metric else None,
-        "score": metric["candidate"] if metric else None,
-        "sqnr_db": min(sqnr) if sqnr else None,
-        "environment": found["environment"],
-    }
+            message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            return {method: {"error": message} for method in methods}
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
 
 
-def one(job: Path, method: str, report: Path, eval_samples: int | None) -> None:
-    """In a process of its own: quantize and judge, without measuring speed."""
+def one(job_file: Path, methods: Sequence[str], folder: Path, eval_samples: int | None) -> dict[str, Any]:
+    """Quantize with each method from the same statistics, then judge all forms on the same samples."""
     from onnxq.config.job import load_job
     from onnxq.driver import quantize
-    from onnxq.report.json import dumps
 
-    told = load_job(job).with_overrides(method=method, eval_limit=eval_samples, speed=False)
-    result = quantize(replace(told, output=report.with_name("out.onnx")))
-    report.write_text(dumps(result), encoding="utf-8")
+    told = load_job(job_file)
+    job = replace(told, validate=replace(told.validate, enabled=False), data=replace(told.data, eval=None))
+    job = job.with_overrides(statistics=folder / "stats.npz", placement="rules")
+    rows: dict[str, dict[str, Any]] = {}
+    files: dict[str, Path] = {}
+    for method in methods:
+        path = folder / f"{method}.onnx"
+        result = quantize(replace(job.with_overrides(method=method), output=path))
+        chose = [n for n in result.notes if n.startswith("Method ")]
+        rows[method] = {"taken": result.method, "notes": chose, "environment": asdict(result.environment)}
+        files[method] = path
+    return _judged(told.with_overrides(eval_limit=eval_samples), rows, files)
+
+
+def _judged(job: Job, rows: dict[str, dict[str, Any]], files: Mapping[str, Path]) -> dict[str, Any]:
+    """Scores and SQNR into the rows; files of the same bytes run once."""
+    from onnxq.driver import evaluation_data, job_metric
+    from onnxq.runtime.session import Session
+    from onnxq.validate.outputs import OutputSums
+    from onnxq.validate.records import Records
+    from onnxq.validate.statistics import difference_interval
+
+    metric = job_metric(job)
+    name = job.validate.metric or ""
+    same = {m: next(k for k, p in files.items() if p.read_bytes() == path.read_bytes()) for m, path in files.items()}
+    sessions = {m: Session(files[m], threads=1) for m in dict.fromkeys(same.values())}
+    float_model = Session(job.model, threads=1)
+    sums = {m: {o: OutputSums() for o in float_model.outputs} for m in sessions}
+    records = {m: Records(name, metric) for m in sessions} if metric is not None else {}
+    count = 0
+    for sample in evaluation_data(job, job.model):
+        count += 1
+        exact = float_model.run(sample.inputs)
+        for method, session in sessions.items():
+            got = session.run(sample.inputs, float_model.outputs)
+            for output, total in sums[method].items():
+                total.add(exact[output], got[output], sample.name, None)
+            if method in records:
+                records[method].add(exact, got, sample)
+    scores = {m: r.result(resamples=0) for m, r in records.items()}
+    for method, row in rows.items():
+        form = same[method]
+        sqnr = [o.sqnr_db for o in (t.result(n) for n, t in sums[form].items()) if o.sqnr_db is not None]
+        score = scores.get(form)
+        row.update(samples=count, sqnr_db=min(sqnr) if sqnr else None, metric=name or None)
+        row.update(
+            fp32=score.reference if score else None,
+            score=score.candidate if score else None,
+            higher_is_better=score.higher_is_better if score else True,
+        )
+    best = best_single(rows)
+    if metric is not None and "auto" in rows and best:
+        pair = (records[same[m]].arrays()[1] for m in (best, "auto"))
+        interval = difference_interval(metric, *pair, resamples=2000)
+        ends = (interval.low, interval.high) if metric.higher_is_better else (-interval.high, -interval.low)
+        rows["auto"]["behind"] = {"method": best, "low": ends[0], "high": ends[1]}
+    return rows
+
+
+def best_single(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The single method with the best score, of equal ones that with the best SQNR; empty if there is none."""
+    able = [m for m, r in rows.items() if m != "auto" and "error" not in r]
+    return max(able, key=lambda m: _key(rows[m]), default="")
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: a row per model, a column per method: score (SQNR in dB); the best single score in bold."""
     methods = [m for m in METHODS if any(m in row for row in found.values())]
-    lines = ["| model | metric | fp32 | " + " | ".join(methods) + " |", "|---|---|---|" + "---|" * len(methods)]
+    head = ["model", "metric", "samples", "fp32", *methods, "best single less auto"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in found.items():
         first = next((r for r in row.values() if "error" not in r), None)
         if first is None:
             continue
-        single = [_key(r) for m, r in row.items() if m != "auto" and "error" not in r]
-        best = max(single, default=(-math.inf, -math.inf))
+        best = _key(row[best_single(row)]) if best_single(row) else (-math.inf, -math.inf)
         cells = [_cell(m, row.get(m), best) for m in methods]
         fp32 = "" if first["fp32"] is None else f"{first['fp32']:.4f}"
-        lines.append(f"| {name} | {first['metric'] or 'SQNR'} | {fp32} | " + " | ".join(cells) + " |")
+        lead = [name, first["metric"] or "SQNR", str(first["samples"]), fp32]
+        lines.append("| " + " | ".join([*lead, *cells, _behind(row)]) + " |")
     return "\n".join(lines)
 
 
+def _behind(row: Mapping[str, Any]) -> str:
+    """By how much the best single method is better than `auto`, with the interval over pairs."""
+    auto = row.get("auto", {})
+    told = auto.get("behind")
+    if not told:
+        return ""
+    gap = row[told["method"]]["score"] - auto["score"]
+    gap = gap if auto["higher_is_better"] else -gap
+    return f"{gap:.4f} ({told['low']:.4f} to {told['high']:.4f})"
+
+
 def _key(row: Mapping[str, Any]) -> tuple[float, float]:
-    return (row["score"] if row["score"] is not None else 0.0, row["sqnr_db"] if row["sqnr_db"] is not None else 0.0)
+    score = row["score"] if row["score"] is not None else 0.0
+    sign = 1.0 if row.get("higher_is_better", True) else -1.0
+    return (sign * score, row["sqnr_db"] if row["sqnr_db"] is not None else 0.0)
 
 
 def _cell(method: str, row: Mapping[str, Any] | None, best: tuple[float, float]) -> str:
@@ -106,26 +177,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--eval-samples", type=int)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into the page's block and stop")
-    parser.add_argument("--one", nargs=3, metavar=("JOB", "METHOD", "REPORT"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, metavar=("JOB", "METHODS", "FOLDER"), help=argparse.SUPPRESS)
     told = parser.parse_args(arguments)
     if told.one:
-        job, method, report = told.one
-        one(Path(job), method, Path(report), told.eval_samples)
+        job, methods, folder = told.one
+        rows = one(Path(job), methods.split(","), Path(folder), told.eval_samples)
+        (Path(folder) / "result.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         return 0
+    found: dict[str, dict[str, Any]] = json.loads(OUT.read_text()) if OUT.is_file() else {}
     if told.write:
-        found = json.loads(OUT.read_text())
         page = told.write.read_text(encoding="utf-8")
         told.write.write_text(replace_block(page, block(found), str(told.write)), encoding="utf-8")
         return 0
-    found: dict[str, dict[str, Any]] = {}
     OUT.parent.mkdir(exist_ok=True)
     for entry in chosen(entries(), [n for n in told.models.split(",") if n]):
         if not entry.model.is_file():
             print(f"{entry.name}: not fetched (make models)", file=sys.stderr)
             continue
-        for method in told.methods.split(","):
-            print(f"{entry.name}: {method}", file=sys.stderr, flush=True)
-            found.setdefault(entry.name, {})[method] = measure(entry, method, told.eval_samples)
+        print(entry.name, file=sys.stderr, flush=True)
+        found[entry.name] = measure(entry, told.methods.split(","), told.eval_samples)
         OUT.write_text(json.dumps(found, indent=1))
     print(table(found))
     return 0

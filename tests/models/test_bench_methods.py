@@ -1,0 +1,51 @@
+"""The table of methods, and one model from end to end."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+sys.path.insert(0, str(MODELS))
+bench = importlib.import_module("bench_methods")
+
+
+def row(score: float, db: float, taken: str = "", *, higher: bool = True) -> dict[str, Any]:
+    return {
+        "taken": taken, "samples": 300, "metric": "top1", "fp32": 0.9, "score": score, "sqnr_db": db,
+        "higher_is_better": higher,
+    }  # fmt: skip
+
+
+def test_the_table_says_which_single_method_is_best_and_how_far_auto_is_behind() -> None:
+    behind = {"method": "mse", "low": -0.01, "high": 0.03}
+    auto = {**row(0.88, 20.0, "minmax"), "behind": behind}
+    found = {"net": {"auto": auto, "minmax": row(0.88, 20.0), "mse": row(0.89, 21.0), "entropy": {"error": "no"}}}
+    text = bench.table(found).splitlines()[-1]
+    assert "| 300 | 0.9000 | 0.8800 (20.0 dB) [minmax] | 0.8800 (20.0 dB) | failed | **0.8900 (21.0 dB)** |" in text
+    assert text.endswith("| 0.0100 (-0.0100 to 0.0300) |")
+
+
+def test_of_an_error_rate_the_least_is_best() -> None:
+    rows = {"minmax": row(0.2, 20.0, higher=False), "mse": row(0.1, 10.0, higher=False)}
+    assert bench.best_single(rows) == "mse"
+    assert bench.best_single({**rows, "mse": row(0.2, 21.0, higher=False)}) == "mse"  # equal scores: by SQNR
+    assert bench.best_single({"auto": row(1.0, 1.0), "mse": {"error": "x"}}) == ""
+
+
+def test_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "OUT", tmp_path / "methods.json")
+    (tmp_path / "methods.json").write_text(json.dumps({"other": {"mse": row(0.5, 1.0)}}))
+    assert bench.main(["--models", "fashion-res8", "--methods", "auto,minmax", "--eval-samples", "50"]) == 0
+    found = json.loads((tmp_path / "methods.json").read_text())
+    assert found.keys() == {"other", "fashion-res8"}
+    auto, single = found["fashion-res8"]["auto"], found["fashion-res8"]["minmax"]
+    assert auto["samples"] == single["samples"] == 50
+    assert auto["behind"]["method"] == "minmax"
+    assert auto["behind"]["low"] <= single["score"] - auto["score"] <= auto["behind"]["high"]
+    assert (auto["score"], auto["sqnr_db"]) == (single["score"], single["sqnr_db"]) or auto["taken"] != "minmax"
