@@ -78,6 +78,11 @@ _FOCUS = (
     "{n}e = Slice({n}p, cut_c, far, sides, by_two) {n}f = Slice({n}p, cut_d, far, sides, by_two) "
 )
 _ERF = "{n}d = Div({a}, root) {n}e = Erf({n}d) {n}s = Add({n}e, one) "
+_TURNED = (
+    "{n}s = Transpose<perm = [1, 0, 2]>(other) {n}e = Transpose<perm = [2, 1, 0]>({n}s) "
+    "{n}t = Transpose<perm = [2, 0, 1]>({a}) {n}m = Op({n}t, {n}e) {n}u = Transpose<perm = [1, 2, 0]>({n}m) "
+    "{n}w = Softmax({n}m) {n}k = Softmax({n}u) {n}l = ReduceMax<keepdims = 0>({n}w) {o} = Mul({n}k, {n}l)"
+)
 _TANH = "{n}q = Pow({a}, three_power) {n}u = Mul(cubic, {n}q) {n}v = Add({a}, {n}u) {n}d = Mul(tanh_k, {n}v) {n}t = Tanh({n}d) {n}s = Add({n}t, one) "
 _NORM = (
     "{n}m = ReduceMean({a}, last) {n}d = Sub({a}, {n}m) {n}q = Mul({n}d, {n}d) {n}v = ReduceMean({n}q, last) "
@@ -140,6 +145,7 @@ _FRAGMENTS = tuple(
         "{n}p = Pad({a}, around) {n}c = Conv({n}p, kernel, bias) {n}e = Conv<group = 3>({n}p, each) {o} = Add({n}c, {n}e)",
         "{n}p = Pad({a}, around, one) {o} = Conv({n}p, kernel)",
         '{n}p = Pad<mode = "reflect">({a}, around) {o} = Conv({n}p, kernel)',
+        '{n}p = Pad<mode = "reflect">({a}, around) {o} = Conv({n}p, kernel)',
         "{n}p = Pad({a}, around) {n}c = Conv({n}p, kernel) {n}l = ReduceMax({n}p, last) {o} = Add({n}c, {n}l)",
         # lift-matmul-bias
         "{n}m = MatMul({a}, w) {o} = Add({n}m, row)",
@@ -154,12 +160,7 @@ _FRAGMENTS = tuple(
         "{o} = Transpose<perm = [0, 2, 1]>({n}s)",
         "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}s = Concat<axis = 1>({n}t, {n}t) {n}u = Transpose<perm = [0, 2, 1]>({n}s) "
         "{n}l = ReduceMax({n}u, last) {o} = Add({a}, {n}l)",
-        "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}e = Softmax({n}t) {n}v = Transpose<perm = [0, 2, 1]>({a}) "
-        "{n}m = Mul({n}v, {n}e) {n}u = Transpose<perm = [0, 2, 1]>({n}m) {n}w = Softmax({n}m) "
-        "{n}x = Transpose<perm = [0, 2, 1]>({n}w) {n}k = Softmax({n}u) {n}l = Softmax({n}x) {o} = Sub({n}k, {n}l)",
-        "{n}t = Transpose<perm = [2, 0, 1]>({b}) {n}e = Softmax({n}t) {n}v = Transpose<perm = [2, 0, 1]>({a}) "
-        "{n}m = Add({n}v, {n}e) {n}u = Transpose<perm = [1, 2, 0]>({n}m) {n}w = Softmax({n}m) {n}k = Softmax({n}u) "
-        "{n}l = ReduceMax<keepdims = 0>({n}w) {o} = Mul({n}k, {n}l)",
+        *(_TURNED.replace("other", other).replace("Op", op) for other in ("{a}", "{b}") for op in ("Add", "Sub", "Max")),
         # merge-transposes
         "{n}t = Transpose<perm = [0, 2, 1]>({a}) {o} = Transpose<perm = [0, 2, 1]>({n}t)",
         "{n}t = Transpose<perm = [2, 0, 1]>({a}) {o} = Transpose<perm = [1, 2, 0]>({n}t)",
