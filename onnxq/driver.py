@@ -157,6 +157,7 @@ def make_options(job: Job, target: Target) -> tuple[Options, PipelineCalibration
         resources=resources(calibration),
         placing=job.placement.placing(target.name, job.validate.threads),
         budget=job.placement.budget(),
+        smallest=job.placement.optimize == "size",
         repairing=job.repair.repairing(
             job.placement.effort, by_cost=job.placement.placing(target.name, job.validate.threads) is not None
         ),

@@ -59,6 +59,7 @@ class Options:
         placing: how ops are placed by measured cost; None: in int8 wherever the target's rules allow it.
         budget: what a placement by cost may lose; None: anything.
         repairing: what is tried to win accuracy back; None: nothing.
+        smallest: without `placing`: weights of 4 and 8 bits where the budget allows it.
         judge: of forms of the model, by labels; None: the outputs on calibration samples decide.
         sweep: measure the noise for the front of time against noise even where the budget does not need it.
     """
@@ -76,6 +77,7 @@ class Options:
     given: Statistics | RangeTable | None = None
     placing: Placing | None = None
     budget: Budget | None = None
+    smallest: bool = False
     repairing: Repairing | None = None
     judge: Callable[[Model], Judged] | None = None
     sweep: bool = False

@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.budget import Met, within
+from onnxq.compact import shrunk
 from onnxq.config.placing import Placing
 from onnxq.config.repair import FLOAT_REPAIRS, WEIGHTS
 from onnxq.data.sample import Dataset, Sample
@@ -115,6 +116,14 @@ class PlanProvider:
         if self.placed is not None and options.budget is not None and self.data is not None:
             with timing.stage("meet the budget"):
                 plan = self._meet(graph, context, plan, self.data)
+        elif options.smallest and options.target.kinds and self.data is not None:
+            with timing.stage("make it small"):
+                plan, notes = shrunk(
+                    self.model, plan, self.data, options,
+                    replan=lambda placement: self.plan(graph, self.method, options.keep_float, placement),
+                    insert=lambda some: self._inserted(context, some),
+                )  # fmt: skip
+                self.notes.extend(notes)
         with timing.stage("repair"):
             context.plan = self._finish_repairs(plan)
 
@@ -200,6 +209,10 @@ class PlanProvider:
         self.notes.extend(self.met.notes)
         return self.met.plan
 
+    def _inserted(self, context: Context, plan: Plan) -> Model:
+        """A form as it is judged, with the repairs that pay for it."""
+        return inserted(self.model, context, self.repairs.biases(plan) if self.repairs else plan)
+
     def _within(self, placed: Placed, graph: gs.Graph, context: Context, plan: Plan, data: Dataset) -> Met:
         return within(
             placed,
@@ -208,7 +221,7 @@ class PlanProvider:
             data,
             self.options,
             replan=lambda placement: self.plan(graph, self.method, self.options.keep_float, placement),
-            insert=lambda some: inserted(self.model, context, self.repairs.biases(some) if self.repairs else some),
+            insert=lambda some: self._inserted(context, some),
             progress=self.progress,
         )
 

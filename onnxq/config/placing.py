@@ -83,7 +83,7 @@ class PlacementSection:
         effort: how much is measured.
         threads: intra-op threads that the model will run with; None: those of validation, else one, and all cores.
         costs: a file of `onnxq costs measure`, made where the model will run: nothing is measured here.
-        optimize: `size` puts everything into int8 that can be, fast or not.
+        optimize: `size` puts everything into int8 that can be, fast or not, and weights into 8 or 4 bits.
         max_drop: of the metric on evaluation data, `0.01` in its unit or `0.5%` of the float score; None:
             `DEFAULT_POINTS`, which only a drop that is no chance breaks, and no error where it cannot be met.
         min_sqnr_db: of the outputs on calibration samples, dB, where there are no labels; None: `DEFAULT_SQNR`.
