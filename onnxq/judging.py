@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from onnxq.config.job import Job
@@ -16,6 +16,7 @@ from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.placement.account import Run, account
 from onnxq.placement.cut import Kinds, Labels
+from onnxq.placement.race import Timing
 from onnxq.placement.result import ORIGINAL
 from onnxq.placement.result import Placed as Placement
 from onnxq.plan.kinds import SAID
@@ -104,10 +105,12 @@ def forms(made: Quantized) -> tuple[ParetoPoint, ...]:
     corners = {c.label: c for c in met.front} if met is not None else {}
     raced = {f.name: f.timing for f in placed.forms}
     first = placed.forms[0]
+    scale = _clock_over_costs(raced, judged.get(placed.chosen))
     points = []
     for label in dict.fromkeys([*raced, *judged, *corners]):
         timing, found, corner = raced.get(label), judged.get(label), corners.get(label)
-        seconds = next((each.seconds for each in (timing, found, corner) if each is not None), None)
+        told = next((each.seconds for each in (found, corner) if each is not None and each.seconds is not None), None)
+        seconds = timing.seconds if timing is not None else None if told is None else told * scale
         point = ParetoPoint(
             label=label,
             chosen=found.chosen if found is not None else met is None and label == placed.chosen,
@@ -126,6 +129,16 @@ def forms(made: Quantized) -> tuple[ParetoPoint, ...]:
             )
         points.append(point)
     return tuple(points)
+
+
+def _clock_over_costs(raced: Mapping[str, Timing], chosen: Judged | None) -> float:
+    """What costs are multiplied with to meet the clock at the form that was chosen by speed alone.
+
+    Without it a form that never ran would look faster than one that did wherever costs are too low on the whole.
+    """
+    if chosen is None or not chosen.seconds:
+        return 1.0
+    return raced[chosen.label].seconds / chosen.seconds if chosen.label in raced else 1.0
 
 
 def _decibels(noise: float) -> float:

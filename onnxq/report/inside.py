@@ -176,7 +176,7 @@ def _front(
             {
                 "x": x, "y": top if equal else y, "kind": how, "chosen": "chosen" if taken else "other",
                 "label": f"{p['label']}: {speed}, {value} ({how})",
-                "text": f"chosen: {p['label']}" if taken else f"{p['label']}: as float" if equal else "",
+                "text": f"chosen: {p['label']}" if taken else "as float" if equal else "",
             }
         )  # fmt: skip
     for row in rows:

@@ -65,7 +65,7 @@ class ParetoPoint:
         seconds: for one run; None: not known.
         drop: of the metric, positive is worse; None: it was not judged, or not so.
         sqnr_db: of its outputs, dB; None: it was not judged, or not so.
-        timed: a clock told its time; False: the costs predict it.
+        timed: a clock told its time; False: the costs predict it, as far off as they were at the fastest form.
         predicted_sqnr_db: by the sum of its units' noise, dB; None: the noise was not measured.
     """
 
