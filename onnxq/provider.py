@@ -19,11 +19,10 @@ from onnxq.errors import CalibrationError, DataError, ModelError, UnknownNameErr
 from onnxq.ir import walk
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
-from onnxq.ir.opset import made_up_sample
 from onnxq.options import Options, Timing
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.normalised import check_normalised, is_random
-from onnxq.pipeline.prepare import annotate, run_literally
+from onnxq.pipeline.prepare import annotate, made_up_inputs, run_literally
 from onnxq.placement.result import Placed
 from onnxq.placement.stage import placed_plan
 from onnxq.plan.calibrated import CalibratedRanges
@@ -376,7 +375,7 @@ def _check_patterns(unused: Sequence[str], graph: gs.Graph) -> list[str]:
 def made_up_samples(model: Model) -> list[Sample]:
     """One sample of inputs that fit by type and shape; none if that cannot be told."""
     try:
-        return [Sample(index=0, name="made-up inputs", inputs=made_up_sample(model))]
+        return [Sample(index=0, name="made-up inputs", inputs=made_up_inputs(model))]
     except ValueError:
         return []
 

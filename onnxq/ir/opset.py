@@ -127,8 +127,8 @@ def _difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.abs(a[finite] - b[finite]).max()) / (top or 1.0)
 
 
-def made_up_sample(model: Model) -> Outputs:
-    """Inputs from types and shapes alone: floats of a fixed distribution, integers 0 and 1, unknown dimensions 1.
+def made_up_sample(model: Model, free: int = 1) -> Outputs:
+    """Inputs from types and shapes alone: floats of a fixed distribution, integers 0 and 1, unknown dimensions `free`.
 
     Raises:
         ValueError: an input is no tensor of numbers, or of unknown rank.
@@ -138,7 +138,7 @@ def made_up_sample(model: Model) -> Outputs:
     for tensor in model.graph.inputs:
         if tensor.dtype is None or tensor.shape is None or np.dtype(tensor.dtype).kind not in "fiub":
             raise ValueError(f'input "{tensor.name}" is not a tensor of numbers with a known rank')
-        shape = tuple(d if isinstance(d, int) and d > 0 else 1 for d in tensor.shape)
+        shape = tuple(d if isinstance(d, int) and d > 0 else free for d in tensor.shape)
         dtype = np.dtype(tensor.dtype)
         values = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
         result[tensor.name] = values.astype(dtype)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.errors import OnnxqError
 from onnxq.ir import walk
 from onnxq.ir.model import Model
-from onnxq.ir.opset import Run, convert
+from onnxq.ir.opset import Run, convert, made_up_sample
 from onnxq.ir.save import runnable
 from onnxq.ir.shapes import infer
 from onnxq.runtime.session import Level, Session
@@ -77,6 +79,34 @@ def run_literally(model: Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str,
     """One run in ORT with optimizations off: the reference semantics."""
     with runnable(model) as source:
         return Session(source, level=Level.OFF, threads=1, prepacking=False).run(inputs)
+
+
+FREE_SIZES = (1, 32, 224, 2048)
+"""What dimensions of unknown size are tried with: windows and joins of many networks want more than one pixel."""
+
+MOST_ELEMENTS = 1 << 24
+"""Elements that all made-up inputs have together at most."""
+
+
+def made_up_inputs(model: Model) -> dict[str, NDArray[Any]]:
+    """Made-up inputs on which the model runs; if it runs on none, those whose free dimensions are 1.
+
+    Raises:
+        ValueError: an input is no tensor of numbers, or of unknown rank.
+    """
+    first = inputs = made_up_sample(model)
+    dimensions = [[d if isinstance(d, int) and d > 0 else None for d in t.shape] for t in model.graph.inputs]
+    sizes = FREE_SIZES if any(None in shape for shape in dimensions) else FREE_SIZES[:1]
+    for free in sizes:
+        if sum(math.prod(free if d is None else d for d in shape) for shape in dimensions) > MOST_ELEMENTS:
+            break
+        inputs = first if free == 1 else made_up_sample(model, free)
+        try:
+            run_literally(model, inputs)
+        except OnnxqError:
+            continue
+        return inputs
+    return first
 
 
 class Literally:

@@ -20,10 +20,10 @@ from onnxq.costs.table import CostTable, this_machine
 from onnxq.errors import UsageError
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
-from onnxq.ir.opset import made_up_sample
 from onnxq.ir.save import runnable
 from onnxq.pipeline.calibration import CalibrationSection
 from onnxq.pipeline.manager import run_pipeline
+from onnxq.pipeline.prepare import made_up_inputs
 from onnxq.progress import Progress, Silent
 from onnxq.runtime.profile import profile
 from onnxq.runtime.session import Session
@@ -126,7 +126,7 @@ def measure_common(*, threads: int = 1, progress: Progress | None = None) -> Cos
 
 def _made_up(model: Model, path: Path) -> Inputs:
     try:
-        return made_up_sample(model)
+        return made_up_inputs(model)
     except ValueError as error:
         raise UsageError(f"inputs for {path} cannot be made up ({error}): give --calib DATA") from error
 

@@ -17,13 +17,12 @@ from onnxq.data.state import open_stateful
 from onnxq.errors import DataError, ModelError, UsageError
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
-from onnxq.ir.opset import made_up_sample
 from onnxq.ir.shapes import infer
 from onnxq.options import Options, Timing
 from onnxq.pipeline.base import Context, Stage
 from onnxq.pipeline.calibration import CalibrationSection, over
 from onnxq.pipeline.manager import Pipeline, Step
-from onnxq.pipeline.prepare import describe, prepare
+from onnxq.pipeline.prepare import describe, made_up_inputs, prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.pipeline.write import DEFAULT_TARGET
 from onnxq.progress import Progress, Silent
@@ -212,6 +211,6 @@ def _open(request: Request, pipeline: Pipeline) -> Dataset | None:
 
 def _made_up(model: Model) -> list[Mapping[str, NDArray[Any]]]:
     try:
-        return [made_up_sample(model)]
+        return [made_up_inputs(model)]
     except ValueError:
         return []

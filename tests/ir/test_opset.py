@@ -373,6 +373,7 @@ def test_made_up_samples():
         "b": ("bool", ()),
     }
     np.testing.assert_array_equal(made["x"], made_up_sample(m)["x"])
+    assert {n: v.shape for n, v in made_up_sample(m, 7).items()} == {"x": (7, 3), "i": (2,), "b": ()}
     m.graph.inputs[0].shape = None
     with pytest.raises(ValueError, match="known rank"):
         made_up_sample(m)
