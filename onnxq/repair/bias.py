@@ -296,8 +296,9 @@ def rounded(model: Model, plan: Plan) -> Model:
 
 
 def _activations(plan: Plan, graph: gs.Graph) -> Plan:
-    """The plan without what it says of constants."""
-    return replace(plan, uses=dict(_of_variables(plan, graph)), biases={})
+    """The plan without what it says of constants, and without what only makes float ops faster."""
+    uses = dict(_of_variables(plan, graph))
+    return Plan(values=plan.values, uses=uses, decisions=plan.decisions, kinds=plan.kinds)
 
 
 def _of_variables(plan: Plan, graph: gs.Graph) -> Iterator[tuple[Use, Affine]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from onnxq import registry
-from onnxq.config.repair import BIAS, EQUALIZE, SMOOTH, WEIGHTS, Repairing
+from onnxq.config.repair import BIAS, EQUALIZE, REPAIRS, WEIGHTS, Repairing
 from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import ModelError
 from onnxq.ir.model import Model
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from onnxq.pipeline.base import Context
 
 EQUALIZE_PASS = "equalize-layers"
+
+NOTHING = "the chosen form has nothing that it would change"
 
 
 class Repairs:
@@ -147,13 +149,13 @@ class Repairs:
         Args:
             plan: that is written, without corrected biases.
         """
+        if self.why_not:
+            return tuple(Repair(name=n, kept=False, told=self.why_not) for n in self.repairing.names)
         found = dict(self._rows)
         if plan.key in self._biases:
             found[BIAS] = self._biases[plan.key][1]
-        names = self.repairing.names if not self.why_not else ()
-        skipped = [Repair(name=n, kept=False, told=self.why_not) for n in self.repairing.names if self.why_not]
-        tried = (EQUALIZE, SMOOTH, WEIGHTS, BIAS)
-        return (*(found[n] for n in tried if n in found and (n in names or n in self.repairing.later)), *skipped)
+        asked = [n for n in REPAIRS if n in self.repairing.names or n in found]
+        return tuple(found.get(n, Repair(name=n, kept=False, told=NOTHING)) for n in asked)
 
     def _correct(self) -> Correction:
         return Correction(

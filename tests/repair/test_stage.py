@@ -48,27 +48,35 @@ def test_a_correction_that_pays_is_kept_and_told() -> None:
     plan = coarse(plan)
     corrected = repairs.biases(plan)
     assert corrected.biases
-    (row,) = repairs.rows(plan)
+    *others, row = repairs.rows(plan)
     assert (row.name, row.kept, row.samples) == ("bias", True, 12)
+    assert {(r.kept, r.told) for r in others} == {(False, "the chosen form has nothing that it would change")}
     assert row.before_db is not None and row.gain_db is not None and row.gain_db > 3
     assert row.told == "2 ops, on 24 samples"
     before, after = (float(repairs.held.levels(inserted(model, p)).mean()) for p in (plan, corrected))
     assert (row.before_db, row.after_db) == pytest.approx((before, after))
     assert repairs.biases(plan) is corrected  # fitted once
-    (sentence,) = note(repairs.rows(plan))
+    (sentence,) = note((row,))
     assert re.fullmatch(r"Repairs that pay \(.* on 12 held-out .*\): bias [\d.]+ to [\d.]+ dB\.", sentence)
 
 
-def test_one_that_does_not_pay_is_not() -> None:
-    repairs, _, plan = made()
-    again = replace(repairs.repairing, names=())
-    assert repairs.biases(coarse(plan)) is not coarse(plan)
-    repairs.repairing = again
-    assert repairs.biases(plan) is plan and repairs.rows(plan) == ()
+def test_one_that_does_not_pay_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxq.repair.held.GAIN", 90.0)
+    repairs, _, plan = made(("bias",))
+    assert repairs.biases(plan) is plan
+    (row,) = repairs.rows(plan)
+    assert not row.kept and row.gain_db is not None and row.told.endswith("at least 90 asked")
+    assert note((row,)) == []
+
+
+def test_one_that_was_not_asked_for_is_not_tried() -> None:
+    repairs, _, plan = made(("weights",))
+    assert repairs.biases(coarse(plan)).biases == {}
+    assert [r.name for r in repairs.rows(plan)] == ["weights"]
 
 
 def test_weights() -> None:
-    repairs, _, plan = made()
+    repairs, _, plan = made(("weights",))
     bad = coarse(plan)
     assert repairs.weights(bad, lambda: plan)
     (row,) = repairs.rows(bad)
@@ -115,8 +123,11 @@ def run(out: Path, **options: object) -> Result:
 
 def test_by_rules_nothing_is_tried_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("onnxq.repair.held.GAIN", 90.0)
     assert run(tmp_path / "a.onnx").repairs == ()
     asked = run(tmp_path / "b.onnx", repair="bias,weights").repairs
+    assert not any(r.kept for r in asked)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
     assert [r.name for r in asked] == ["weights", "bias"]
     assert all(r.before_db is not None and r.samples for r in asked)
 
