@@ -282,7 +282,7 @@ def pareto(rows: Sequence[Row], x_title: str, y_title: str) -> dict[str, Any]:
     x = {"field": "x", "type": "quantitative", "title": x_title, "scale": scale, "axis": {"tickCount": 8}}
     y = {"field": "y", "type": "quantitative", "title": y_title, "scale": scale}
     known = [kind for kind in HOW if any(r["kind"] == kind for r in rows)]
-    shapes = dict(zip(HOW, ("circle", "diamond", "triangle-up"), strict=True))
+    shapes: dict[str, str] = dict(zip(HOW, ("circle", "diamond", "triangle-up"), strict=True))
     is_chosen = "datum.chosen == 'chosen'"
     return {
         "width": 760,
