@@ -26,7 +26,8 @@ accuracy.fusion.samples accuracy.fusion.max_abs accuracy.fusion.sqnr_db accuracy
 accuracy.fusion.worse accuracy.fusion.suspicious
 accuracy.notes[] latency[].threads latency[].pairs latency[].inner latency[].reference_ms
 latency[].candidate_ms latency[].speedup latency[].speedup_low latency[].speedup_high latency[].noisy latency[].seconds
-coverage.ops[].name coverage.ops[].op coverage.ops[].path coverage.ops[].heavy coverage.ops[].integer
+coverage.ops[].name coverage.ops[].op coverage.ops[].path coverage.ops[].form coverage.ops[].heavy
+coverage.ops[].integer
 coverage.ops[].kernel coverage.ops[].macs coverage.ops[].reason coverage.kernels.QLinearConv
 coverage.kernels.QuantizeLinear coverage.notes[] coverage.macs coverage.integer_macs coverage.mac_share
 coverage.integer_ops coverage.heavy_total coverage.conversions verdict.passed verdict.checks[].name
