@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_run_makes_what_quantize_makes(onnxq: Any) -> None:
     ran = onnxq("run", "cpu", "model.onnx", *CALIB, "-o", "a.onnx")
     assert ran.code == 0, ran.err
-    assert ran.out.splitlines()[-1].startswith("a.onnx: 18 passes, ")
+    assert re.fullmatch(r"a\.onnx: \d+ passes, \d+ rewrites", ran.out.splitlines()[-1])
     assert onnxq("quantize", "model.onnx", *CALIB, "-o", "b.onnx", "--no-validate", "--placement", "rules").code == 0
     assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
 
