@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx_graphsurgeon as gs
+
 from onnxq import registry
 from onnxq.budget import Met
 from onnxq.data.sample import Dataset
@@ -26,6 +29,7 @@ from onnxq.placement.result import Placed
 from onnxq.plan.plan import Plan
 from onnxq.progress import Progress
 from onnxq.provider import FIRST, PlanProvider, first_samples, unmatched
+from onnxq.runtime.session import DISABLED
 from onnxq.stats.calibrator import AUTO, Calibrator
 from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics
@@ -182,6 +186,10 @@ def quantize_model(
 
 
 def write_decisions(model: Model, plan: Plan) -> None:
-    """Let the file say why its float ops are float."""
+    """Let the file say why its float ops are float, and what ONNX Runtime must not do to its float16 scales."""
     reasons = {name: d.reason for name, d in sorted(plan.decisions.items()) if not d.integer}
     model.meta.metadata[DECISIONS] = json.dumps(reasons, ensure_ascii=False)
+    scales = [n.inputs[1] for n in model.graph.nodes if n.op == "DequantizeLinear"]
+    if any(isinstance(s, gs.Constant) and s.values.dtype == np.float16 for s in scales):
+        # it computes bias / (sx * sw) in float16, which overflows, and makes integers of that
+        model.meta.metadata[DISABLED] = "WeightBiasQuantization"

@@ -52,6 +52,10 @@ SIDE_BY_SIDE = {"session.force_spinning_stop": "1"}
 the next session."""
 
 
+DISABLED = "onnxq.disabled_optimizers"
+"""Metadata property of a model: names of ORT optimizers that would break it, with blanks between."""
+
+
 class Session:
     """A model loaded by ORT on the CPU.
 
@@ -63,7 +67,7 @@ class Session:
         prepacking: off for calibration of models near the memory limit.
         save_optimized: where ORT writes its optimized graph.
         profile_prefix: turn ORT's profiler on, files start with this.
-        disabled_optimizers: names of ORT optimizers to leave out.
+        disabled_optimizers: names of ORT optimizers to leave out, besides those that the file names (`DISABLED`).
         config: further session configuration entries.
 
     Raises:
@@ -101,10 +105,17 @@ class Session:
             options.add_session_config_entry(key, value)
         source = model if isinstance(model, bytes) else str(model)
         where = "the model" if isinstance(model, bytes) else str(model)
-        try:
-            self._session = ort.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled_optimizers)
+
+        def opened(disabled: Sequence[str]) -> ort.InferenceSession:
+            return ort.InferenceSession(
+                source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
             )
+
+        try:
+            self._session = opened(disabled_optimizers)
+            asked = self._session.get_modelmeta().custom_metadata_map.get(DISABLED, "").split()
+            if level is not Level.OFF and profile_prefix is None and not set(asked).issubset(disabled_optimizers):
+                self._session = opened([*disabled_optimizers, *asked])
         except Exception as error:  # ORT raises a dozen unrelated types
             raise ModelError(f"ONNX Runtime {VERSION} cannot load {where}: {_first_line(error)}") from error
         self.inputs: tuple[InputSpec, ...] = tuple(_spec(i) for i in self._session.get_inputs())

@@ -62,6 +62,7 @@ class _Halver:
     half: dict[int, Signature] = field(default_factory=dict)
     casts: dict[tuple[int, int], gs.Variable] = field(default_factory=dict)
     rounded: dict[int, gs.Constant] = field(default_factory=dict)
+    before: dict[int, list[gs.Tensor]] = field(default_factory=dict)
 
     def run(self) -> Report:
         nodes = list(self.editor.live(self.editor.main))
@@ -76,6 +77,7 @@ class _Halver:
                 self._choose(node)
         for node in conversions:
             self._follow(node)
+            self.before[id(node)] = list(node.inputs)
         made = {id(t): t for n in nodes for t in n.outputs if self._writes_half(n, t)}
         for node in nodes:
             self._read(node, made)
@@ -85,7 +87,10 @@ class _Halver:
             tensor.dtype = np.dtype(np.float16)
         self.editor.commit()
         if self.half:
-            self.report.notes.append("What is not int8 computes in float16; inputs and outputs keep their types.")
+            self.report.notes.append(
+                "What is not int8 computes in float16; inputs and outputs keep their types. Load it in ONNX Runtime "
+                'with disabled_optimizers=["WeightBiasQuantization"], which overflows on float16 biases.'
+            )
         return self.report
 
     # case 1
@@ -189,7 +194,7 @@ class _Halver:
             result = gs.Variable(self.editor.fresh_tensor(f"{tensor.name}_{kind}"), np.dtype(dtype), tensor.shape)
             maker = self.editor.producer(tensor)
             if maker is not None and maker.op == "DequantizeLinear":  # the reader wants to stand behind one
-                cast = self.editor.node(maker.op, maker.inputs, [result], name=maker.name, attrs=maker.attrs)
+                cast = self.editor.node(maker.op, self.before[id(maker)], [result], name=maker.name, attrs=maker.attrs)
             else:
                 cast = self.editor.node("Cast", [tensor], [result], name=f"{tensor.name}_Cast", attrs={"to": to})
             if maker is None:

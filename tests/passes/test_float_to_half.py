@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
@@ -312,6 +313,30 @@ def test_a_real_model_computed_in_half(name: str, tmp_path: Path) -> None:
     assert -10 * np.log10(noise) > 20
     types = [i.data_type for i in onnx.load(tmp_path / "o.onnx").graph.initializer]
     assert types.count(TensorProto.FLOAT16) > 4 * types.count(TensorProto.FLOAT)
+
+
+def test_what_onnx_runtime_would_make_of_biases(tmp_path: Path) -> None:
+    """It computes bias / (sx * sw) in float16: beyond 65,504 that is infinite. The file says so, and Session minds it."""
+    weights = ", ".join(f"{v:.6f}" for v in RNG.normal(0, 0.02, 16))
+    source = (
+        '<ir_version: 10, opset_import: ["": 21]> g (float[1,4,8,8] x) => (float[1,4,8,8] y) '
+        f"<float[4,4,1,1] W = {{{weights}}}, float[4] b = {{3, -2, 5, 1}}> "
+        "{ a = Conv(x, W, b) r = Relu(a) y = Conv(r, W) }"
+    )
+    (tmp_path / "m.onnx").write_bytes(to_bytes(parse(source)))
+    np.savez(tmp_path / "calib.npz", x=X)
+    job = Job(model=tmp_path / "m.onnx", target="tensorrt", float_type="float16").with_overrides(
+        calib=str(tmp_path / "calib.npz"), method="minmax", validate=False, output=tmp_path / "o.onnx"
+    )
+    quantize(job)
+    exact = Session(tmp_path / "m.onnx", threads=1).run({"x": X})["y"]
+    peak = float(np.abs(exact).max())
+    got = Session(tmp_path / "o.onnx", threads=1).run({"x": X})["y"]
+    assert float(np.abs(got - exact).max()) < 0.03 * peak
+    plain = onnxruntime.InferenceSession(str(tmp_path / "o.onnx"), providers=["CPUExecutionProvider"]).run(
+        None, {"x": X}
+    )
+    assert not float(np.abs(plain[0] - exact).max()) < 0.3 * peak
 
 
 # options
