@@ -136,7 +136,7 @@ CARRIERS = ("insert-qdq", "quantize-dynamic", "quantize-weights", "pad-channels"
 def inserted(model: Model, context: Context, plan: Plan) -> Model:
     """A copy of the model with the Q/DQ and the kinds of a plan."""
     trial = model.copy()
-    for name in CARRIERS if plan.kinds else CARRIERS[:1]:
+    for name in CARRIERS if plan.kinds or plan.channel_multiple else CARRIERS[:1]:
         carrier: type[Pass] = registry.load(registry.PASSES, name)
         carrier().run(trial.graph, dataclasses.replace(context, plan=plan))
     return trial
