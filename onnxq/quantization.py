@@ -33,6 +33,7 @@ from onnxq.runtime.session import DISABLED
 from onnxq.stats.calibrator import AUTO, Calibrator
 from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics
+from onnxq.trial import NOTHING
 from onnxq.validate.repaired import Repair
 
 DECISIONS = "onnxq.decisions"
@@ -165,6 +166,8 @@ def quantize_model(
     if context.plan is None or provider.statistics is None:
         raise ConfigError(f"pipeline {options.pipeline.name} never asks for a plan: add the pass insert-qdq")
     write_decisions(model, context.plan)
+    if context.plan.kinds:  # integers after all, between float borders
+        provider.notes = [said for said in provider.notes if said != NOTHING]
     unreached = provider.statistics.unreached
     notes = [*model.notes, *run.notes, *provider.notes, *context.plan.notes]
     if unreached:

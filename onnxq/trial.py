@@ -55,9 +55,7 @@ def choose(
     """
     names = list(plans)
     if not plans[names[0]].uses:
-        return names[0], [
-            "No op of this model can run in an integer kernel: what is written is the float model, normalised."
-        ]
+        return names[0], [NOTHING]
     if len({p.key for p in plans.values()}) == 1:
         return names[0], []
     if weight_bytes(model) > EMBED_LIMIT:
@@ -128,6 +126,9 @@ def rounds(total: int) -> list[list[int]]:
         size = (GROWTH - 1) * len(taken)
     return out
 
+
+NOTHING = "No op of this model can run in an integer kernel: what is written is the float model, normalised."
+"""Said of plans without int8; what placement makes of them may be another thing."""
 
 CARRIERS = ("insert-qdq", "quantize-dynamic", "quantize-weights", "pad-channels")
 """The passes that carry out a plan, in the order of pipelines."""

@@ -25,6 +25,14 @@ class Effort:
     search_seconds: float
     kinds: tuple[Kind, ...] = ()
 
+    def tried(self, integer: bool) -> tuple[Kind, ...]:
+        """The kinds that are profiled; one at least where nothing can be int8 with fixed ranges.
+
+        Args:
+            integer: something can.
+        """
+        return self.kinds if integer or self.kinds else KINDS[:1]
+
 
 KINDS: tuple[Kind, ...] = ("dynamic", "weights8", "weights4")
 """The quieter and more often faster ones first."""
