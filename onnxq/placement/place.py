@@ -8,6 +8,9 @@ against the float model, in turns, and the fastest is taken.
 Where ops can compute with integers between float borders (`onnxq.plan.kinds`), one more form per kind, which has it
 everywhere, is profiled; then the float side of each unit is its cheapest kind.
 
+In the end the best form is tried once more with the channels of its float convolutions filled up with zeros to whole
+blocks of ORT's layout (`pad-channels`).
+
 Unless the number of threads is given, all this is done with one thread and with all: the cut is made by the mean of
 both costs, each relative to the float model's, and a form that is slower than float with either is not taken.
 """
@@ -39,7 +42,7 @@ from onnxq.placement.account import always, kernel_limit
 from onnxq.placement.attribute import Attribution, attribute
 from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
 from onnxq.placement.cut import Kinds, Labels, Problem, cheapest, combined
-from onnxq.placement.effort import EFFORTS, KINDS
+from onnxq.placement.effort import EFFORTS
 from onnxq.placement.race import Timing, race
 from onnxq.placement.result import FLOAT, FULL, ORIGINAL, Form, Placed, best
 from onnxq.placement.search import flips
@@ -50,6 +53,7 @@ from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.observe import node_runs
 from onnxq.runtime.profile import profile
 from onnxq.runtime.session import SIDE_BY_SIDE, Session, physical_threads
+from onnxq.targets.hardware import detect
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -97,6 +101,7 @@ class _Made:
     predicted: tuple[float, ...]
     sessions: tuple[Session, ...]
     """By number of threads, both; no session where nothing is timed."""
+    multiple: int = 0
 
 
 class _Place:
@@ -145,7 +150,7 @@ class _Place:
         plan = self.replan(self._placement(nothing, plain))
         self.made.append(_Made(FLOAT, plan, nothing, plain, unknown, sessions))
         self._add(FULL, self.full, everything, plain, predicted=unknown, learn=True)
-        for kind in self._kinds(any(everything)):
+        for kind in () if self.elsewhere else self.effort.tried(any(everything)):  # files of costs do not know them
             kinds: Kinds = tuple(kind if kind in mine else None for mine in self.layout.kinds)
             plan = self.replan(self._placement(nothing, kinds))
             if plan.kinds:
@@ -156,16 +161,14 @@ class _Place:
         if len(self.counts) > 1 and self.effort.rounds > 1:
             for count, alone in zip(self.counts, self._problems(), strict=True):
                 self._cut(f"for {count} threads", alone)
+        timings = self._timings()
+        if not self.elsewhere:
+            found = self.made[best(self._forms(timings))]
+            if self.effort.search_seconds:
+                found = self._search(found, self._forms(timings)[self.made.index(found)])
+            self._fill(found)
         self._remember()
-        if not self.elsewhere and self.effort.search_seconds:
-            self._search()
-        return self._outcome()
-
-    def _kinds(self, integer: bool) -> tuple[Kind, ...]:
-        """Those that are profiled, if any op can have them; files of costs do not know them."""
-        if self.elsewhere:
-            return ()
-        return self.effort.kinds if integer or self.effort.kinds else KINDS[:1]
+        return self._outcome(timings if len(self.made) == len(timings[0]) - bool(self.original) else self._timings())
 
     def _cut(self, name: str, costs: Problem) -> bool:
         """The cheapest form by these costs, profiled; False: it has been made before."""
@@ -184,21 +187,19 @@ class _Place:
     def _choice(self) -> Problem:
         return combined(self._problems(), self.weights)
 
-    def _search(self) -> None:
+    def _search(self, found: _Made, form: Form) -> _Made:
         """Where the clock says otherwise than the costs: flip a region, measure, keep it or take it back."""
-        forms = self._forms(self._timings())
-        at = best(forms)
-        found = self.made[at]
-        misses = [abs(p / t.seconds - 1) for p, t in zip(found.predicted, forms[at].timings, strict=True)]
-        if not max(misses) > OFF:  # NaN: nothing was predicted
-            return
+        now = [costs.cost(found.labels, found.kinds) for costs in self._problems()]  # where nothing was predicted
+        expected = [n if math.isnan(p) else p for p, n in zip(found.predicted, now, strict=True)]
+        if max(abs(p / t.seconds - 1) for p, t in zip(expected, form.timings, strict=True)) <= OFF:
+            return found
         costs, deadline = self._choice(), time.monotonic() + self.effort.search_seconds
         tried, number, fresh = {m.plan.key for m in self.made}, 0, True
         while fresh:
             fresh = False
             for labels in flips(costs, found.labels):
                 if time.monotonic() > deadline:
-                    return
+                    return found
                 kinds = costs.kinds(labels)
                 plan = self.replan(self._placement(labels, kinds))
                 if plan.key in tried:
@@ -209,6 +210,23 @@ class _Place:
                     found, number, fresh = self.made[-1], number + 1, True
                     break
                 self.made.pop()
+        return found
+
+    def _fill(self, found: _Made) -> None:
+        """The best form once more, with channels of zeros, if that makes any convolution of it faster."""
+        multiple = detect().channel_block
+        placement = dataclasses.replace(self._placement_of(found), channel_multiple=multiple)
+        plan = self.replan(placement)
+        model = self.insert(plan)
+        if not multiple or weight_bytes(model) == weight_bytes(
+            self.insert(dataclasses.replace(plan, channel_multiple=0))
+        ):
+            return
+        sessions, unknown = self._sessions(model), (math.nan,) * len(self.counts)
+        made = _Made(f"{found.name}, filled up", plan, found.labels, found.kinds, unknown, sessions, multiple)
+        if self._wins(made, found):
+            self.made.append(made)
+            self._learn(made, model)
 
     def _wins(self, one: _Made, other: _Made) -> bool:
         duels = [
@@ -251,10 +269,13 @@ class _Place:
         sessions = self._sessions(model)
         predicted = predicted or tuple(costs.cost(labels, kinds) for costs in self._problems())
         self.made.append(_Made(name, plan, labels, kinds, predicted, sessions))
-        if not learn:
-            return
-        for costs, seen in zip(self.costs, self._profiles(model, sessions), strict=True):
-            for names, integer, kind in zip(self.layout.members, labels, kinds, strict=True):
+        if learn:
+            self._learn(self.made[-1], model)
+
+    def _learn(self, made: _Made, model: Model) -> None:
+        """Costs become what they are in the company of this form."""
+        for costs, seen in zip(self.costs, self._profiles(model, made.sessions), strict=True):
+            for names, integer, kind in zip(self.layout.members, made.labels, made.kinds, strict=True):
                 known = costs.integers if integer else costs.floats
                 if kind is not None:
                     known = costs.kinds.setdefault(kind, {})
@@ -296,6 +317,15 @@ class _Place:
     def _placement(self, labels: Labels, kinds: Kinds) -> Placement:
         return placement_of(self.layout, labels, kinds, self._why)
 
+    def _placement_of(self, made: _Made) -> Placement:
+        placement = dataclasses.replace(self._placement(made.labels, made.kinds), channel_multiple=made.multiple)
+        if any(made.labels) or any(made.kinds):
+            return placement
+        # then bodies of If, Loop and Scan, which are not placed, are not worth it either
+        inner = [n for n, d in self.full.decisions.items() if d.integer and n not in self.layout.unit]
+        why = f"{MEASURED}: no form of this model with int8 is faster than float"
+        return dataclasses.replace(placement, floats={**placement.floats, **dict.fromkeys(inner, why)})
+
     def _why(self, at: int) -> str:
         names = self.layout.members[at]
         return why_not_int8(
@@ -329,8 +359,7 @@ class _Place:
             for made, each in zip(self.made, zip(*(t[-len(self.made) :] for t in timings), strict=True), strict=True)
         ]
 
-    def _outcome(self) -> Placed:
-        timings = self._timings()
+    def _outcome(self, timings: Sequence[Sequence[Timing]]) -> Placed:
         forms = self._forms(timings)
         before = [
             Form(name=ORIGINAL, integer_units=0, predicted=math.nan, timing=t[0], others=tuple(t[1:]))
@@ -340,13 +369,8 @@ class _Place:
         chosen, problems = self.made[at], self._problems()
         choices = unit_choices(self.model.graph, self.layout, problems[0], chosen.labels, chosen.kinds, self._why)
         rest = always(self.model.graph, self.layout.unit, [costs.floats for costs in self.costs])
-        placement = self._placement(chosen.labels, chosen.kinds)
-        if at == 0:  # then bodies of If, Loop and Scan, which are not placed, are not worth it either
-            inner = [n for n, d in self.full.decisions.items() if d.integer and n not in self.layout.unit]
-            why = f"{MEASURED}: no form of this model with int8 is faster than float"
-            placement = dataclasses.replace(placement, floats={**placement.floats, **dict.fromkeys(inner, why)})
         return Placed(
-            placement=placement,
+            placement=self._placement_of(chosen),
             chosen=chosen.name,
             forms=(*before, *forms),
             units=tuple(choices),

@@ -66,12 +66,14 @@ class Placement:
         floats: node -> why it stays float.
         eager: ops that move data go into int8, too, where all that read them do: Q stands as early as it can.
         kinds: node -> its kind, if it is not placed in int8.
+        channel_multiple: channels of float convolutions are filled up to a multiple of this; 0: they are not.
     """
 
     integer: frozenset[str] = frozenset()
     floats: Mapping[str, str] = field(default_factory=dict)
     eager: bool = False
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    channel_multiple: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,7 @@ class Plan:
         singles: node -> why it computes in float32 where floats are float16.
         notes: sentences for the report (repairs made, reduced range and the like).
         kinds: node -> how it computes with integers between float borders; such a node has no quantized use.
+        channel_multiple: as in `Placement`.
     """
 
     values: Mapping[Value, Affine]
@@ -123,6 +126,7 @@ class Plan:
     singles: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    channel_multiple: int = 0
 
     def use(self, path: GraphPath, node: str, slot: int) -> Encoding:
         """The encoding of one use."""
@@ -132,7 +136,7 @@ class Plan:
     def key(self) -> tuple[object, ...]:
         """Hashable identity of what would be written: plans with equal keys give equal models."""
         parts: tuple[Mapping[Any, Any], ...] = (self.values, self.uses, self.biases, self.kinds)
-        return tuple(frozenset(part.items()) for part in parts)
+        return *(frozenset(part.items()) for part in parts), self.channel_multiple
 
     def to_json(self) -> str:
         """Readable, diffable, deterministic form."""
@@ -153,6 +157,7 @@ class Plan:
                 **({"biases": [_values(u, v) for u, v in sorted(self.biases.items())]} if self.biases else {}),
                 **({"kinds": dict(sorted(self.kinds.items()))} if self.kinds else {}),
                 **({"singles": dict(sorted(self.singles.items()))} if self.singles else {}),
+                **({"channel_multiple": self.channel_multiple} if self.channel_multiple else {}),
                 "notes": list(self.notes),
             },
             indent=1,

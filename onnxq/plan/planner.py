@@ -7,6 +7,7 @@ y = acc * sx * sw[c] (Jacob et al. 2018, arXiv 1712.05877, equations 7 and 11).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -92,6 +93,8 @@ def make_plan(
     """Decide everything, for the main graph and each body in it. Edits nothing; same inputs, same plan."""
     with paused_gc():
         plan = _decide(graph, target, ranges, shapes, keep_float, placement or Placement())
+        if placement is not None and placement.channel_multiple:
+            plan = replace(plan, channel_multiple=placement.channel_multiple)
         return in_half(plan, Facts(graph, shapes), target, ranges) if target.float_type == HALF else plan
 
 

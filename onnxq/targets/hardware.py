@@ -30,6 +30,11 @@ class Cpu:
         return self.family == "x86_64" and not (self.features & EXACT)
 
     @property
+    def channel_block(self) -> int:
+        """Channels to a block of ONNX Runtime's layout for float convolutions (NCHWc, MLAS); 0: not known."""
+        return 0 if self.family != "x86_64" else 16 if "avx512f" in self.features else 8
+
+    @property
     def reason(self) -> str:
         """One phrase: which feature decides."""
         found = sorted(self.features & EXACT)

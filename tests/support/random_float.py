@@ -168,6 +168,9 @@ _FRAGMENTS = tuple(
         "{n}t = Transpose({a}) {o} = Transpose({n}t)",
         "{n}t = Transpose({a}) {o} = Transpose({n}t)",
         Fragment("{n}t = Transpose({a}) {n}u = Transpose({n}t) {o} = Relu({a})", ("float[2,3,4] {n}u",)),
+        # pad-channels
+        "{n}c = Conv<pads = [1, 1]>({a}, kernel, bias) {n}r = Relu({n}c) {o} = Conv<pads = [1, 1]>({n}r, kernel)",
+        "{n}c = Conv<pads = [1, 1]>({a}, kernel) {n}d = Conv<group = 3, pads = [1, 1]>({n}c, each) {n}h = HardSigmoid({n}d) {n}m = Mul({n}c, {n}h) {o} = Conv<pads = [1, 1]>({n}m, kernel)",
         # recompose-focus
         _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}d, {n}e, {n}f) {o} = Reshape({n}j, flat)",
         _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}e, {n}d, {n}f) {n}m = Conv({n}j, mix) {o} = Reshape({n}m, flat)",
