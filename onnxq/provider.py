@@ -21,7 +21,7 @@ from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.options import Options, Timing
 from onnxq.pipeline.base import Context
-from onnxq.pipeline.normalised import check_normalised, is_random
+from onnxq.pipeline.normalised import check_normalised, coarseness, is_random
 from onnxq.pipeline.prepare import annotate, made_up_inputs, run_literally
 from onnxq.placement.result import Placed
 from onnxq.placement.stage import placed_plan
@@ -77,6 +77,7 @@ class PlanProvider:
         read = list(first)
         self.first = read or (first_samples(data, FIRST) if data is not None else made_up_samples(model))
         self.exact = exact if exact is not None or not self.first else self._literally()
+        self.coarse = coarseness(model.graph)
         self.shapes: Mapping[str, tuple[int | str, ...]] = {}
         self.statistics: Statistics | RangeTable | None = options.given
         self.around: Mapping[str, Surroundings] = {}
@@ -143,7 +144,7 @@ class PlanProvider:
             elif checked:
                 got = run_literally(self.model, self.first[0].inputs)
             if checked and self.exact is not None:
-                check_normalised(self.exact, got, self.first[0].name)
+                check_normalised(self.exact, got, self.first[0].name, coarse=self.coarse)
         with timing.stage("calibrate"):
             unused = [p for p in unmatched(graph, options.keep_float) if p in self.unused]
             self.notes.extend(_check_patterns(unused, graph))

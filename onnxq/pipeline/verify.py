@@ -19,12 +19,13 @@ from onnxq.ir.save import save
 from onnxq.optable import OP_TABLE
 from onnxq.pipeline.base import Stage
 from onnxq.pipeline.manager import Step, StepResult
+from onnxq.pipeline.normalised import coarseness
 from onnxq.plan.integers import DQ, Q, Violation, integer_violations
 from onnxq.runtime.session import Level, Session
 
 TOLERANCE = 1e-3
 """Greatest difference that a pass on float graphs may make, relative to the output's largest magnitude: folding
-reorders sums. Float16 outputs may differ 30 times as much, since they are computed in float32 from some pass on."""
+reorders sums. Graphs in half precision are computed in float32 from some pass on: see `coarseness`."""
 
 Outputs = Mapping[str, Any]
 
@@ -41,6 +42,7 @@ class Verify:
         self.model, self.samples = model, samples
         self.known = self._violations()
         self.outputs = self._run()
+        self.coarse = coarseness(model.graph)
 
     def __call__(self, step: Step, _graph: gs.Graph, result: StepResult) -> None:
         """The hook.
@@ -61,7 +63,7 @@ class Verify:
         if step.body.exact:
             bitwise = step.body.takes is not Stage.FLOAT
             for number, (old, new) in enumerate(zip(self.outputs, outputs, strict=True)):
-                fault = difference(old, new, bitwise=bitwise)
+                fault = difference(old, new, bitwise=bitwise, coarse=self.coarse)
                 if fault:
                     raise PassError(f"it changes the numbers: {fault}, on sample {number}")
         self.known, self.outputs = found, outputs
@@ -80,7 +82,7 @@ class Verify:
                 raise PassError(str(error).replace(f"{file} was not written: ", "").split("; --verify")[0]) from error
 
 
-def difference(old: Outputs, new: Outputs, *, bitwise: bool) -> str:
+def difference(old: Outputs, new: Outputs, *, bitwise: bool, coarse: float = 1.0) -> str:
     """How outputs differ, as a piece of a sentence; "" if they agree bit for bit, or within the tolerance."""
     for name, a in old.items():
         b = new.get(name)
@@ -102,7 +104,7 @@ def difference(old: Outputs, new: Outputs, *, bitwise: bool) -> str:
             continue
         peak = max(float(np.abs(a[finite]).max()), 1e-6)
         gap = float(np.abs(a[finite].astype(np.float64) - b[finite]).max())
-        if gap > TOLERANCE * (30 if a.dtype == np.float16 else 1) * peak:
+        if gap > TOLERANCE * coarse * peak:
             return f"output {name} moves by {gap:.3g} (largest value {peak:.3g})"
     return ""
 

@@ -270,4 +270,4 @@ def test_differences_of_other_types() -> None:
     assert difference({"y": np.array([1, 2])}, {"y": np.array([1, 3])}, bitwise=False).startswith("1 of 2 elements")
     assert difference({"y": [np.array([1])]}, {"y": [np.array([2])]}, bitwise=False) == "output y is another"
     half = {"y": np.array([1.0], np.float16)}
-    assert difference(half, {"y": np.array([1.01], np.float16)}, bitwise=False) == ""
+    assert difference(half, {"y": np.array([1.01], np.float16)}, bitwise=False, coarse=30.0) == ""
