@@ -221,7 +221,7 @@ def within(
     def sense() -> Mapping[str, float]:
         found = sensitivity(
             model,
-            plan,
+            replan(Placement(eager=True)) if any(placed.kinds) else plan,  # what has a kind now could be int8
             data,
             Sensing(samples=HEARD, feedback=options.feedback),
             threads=options.threads,
@@ -242,7 +242,7 @@ def within(
     short = effort == "max" or seconds <= SWEEP_SECONDS
     wanted = options.sweep and effort != "fast"
     met = meet(placed, plan, judge=judge, replan=replan, insert=insert, sense=sense, hear=hear, sweep=wanted and short)
-    if wanted and not short and not met.front:
+    if wanted and not short and not met.front and any(placed.labels):
         why = f"it would take about {seconds:.0f} s: give --effort max"
         met = replace(met, notes=(*met.notes, f"The front of time against noise was not measured, since {why}."))
     return met

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from onnxq import budget
 from onnxq.budget import LOUD, Met, meet
 from onnxq.config.job import Job
 from onnxq.config.placing import Judged
@@ -128,6 +131,30 @@ def test_a_report_gets_the_front_even_where_the_budget_holds() -> None:
     assert found.holds and found.plan is plan and not found.worst and len(found.points) == 1
     assert not swept(True, False).front and not swept(True, True, placed(-1.0)).front and heard == [1]
     assert swept(False, False).front and heard == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("effort", "tensors", "swept", "said"),
+    [("default", 1, True, False), ("default", 2, False, True), ("max", 2, True, False), ("fast", 1, False, False)],
+)
+def test_a_front_that_takes_long_is_left_out_and_said(
+    effort: str, tensors: int, swept: bool, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def watched(*_: object, sweep: bool, **__: object) -> Met:
+        asked.append(sweep)
+        return Met(holds=True, plan=plan, placement=Placement(), points=())
+
+    monkeypatch.setattr(budget, "meet", watched)
+    monkeypatch.setattr(budget, "SWEEP_SECONDS", 1.5 * budget.SLOWER * budget.HEARD)  # a run takes a second
+    plan: Any = SimpleNamespace(values=[None] * tensors)
+    options: Any = SimpleNamespace(budget=None, judge=str, sweep=True, placing=SimpleNamespace(effort=effort))
+    given: Any = None
+    for start in (placed(5.0), placed(-1.0)):
+        found = budget.within(start, plan, SOME, given, options, replan=given, insert=given, progress=given)
+        assert any("give --effort max" in note for note in found.notes) is (said and start.units[0].integer)
+    assert asked == [swept, swept]
 
 
 def test_a_budget_that_only_float_keeps_is_not_met_and_the_nearest_is_given() -> None:
