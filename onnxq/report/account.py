@@ -102,7 +102,7 @@ def part(doc: Document) -> str:
     html = paragraphs(
         [
             "The kernel limit is what the heavy operators take in the faster of their kernels, all else free. What is "
-            "above it is named, and adds up to the time of one run; what the profile does not explain (calls, caches, "
+            "above it is named, and adds up to the time of one run; what the profile does not explain (caches, "
             "threads, noise) is a line of its own, and is negative where kernels were quicker in the race than under "
             "the profiler."
         ]
@@ -224,4 +224,6 @@ def _alternative(found: Sequence[Document]) -> str:
             f"{_threads(a['threads'])}: kernel limit {_ms(a['limit_ms'])} of {_ms(a['measured_ms'])}, "
             f"{reached(number(a['nearness']))}; above it {largest}"
         )
-    return f"One run in parts. {'. '.join(told)}. The tall line is what was measured, the short one what was predicted."
+    predicted = any(a["predicted_ms"] is not None for a in found)
+    short = ", the short one what was predicted" if predicted else ""
+    return f"One run in parts. {'. '.join(told)}. The tall line is what was measured{short}."

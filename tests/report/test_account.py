@@ -47,6 +47,7 @@ def test_what_was_not_predicted_or_not_timed_says_so(full: Result) -> None:
     assert "1.00 ms by the costs, not timed" in said(replace(one, timed=False))
     assert "Nothing was timed here" in page(replace(one, timed=False))
     assert "Nothing was timed here" not in page(one)
+    assert "the short one" in page(one) and "the short one" not in page(replace(one, predicted_ms=None))
     assert "20.0 % more than measured: read the costs with care" in said(replace(one, predicted_ms=1.2))
     assert "with care" not in said(replace(one, predicted_ms=1.14))
 
