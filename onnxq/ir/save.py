@@ -348,11 +348,34 @@ def _write(model: Model, path: Path, data_path: Path | None, *, link: bool = Fal
             external.file.close()
 
 
+_NO_RANK = "Field 'shape' of 'type' is required"
+
+
+def _but_for_ranks(path: Path) -> str | None:
+    """What else onnx.checker finds in a file with inputs or outputs of unknown rank, which ORT takes; None: nothing."""
+    proto = onnx.load(path, load_external_data=False)
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+    ranked = path.with_name(f"{path.name}.ranked")  # beside it, where its external data is
+    try:
+        ranked.write_bytes(proto.SerializeToString())
+        onnx.checker.check_model(str(ranked))
+    except onnx.checker.ValidationError as error:
+        return str(error)
+    finally:
+        ranked.unlink(missing_ok=True)
+    return None
+
+
 def _check(path: Path, shown: Path) -> None:
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
-        line = (str(error).strip() or "no reason given").splitlines()[0]
+        reason = _but_for_ranks(path) if _NO_RANK in str(error) else str(error)
+        if reason is None:
+            return
+        line = (reason.strip() or "no reason given").splitlines()[0]
         raise OutputError(
             f"{shown} was not written: onnx.checker refuses the result ({line}); --verify-each finds the pass"
         ) from error

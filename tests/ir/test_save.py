@@ -229,6 +229,19 @@ class TestExternal:
 
 
 class TestFailures:
+    def test_unknown_ranks_are_no_fault_but_others_beside_them_are(self, tmp_path):
+        """ONNX Runtime runs models whose inputs have no shape, and exporters write them; onnx.checker refuses them."""
+        model = small()
+        model.graph.inputs[0].shape = model.graph.outputs[0].shape = None
+        for n, external in enumerate((False, True)):
+            save(model, tmp_path / f"{n}.onnx", **({"embed_limit": 0} if external else {}))
+            assert (tmp_path / f"{n}.onnx").exists()
+            assert not list(tmp_path.glob("*.ranked"))
+        model.graph.nodes[1].op = "NoSuchOp"
+        with pytest.raises(OutputError, match=r"onnx.checker refuses .*NoSuchOp"):
+            save(model, tmp_path / "bad.onnx")
+        assert not list(tmp_path.glob("bad*"))
+
     def test_refused_by_the_checker_leaves_nothing(self, tmp_path):
         model = small()
         model.graph.nodes[1].op = "NoSuchOp"
