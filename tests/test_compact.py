@@ -133,6 +133,7 @@ def test_a_decoder_becomes_five_times_smaller(tmp_path: Path) -> None:
     assert result.coverage is not None and result.accuracy is not None
     forms = {op.name: op.form for op in result.coverage.ops}
     assert forms["n_embedded"] == forms["n_logits"] == "integer weights"
+    assert forms["n_norm0"] == forms["n_after0"] == "float"  # they read what comes out of such ops
     assert (result.accuracy.outputs[0].sqnr_db or 0.0) > 10.0
 
 

@@ -25,7 +25,7 @@ _OTHER = words(
 )
 _FLOAT = words(
     "DequantizeLinear MatMulIntegerToFloat DynamicQuantizeMatMul DynamicQuantizeLSTM QAttention MatMulNBits "
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike TfIdfVectorizer"
+    "GatherBlockQuantized RandomNormal RandomUniform RandomNormalLike RandomUniformLike TfIdfVectorizer"
 )
 _DATA_SLOT = {"Where": 1, "OneHot": 2}
 _FIRST_ONLY = frozenset({"TopK", "MaxPool", "Unique", "DynamicQuantizeLinear", "Dropout"})
