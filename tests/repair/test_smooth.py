@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from rewriting import model
 from onnxq.ir import text
 from onnxq.ir.model import Model
 from onnxq.ir.save import to_bytes
+from onnxq.repair import smooth as module
 from onnxq.repair.channels import Channels
 from onnxq.repair.smooth import BRANCH, GAIN, product_error, smooth
 from onnxq.runtime.session import Level, Session
@@ -83,6 +85,21 @@ def test_the_exponent_with_the_least_error_is_taken() -> None:
     _, (site,) = smooth(net(50), samples(), threads=1, alphas=alphas)
     assert site.after == min(alone.values())
     assert site.alpha == min(alphas, key=lambda alpha: alone[alpha])
+
+
+def test_of_wide_weights_some_columns_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+    measured = module.product_error
+
+    def watched(seen: Channels, weights: Sequence[NDArray[Any]], *rest: Any) -> float:
+        widths.append([w.shape for w in weights])
+        return measured(seen, weights, *rest)
+
+    monkeypatch.setattr(module, "product_error", watched)
+    monkeypatch.setattr(module, "COLUMNS", 5)
+    (site,) = smooth(net(50), samples(), threads=1, alphas=(0.5,))[1]
+    assert widths == [[(K, 5)]] * 2
+    assert site.alpha == 0.5
 
 
 def test_products_that_share_a_norm_share_the_scales() -> None:
