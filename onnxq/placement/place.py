@@ -44,10 +44,10 @@ from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
 from onnxq.placement.cut import Kinds, Labels, Problem, cheapest, combined
 from onnxq.placement.effort import EFFORTS
 from onnxq.placement.race import Timing, race
-from onnxq.placement.result import FLOAT, FULL, ORIGINAL, Form, Placed, best
+from onnxq.placement.result import FLOAT, FULL, ORIGINAL, PAYS, Form, Placed, best
 from onnxq.placement.search import flips
 from onnxq.placement.told import OFF, told
-from onnxq.placement.units import Costs, layout, problem
+from onnxq.placement.units import Costs, layout, problem, share
 from onnxq.plan.kinds import SAID
 from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.observe import node_runs
@@ -153,7 +153,7 @@ class _Place:
         for kind in () if self.elsewhere else self.effort.tried(any(everything)):  # files of costs do not know them
             kinds: Kinds = tuple(kind if kind in mine else None for mine in self.layout.kinds)
             plan = self.replan(self._placement(nothing, kinds))
-            if plan.kinds:
+            if plan.kinds and share(self.layout, self.costs[0], kinds) >= PAYS - 1:  # less could not win by as much
                 self._add(f"all {SAID[kind]}", plan, nothing, kinds, predicted=unknown, learn=True)
         for number in range(1, self.effort.rounds + 1):
             if not self._cut(f"placed {number}", self._choice()):

@@ -17,7 +17,7 @@ from onnxq.costs.estimate import Line, fit
 from onnxq.encoding import Kind
 from onnxq.ir import walk
 from onnxq.placement.attribute import Attribution
-from onnxq.placement.cut import Alternative, Crossing, Problem, Unit
+from onnxq.placement.cut import Alternative, Crossing, Kinds, Problem, Unit
 from onnxq.plan.plan import Plan, Use
 
 
@@ -169,6 +169,12 @@ def problem(layout: Layout, costs: Costs, noise: Mapping[str, float] | None = No
     )
     fixed = costs.call + sum(seconds for name, seconds in costs.floats.items() if name not in layout.unit)
     return Problem(units=units, crossings=tuple(_crossings(layout, costs, lines)), fixed=fixed)
+
+
+def share(layout: Layout, costs: Costs, kinds: Kinds) -> float:
+    """How much of the float model's time its units with a kind take, 0 to 1."""
+    names = (n for members, kind in zip(layout.members, kinds, strict=True) if kind is not None for n in members)
+    return _sum(costs.floats, names) / (sum(costs.floats.values()) or 1.0)
 
 
 def _alternatives(costs: Costs, names: Sequence[str], able: Iterable[Kind]) -> tuple[Alternative, ...]:

@@ -14,7 +14,7 @@ from onnxq.placement.attribute import Attribution
 from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
 from onnxq.placement.cut import Problem, cheapest
 from onnxq.placement.search import flips
-from onnxq.placement.units import Costs, Layout, layout, problem
+from onnxq.placement.units import Costs, Layout, layout, problem, share
 from onnxq.plan.plan import MEASURED, Decision, Plan
 
 DYNAMIC: dict[Kind, str] = {"dynamic": "", "weights8": "its rows are odd"}
@@ -79,6 +79,13 @@ def test_costs_of_kinds_come_from_their_profile() -> None:
 def test_a_kind_that_no_profile_saw_is_worth_as_much_as_float() -> None:
     assert [a.cost for a in solved({}).units[0].alternatives] == pytest.approx([6e-3])
     assert problem(made(), costs()).units[0].alternatives == ()
+
+
+def test_the_share_of_units_with_a_kind() -> None:
+    known = costs()  # 19 ms in all
+    assert share(made(), known, ("dynamic", None, None)) == pytest.approx(6 / 19)
+    assert share(made(), known, ("dynamic", "dynamic", None)) == pytest.approx(15 / 19)
+    assert share(made(), known, (None, None, None)) == 0.0
 
 
 def test_the_placement_names_nodes_and_kinds() -> None:
