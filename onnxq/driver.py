@@ -40,7 +40,7 @@ from onnxq.validate.coverage import coverage
 from onnxq.validate.gate import Sizes
 from onnxq.validate.latency import Latency, measure
 from onnxq.validate.metrics import Metric, load_metric
-from onnxq.validate.remarks import elsewhere, slow
+from onnxq.validate.remarks import elsewhere, lost, slow
 from onnxq.validate.result import Result, environment, file_bytes
 from onnxq.validate.summary import summarize
 
@@ -250,7 +250,11 @@ def _checked(
         accuracy=accuracy,
         latency=latency,
         coverage=found,
-        notes=(*notes, *(slow(latency, found) if job.target == THIS_MACHINE else elsewhere(job.target))),
+        notes=(
+            *notes,
+            *lost(accuracy),
+            *(slow(latency, found) if job.target == THIS_MACHINE else elsewhere(job.target)),
+        ),
         passes=tuple((s.name, s.report.rewrites, dict(s.report.reasons)) for s in made.run.steps),
         seconds=dict(made.timing.seconds),
         environment=environment(),
@@ -280,7 +284,7 @@ def validate(
         accuracy=accuracy,
         latency=latency,
         coverage=found,
-        notes=slow(latency, found),
+        notes=(*lost(accuracy), *slow(latency, found)),
         environment=environment(),
     )
     return with_details(result, job, samples, evaluation=data) if detail else result

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnxq.validate.accuracy import Accuracy
 from onnxq.validate.coverage import Coverage
 from onnxq.validate.latency import Latency
 
 SLOWER = 0.98
 """Below this speed-up the result says that it is slower than the float model, and why."""
+
+LOST_DB = 10.0
+"""SQNR below which an output is said to be far off: a tenth of its energy is error."""
+
+
+def lost(accuracy: Accuracy | None) -> tuple[str, ...]:
+    """What to do about outputs that are far from those of the float model, where no labels say that they are right."""
+    if accuracy is None or accuracy.metric is not None:
+        return ()
+    far = [o for o in accuracy.outputs if o.sqnr_db is not None and o.sqnr_db < LOST_DB]
+    if not far:
+        return ()
+    named = ", ".join(f"{o.name} {o.sqnr_db:.1f} dB" for o in far[:3]) + (f" and {len(far) - 3} more" * (len(far) > 3))
+    return (
+        f"The outputs are far from those of the float model (SQNR of {named}): judge them by labelled samples before "
+        "you use this model; onnxq sensitivity tells which tensors cost most, --keep-float keeps them float.",
+    )
 
 
 def elsewhere(target: str) -> tuple[str, ...]:
