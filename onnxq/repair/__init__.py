@@ -1,0 +1,1 @@
+"""Winning accuracy back before an op is given up to float: corrected biases, scales that move into weights."""

@@ -5,14 +5,14 @@ the others their bits. Scales that move into the weights, where there is one sca
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.errors import PassError
+from onnxq.errors import ConfigError, PassError
 from onnxq.pipeline.base import Context, Pass, Report
 from onnxq.repair.scales import Site, migration, moves, rows
 from onnxq_passes._edit import Editor
@@ -20,6 +20,7 @@ from onnxq_passes._linear import Vector
 from onnxq_passes._scaling import NORMS, NOT_FINITE, Link, Scaled, links
 
 PRODUCTS = ("MatMul", "Gemm")
+BRANCHES = ("refuse", "mul")
 SIGMAS = 4.0
 """Standard deviations that a normalized value is taken to reach where no samples tell."""
 
@@ -44,11 +45,20 @@ class SmoothActivations(Pass):
         branches: `refuse` or `mul`, see 3.
         scales: tensor -> s of its channels, from `onnxq.repair.smooth`; only these tensors are smoothed then. Not for
             pipeline files.
+
+    Raises:
+        ConfigError: a setting is none of these.
     """
 
     alpha: float = 0.5
     branches: Literal["refuse", "mul"] = "refuse"
-    scales: Mapping[str, NDArray[np.float64]] | None = None
+    scales: Mapping[str, NDArray[np.float64]] | None = field(default=None, metadata={"yaml": False})
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError(f"smooth-activations: alpha must be 0 to 1, not {self.alpha}")
+        if self.branches not in BRANCHES:
+            raise ConfigError(f'smooth-activations: branches must be {" or ".join(BRANCHES)}, not "{self.branches}"')
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from rewriting import keep, model, rewrite
 
-from onnxq.errors import PassError
+from onnxq.errors import ConfigError, PassError
 from onnxq.ir import text
+from onnxq.pipeline.spec import load_pipeline
+from onnxq.pipeline.write import to_yaml
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.smooth_activations import SmoothActivations
 
@@ -184,3 +186,17 @@ def test_sites() -> None:
     assert PASS.sites(text.parse(model(read)).graph) == ()
     (site,) = SmoothActivations(branches="mul").sites(text.parse(model(read)).graph)
     assert site.branch
+
+
+def test_settings() -> None:
+    made = load_pipeline([{"smooth-activations": {"alpha": 0.75, "branches": "mul"}}])
+    assert made.steps[0].body == SmoothActivations(alpha=0.75, branches="mul")
+    assert to_yaml(made).endswith('- smooth-activations:\n      alpha: 0.75\n      branches: "mul"\n')
+    with pytest.raises(ConfigError, match="scales"):
+        load_pipeline([{"smooth-activations": {"scales": {"n": [1, 2]}}}])
+    for bad, said in (
+        ({"alpha": 1.5}, "alpha must be 0 to 1, not 1.5"),
+        ({"branches": "add"}, "branches must be refuse or mul"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            SmoothActivations(**bad)  # type: ignore[arg-type]
