@@ -2,6 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import random_float
+import random_passes
+import recipes
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rewriting import keep, model, rewrite
 
 from onnxq.errors import ConfigError, PassError
@@ -186,6 +191,25 @@ def test_sites() -> None:
     assert PASS.sites(text.parse(model(read)).graph) == ()
     (site,) = SmoothActivations(branches="mul").sites(text.parse(model(read)).graph)
     assert site.branch
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(recipes.FLOAT, st.integers(0, 9))
+def test_any_scales_keep_what_random_graphs_compute(recipe: random_float.Recipe, seed: int) -> None:
+    """Powers of 2 from 1/8 to 8 are exact in each factor: only sums may round in another order."""
+    before = text.parse(random_float.build(recipe))
+    random = np.random.default_rng(seed)
+    found = SmoothActivations(branches="mul").sites(before.graph)
+    scales = {s.tensor: 2.0 ** random.integers(-3, 4, s.weights[0].shape[0]) for s in found}
+    after = before.copy()
+    report = SmoothActivations(branches="mul", scales=scales).run(after.graph, default_context())
+    assert report.rewrites == sum(bool((s != 1).any()) for s in scales.values())
+    feeds = random_float.inputs()
+    half = random_float.halves(recipe)
+    for name, value in random_passes.run(before, feeds).items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            got = random_passes.run(after, feeds)[name]
+            np.testing.assert_allclose(got, value, rtol=0, atol=(2e-2 if half else 1e-5) * max(1, np.abs(value).max()))
 
 
 def test_settings() -> None:
