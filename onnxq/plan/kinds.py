@@ -7,8 +7,10 @@ com.microsoft; what ONNX Runtime's CPU does with them is measured in docs/kinds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -58,13 +60,19 @@ def refusal(node: gs.Node, kind: Kind) -> str:
             return ""
 
 
-def possible(graph: gs.Graph, target: Target, keep_float: Sequence[str] = ()) -> dict[str, dict[Kind, str]]:
-    """Nodes of all graphs whose op has kinds at the target -> kind -> why it cannot have it ("": it can)."""
+def possible(
+    graph: gs.Graph, target: Target, keep_float: Sequence[str] = (), *, only: Collection[str] | None = None
+) -> dict[str, dict[Kind, str]]:
+    """Nodes of all graphs whose op has kinds at the target -> kind -> why it cannot have it ("": it can).
+
+    Args:
+        only: of these nodes; None: of all.
+    """
     found: dict[str, dict[Kind, str]] = {}
     for path, inner in walk.graphs(graph):
         for node in inner.nodes:
             mine: list[Kind] = [kind for kind in target.kinds if node.op in OPS[kind]]
-            if not mine:
+            if not mine or (only is not None and node.name not in only):
                 continue
             pattern = matches(node, keep_float)
             if pattern is not None:
@@ -81,7 +89,7 @@ def with_kinds(
     plan: Plan, graph: gs.Graph, target: Target, kinds: Mapping[str, Kind], keep_float: Sequence[str] = ()
 ) -> Plan:
     """The plan, with these kinds on those of the nodes that can have them and are not in int8."""
-    able = possible(graph, target, keep_float)
+    able = possible(graph, target, keep_float, only=kinds)
     given: dict[str, Kind] = {}
     decisions = dict(plan.decisions)
     for name, kind in sorted(kinds.items()):
@@ -125,11 +133,30 @@ def _weight(node: gs.Node, slot: int) -> str:
     for reader in weight.outputs:
         if any(t is weight and not _alike(reader, at, node, slot) for at, t in enumerate(reader.inputs)):
             return f"its weight is also read by {reader.name}, so it would be in the file twice"
-    values = weight.values
-    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+    if not _finite(weight.values):
         return "its weight holds NaN or Inf"
     other = node.inputs[1 if node.op == "Gather" else 0]
     return "its data operand is constant" if isinstance(other, gs.Constant) else ""
+
+
+_FINITE: dict[int, tuple[weakref.ref[Any], bool]] = {}
+"""By identity: plans are made often, and looking through all weights takes longer than all else."""
+
+
+def _forget(key: int) -> None:
+    """What was known of an array that is gone."""
+    _FINITE.pop(key, None)
+
+
+def _finite(values: NDArray[Any]) -> bool:
+    """No NaN, no Inf."""
+    key = id(values)
+    known = _FINITE.get(key)
+    if known is not None and known[0]() is values:
+        return known[1]
+    found = bool(np.isfinite(values.min()) and np.isfinite(values.max()))
+    _FINITE[key] = weakref.ref(values, lambda _: _forget(key)), found
+    return found
 
 
 def _alike(reader: gs.Node, at: int, node: gs.Node, slot: int) -> bool:

@@ -133,3 +133,14 @@ def test_the_planner_takes_them_from_a_placement() -> None:
     assert made.kinds == {"product": "dynamic"}
     assert not made.decisions["product"].integer and made.decisions["product"].reason == ""
     assert make_plan(net(), CPU, Ranges(), shapes, ["product"], placement).kinds == {}
+
+
+def test_a_weight_is_looked_through_once_and_another_in_its_place_again() -> None:
+    some = net()
+    node = some.nodes[0]
+    assert refusal(node, "dynamic") == ""
+    first = node.inputs[1].values
+    first[0, 0] = np.nan  # nobody does so; what was seen is not looked at again
+    assert refusal(node, "dynamic") == ""
+    node.inputs[1].values = first.copy()
+    assert refusal(node, "dynamic") == "its weight holds NaN or Inf"
