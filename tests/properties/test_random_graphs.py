@@ -6,6 +6,7 @@ A failing recipe is printed by hypothesis; `random_graphs.build(recipe)` gives t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,6 @@ from onnxq.pipeline.spec import load_pipeline
 from onnxq.quantization import Quantized
 from onnxq.runtime.session import Level, Session
 from onnxq.targets.target import load_target
-from onnxq.trial import CARRIERS
 from onnxq.validate.coverage import coverage
 
 TARGETS = ("cpu", "tensorrt")
@@ -55,10 +55,10 @@ ACCURACY_DB = 15.0
 
 
 def normalized(model: onnx.ModelProto, samples: Sequence[Arrays], target: str) -> bytes:
-    """The float graph that gets its integers."""
+    """The float graph that gets its Q/DQ."""
     chosen = load_target(target)
     converted = convert(load.from_proto(copy(model)), chosen.opset, chosen.ir_version, samples[0], _literal)
-    steps = [s for s in load_pipeline(target).steps if s.name not in CARRIERS]  # without a plan some take all they can
+    steps = itertools.takewhile(lambda s: s.name != "insert-qdq", load_pipeline(target).steps)
     run_pipeline(converted.graph, Pipeline("normalise", tuple(steps)), Context(target=chosen))
     return save.to_bytes(converted)
 
