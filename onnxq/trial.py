@@ -23,7 +23,11 @@ TRIAL_SAMPLES = 16
 """Calibration samples, evenly spread, on which `auto` compares all methods first."""
 
 MOST_SAMPLES = 128
-"""On which it compares those that are left, at most; and at most every fourth calibration sample."""
+"""On which it compares those that are left, at most; of a model that is not light, at most every fourth calibration
+sample."""
+
+LIGHT = 8 << 20
+"""Bytes of weights and of one sample's inputs up to which a model is light: its runs take no time."""
 
 GROWTH = 4
 """Times the samples of the rounds before, after each further one."""
@@ -62,7 +66,8 @@ def choose(
         return names[0], [f"The model is too large to try several methods: {names[0]} was taken."]
     scores: dict[str, list[float]] = {n: [] for n in names}
     left, chosen, unit = names, names[0], "dB"
-    for positions in rounds(len(data)):
+    light = weight_bytes(model) + sum(np.asarray(v).nbytes for v in spread_samples(data, 1)[0].inputs.values()) <= LIGHT
+    for positions in rounds(len(data), light=light):
         samples = samples_at(data, positions)
         if not samples or len({plans[n].key for n in left}) == 1:
             break
@@ -111,13 +116,15 @@ def decided(scores: Mapping[str, Sequence[float]]) -> tuple[str, list[str]]:
     return chosen, left
 
 
-def rounds(total: int) -> list[list[int]]:
+def rounds(total: int, *, light: bool = False) -> list[list[int]]:
     """Positions of the samples of each round, out of `total`: each is spread over all, none is in two.
 
     >>> [len(r) for r in rounds(1000)], [len(r) for r in rounds(200)], [len(r) for r in rounds(64)]
     ([16, 48, 64], [16, 34], [16])
+    >>> [len(r) for r in rounds(64, light=True)]
+    [16, 48]
     """
-    everything = spread(total, min(total, MOST_SAMPLES, max(TRIAL_SAMPLES, total // GROWTH)))
+    everything = spread(total, min(total, MOST_SAMPLES, total if light else max(TRIAL_SAMPLES, total // GROWTH)))
     out, taken, size = [], set[int](), TRIAL_SAMPLES
     while len(taken) < len(everything):
         open_ones = [p for p in everything if p not in taken]

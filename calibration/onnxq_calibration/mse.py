@@ -14,6 +14,15 @@ from onnxq.numerics import affine, dequantize, quantize
 from onnxq.stats.statistics import TensorStatistics
 from onnxq_calibration._distribution import Array, Distribution, distribution, is_mirrored, levels
 
+SLACK = 0.01
+"""Share of the least error within which two ranges are as good as each other."""
+
+AROUND = 0.1
+"""Share of an end by which one looks around it for ranges that are as good."""
+
+STEPS = 8
+"""To each side of an end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mse:
@@ -29,6 +38,8 @@ class Mse:
         E = sum of x^2 where |x| < s/2  +  s^2/12 * elements in [low, high] elsewhere  +  clipping error of both tails
 
     then the `finalists` best pairs and the whole range exactly, bin by bin, with the encoding that would be written.
+    The least of a flat function is chance; what is taken is the middle of the pairs around the best one by whose
+    estimates no more than 1 % is lost, weighted by how much less is, unless the exact error says otherwise.
 
     Attributes:
         candidates: candidates per side.
@@ -65,6 +76,10 @@ class Mse:
         best = pairs[np.argsort(estimate, kind="stable")[: self.finalists]]
         finalists = np.concatenate([pairs[:1], best])  # the first pair is the whole range
         chosen = finalists[int(np.argmin(_exact(seen, finalists, scheme)))]
+        middle = _middle(seen, chosen, (min(low, 0.0), max(high, 0.0)), scheme)
+        errors = _exact(seen, np.stack([chosen, middle]), scheme)
+        if errors[1] <= errors[0] * (1 + 2 * SLACK):
+            chosen = middle
         return max(float(chosen[0]), min(low, 0.0)), min(float(chosen[1]), max(high, 0.0))
 
 
@@ -77,6 +92,24 @@ def _ends(end: float, number: int) -> Array:
     equal = np.linspace(1.0, 0.02, number - number // 2)
     ratios = np.geomspace(1.0, 1e-3, number // 2 + 1)[1:]
     return end * np.unique(np.concatenate([equal, ratios]))[::-1]
+
+
+def _middle(seen: Distribution, chosen: Array, limits: tuple[float, float], scheme: Scheme) -> Array:
+    """The middle of the ranges around `chosen`, within `limits`, whose estimated error is hardly above the least."""
+    around = np.linspace(1 - AROUND, 1 + AROUND, 2 * STEPS + 1)
+    lows, highs = np.maximum(chosen[0] * around, limits[0]), np.minimum(chosen[1] * around, limits[1])
+    if is_mirrored(scheme):
+        highs = np.minimum(chosen[1] * around, max(-limits[0], limits[1]))
+        pairs = np.stack([-highs, highs], axis=1)
+    else:
+        pairs = np.stack(np.meshgrid(lows, highs, indexing="ij"), axis=-1).reshape(-1, 2)
+    pairs = np.unique(pairs, axis=0)
+    estimate = _estimate(seen, pairs, levels(scheme))
+    weight = np.maximum(0.0, estimate.min() * (1 + SLACK) - estimate)
+    if not weight.sum() > 0:
+        return chosen
+    middle: Array = (weight[:, None] * pairs).sum(axis=0) / weight.sum()
+    return middle
 
 
 def _estimate(seen: Distribution, pairs: Array, steps: int) -> Array:

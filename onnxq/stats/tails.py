@@ -31,6 +31,8 @@ LONGEST = 128
 SHORTEST = 16
 """Elements of a row, at least: with shorter ones, the greatest of each would be no less than a tensor itself."""
 
+_NONE = np.empty(0, dtype=np.float32)
+
 AXES_ARE_INPUTS = 18
 """Opset from which ReduceMax and ReduceMin take their axes as an input."""
 
@@ -110,30 +112,36 @@ def beyond(tails: Sequence[Tail]) -> list[Counted]:
         if tail.kind == "min":
             least[tail.name] = limit
             exact.append(tail.rows[tail.rows < limit])
-            doubled.append(tail.picked[tail.picked < limit])
+            doubled.append(tail.picked[tail.picked < limit] if tail.picked.min(initial=np.inf) < limit else _NONE)
             continue
         # rows of a constant each: what lies above the one limit and below the other must not count twice
         limit = max(limit, least.get(tail.name, limit))
         exact.append(tail.rows[tail.rows > limit])
-        doubled.append(tail.picked[tail.picked > limit])
+        doubled.append(tail.picked[tail.picked > limit] if tail.picked.max(initial=-np.inf) > limit else _NONE)
     names = tuple(tail.name for tail in tails)
     once, back = np.ones(len(tails), dtype=np.int64), np.array([-tail.weight for tail in tails], dtype=np.int64)
     return [
-        Counted(patterns=tuple(map(patterns, parts)), weights=weights, names=names)
+        Counted(patterns=_each(parts), weights=weights, names=names)
         for parts, weights in ((exact, once), (doubled, back))
     ]
 
 
+def _each(parts: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.uint16], ...]:
+    """The patterns of each part, made of all at once: they are small and many."""
+    together, ends = patterns(np.concatenate(parts)), np.cumsum([len(part) for part in parts]).tolist()
+    return tuple(together[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
+
+
 def rows_of(length: int, size: int) -> int:
-    """Rows to fetch for one tail: the elements of one row of 64, from 16 to 64 rows, or all there are.
+    """Rows to fetch for one tail: the elements of one row of 32, from 32 to 128 rows, or all there are.
 
     One value in 10,000 is beyond the percentile that is cut by default, of 64 rows of 128 not one; but a few samples
-    may hold most of them.
+    hold most of them, close together.
 
-    >>> rows_of(128, 8192 * 16), rows_of(128, 128 * 1000), rows_of(128, 10**7), rows_of(128, 128 * 3)
-    (16, 16, 64, 3)
+    >>> rows_of(128, 8192 * 16), rows_of(128, 128 * 1600), rows_of(128, 10**7), rows_of(128, 128 * 3)
+    (32, 50, 128, 3)
     """
-    return min(max(16, min(64, size // (64 * length))), size // length)
+    return min(max(32, min(128, size // (32 * length))), size // length)
 
 
 def row_length(shape: Shape) -> int:

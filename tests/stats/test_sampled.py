@@ -111,13 +111,14 @@ def test_a_percentile_of_few_elements_moves_by_less_than_one_percent(scarce: tup
     assert moved(*scarce, Percentile()).max() < 0.01
 
 
-def test_the_least_error_of_few_elements_moves_by_less_than_one_percent_for_nine_of_ten(
-    scarce: tuple[Statistics, Statistics],
+@pytest.mark.parametrize("calibrator", [Mse(), Mixed()], ids=lambda c: type(c).__name__)
+def test_the_least_error_of_few_elements_moves_by_less_than_one_percent_for_nearly_all(
+    calibrator: Calibrator, scarce: tuple[Statistics, Statistics]
 ) -> None:
-    """Its candidates lie 1.5 % apart, and the least of a flat function is one or the other of two of them."""
-    found = moved(*scarce, Mse())
-    assert np.mean(found < 0.01) >= 0.9
-    assert found.max() < 0.05
+    """Because the middle of the ranges that are as good is taken, and not the least of a flat function."""
+    found = moved(*scarce, calibrator)
+    assert np.mean(found < 0.01) >= 0.98
+    assert found.max() < 0.02
 
 
 @pytest.mark.parametrize("calibrator", [Percentile(), Mse()], ids=lambda c: type(c).__name__)
