@@ -56,7 +56,7 @@ def test_the_mean_error_of_every_channel_goes() -> None:
     plan = coarse(plan)
     corrected, count = correction(model, IMAGES).fit(plan)
     assert count == 2 and {u.node for u in corrected.biases} == {"conv", "gemm"}
-    for tensor, axes in (("c", (0, 2, 3)), ("scores", (0,))):
+    for tensor, axes in (("r", (0, 2, 3)), ("scores", (0,))):  # behind the Relu: nobody sees what it cuts off
         wanted = means(model, None, tensor, IMAGES, axes)
         before = np.abs(means(model, plan, tensor, IMAGES, axes) - wanted)
         after = np.abs(means(model, corrected, tensor, IMAGES, axes) - wanted)
@@ -204,3 +204,39 @@ def test_on_a_real_model_the_shift_of_the_outputs_goes() -> None:
     wanted = means(model, None, "logits", samples, (0,))
     before, after = (np.square(means(model, p, "logits", samples, (0,)) - wanted).sum() for p in (plan, corrected))
     assert after < 0.5 * before
+
+
+ACTIVE = """<ir_version: 8, opset_import: ["": 17]>
+g (float[1,2,4,4] x) => (float[1,2,4,4] y, float[1,2,4,4] z)
+<float[2,2,1,1] w = {1,-0.5,0.25,1}, float[2] b = {-0.5,-1}, float low = {0}, float high = {6}> {
+    [conv] c = Conv(x, w, b)
+    [cut] a = ACTIVATION
+    [next] y = Conv(a, w)
+    [other] z = Sin(OTHER)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("activation", "other", "seen"),
+    [
+        ("Relu(c)", "x", "a"),
+        ("Clip(c, low, high)", "x", "a"),
+        ("Relu(c)", "c", "c"),  # somebody sees what the Relu cuts off
+        ("LeakyRelu(c)", "x", "c"),  # nothing is cut off
+    ],
+)
+def test_where_all_that_is_seen_stands_behind_an_activation(activation: str, other: str, seen: str) -> None:
+    graph = text.parse(ACTIVE.replace("ACTIVATION", activation).replace("OTHER", other)).graph
+    site = sites(graph, lambda n: n.name == "conv")[0]
+    assert (site.output, site.seen, site.activation) == ("c", seen, "cut" if seen == "a" else None)
+
+
+@pytest.mark.parametrize("activation", ["Relu(c)", "Clip(c, low, high)"])
+def test_means_behind_an_activation_are_what_becomes_right(activation: str) -> None:
+    samples = [{"x": np.random.default_rng(i).uniform(-1, 2, (1, 2, 4, 4)).astype(np.float32)} for i in range(24)]
+    model, plan = planned(ACTIVE.replace("ACTIVATION", activation).replace("OTHER", "x"), samples)
+    plan = coarse(plan)
+    corrected, _ = correction(model, samples).fit(plan)
+    wanted = means(model, None, "a", samples, (0, 2, 3))
+    before, after = (np.abs(means(model, p, "a", samples, (0, 2, 3)) - wanted).max() for p in (plan, corrected))
+    assert after < 0.3 * before
