@@ -26,6 +26,7 @@ class RecomposeLayernorm(Pass):
        is ones. An Add behind that is the bias.
     3. Refused: other axes, dimensions of unknown size, constants of other shapes, a part that is read elsewhere, a
        root mean square without the mean, a type other than float, an opset below 17.
+    4. TensorFlow's x * m + (bias - mean * m), where m is the Reciprocal of the root, or scale times it, is the same.
     """
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
@@ -54,9 +55,11 @@ def _rewrite(variance: gs.Node, editor: Editor, context: Context, report: Report
         return "it is no layer normalization: the mean is not subtracted before squaring"
     x = deviation.inputs[0]
     quotient = _quotient(root, x, mean, deviation, editor)
-    if quotient is None:
+    folded = _folded(root, x, mean, editor) if quotient is None else None
+    if quotient is None and folded is None:
         return "it is no layer normalization: x - mean is not divided by the root"
-    nodes = list({id(n): n for n in (mean, deviation, square, variance, add, root, *quotient)}.values())
+    behind = quotient or (folded.nodes if folded is not None else [])
+    nodes = list({id(n): n for n in (mean, deviation, square, variance, add, root, *behind)}.values())
     shape = dimensions(x, context)
     size = None if shape is None else len(shape)
     axes = _axes(variance, size)
@@ -69,14 +72,19 @@ def _rewrite(variance: gs.Node, editor: Editor, context: Context, report: Report
     sizes = None if shape is None else shape[len(shape) - axes :]
     if sizes is None or not all(isinstance(d, int) and d > 0 for d in sizes):
         return "the size of the normalized dimensions is not known"
-    last = quotient[-1]
+    last = behind[-1]
     normal = [int(d) for d in sizes if isinstance(d, int)]
-    scale, multiplied = _parameter(last, "Mul", normal, editor)
-    if multiplied is not None:
-        nodes, last = [*nodes, multiplied], multiplied
-    bias, added = _parameter(last, "Add", normal, editor)
-    if added is not None:
-        nodes, last = [*nodes, added], added
+    if folded is not None:
+        scale, bias = (_shaped(t, normal, editor) for t in (folded.scale, folded.bias))
+        if bias is None or (scale is None) != (folded.scale is None):
+            return "its scale and bias are not constants of the size of the normalized dimensions"
+    else:
+        scale, multiplied = _parameter(last, "Mul", normal, editor)
+        if multiplied is not None:
+            nodes, last = [*nodes, multiplied], multiplied
+        bias, added = _parameter(last, "Add", normal, editor)
+        if added is not None:
+            nodes, last = [*nodes, added], added
     reason = leak(editor, nodes, last)
     if reason:
         return reason
@@ -116,6 +124,38 @@ def _quotient(root: gs.Node, x: gs.Tensor, mean: gs.Node, deviation: gs.Node, ed
     return [twin, *nodes] if again is mean else None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Folded:
+    """x * m + (bias - mean * m), where m is scale / root; the last node is the sum."""
+
+    nodes: list[gs.Node]
+    scale: gs.Tensor | None
+    bias: gs.Tensor
+
+
+def _folded(root: gs.Node, x: gs.Tensor, mean: gs.Node, editor: Editor) -> _Folded | None:
+    inverse = reader(editor, root.outputs[0], "Reciprocal")
+    if inverse is None:
+        return None
+    scaled = reader(editor, inverse.outputs[0], "Mul")
+    factor = inverse if scaled is None else scaled
+    scale = None if scaled is None else other(scaled, inverse.outputs[0])
+    m = factor.outputs[0]
+    products = list({id(n): n for n, _ in editor.uses(m)}.values())
+    if len(products) != 2 or any(p.op != "Mul" for p in products):
+        return None
+    moved = next((p for p in products if other(p, m) is mean.outputs[0]), None)
+    whole = next((p for p in products if other(p, m) is x), None)
+    shift = reader(editor, moved.outputs[0], "Sub") if moved is not None else None
+    total = reader(editor, shift.outputs[0], "Add") if shift is not None else None
+    if moved is None or whole is None or shift is None or total is None or shift.inputs[1] is not moved.outputs[0]:
+        return None
+    if other(total, shift.outputs[0]) is not whole.outputs[0]:
+        return None
+    ends = [whole, moved, shift, total]
+    return _Folded(nodes=[inverse, *([] if scaled is None else [scaled]), *ends], scale=scale, bias=shift.inputs[0])
+
+
 def _axes(node: gs.Node, rank: int | None) -> int | None:
     """How many last axes a ReduceMean takes; None if it takes others, does not keep them, or if that is unknown."""
     tensor = input_at(node, 1)
@@ -132,12 +172,17 @@ def _parameter(
 ) -> tuple[gs.Constant | None, gs.Node | None]:
     """The constant of a following Mul or Add, in the shape of the normalized dimensions, and that node."""
     following = reader(editor, node.outputs[0], op)
-    constant = other(following, node.outputs[0]) if following is not None else None
+    constant = _shaped(other(following, node.outputs[0]), normal, editor) if following is not None else None
+    return (None, None) if constant is None else (constant, following)
+
+
+def _shaped(constant: gs.Tensor | None, normal: Sequence[int], editor: Editor) -> gs.Constant | None:
+    """A float constant in the shape of the normalized dimensions; None if it does not have their size."""
     if not isinstance(constant, gs.Constant) or constant.values.dtype != np.float32:
-        return None, None
+        return None
     if list(constant.shape) == list(normal):
-        return constant, following
+        return constant
     lead = len(constant.shape) - len(normal)
     if [1] * lead + list(normal) != list(constant.shape):
-        return None, None
-    return editor.constant(f"{constant.name}_flat", constant.values.reshape(normal)), following
+        return None
+    return editor.constant(f"{constant.name}_flat", constant.values.reshape(normal))

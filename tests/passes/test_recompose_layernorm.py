@@ -229,3 +229,45 @@ def test_case_3_a_twin_with_another_mean() -> None:
 )
 def test_other_roots_and_squares_are_no_sites(ops: str) -> None:
     keep(PASS, f"{HEAD} <{CONSTANTS}> {{ {ops} }}")
+
+
+KERAS = SHORT.replace("Pow(d, two)", "Mul(d, d)") + "r = Reciprocal(s) "
+FOLDED = KERAS + "f = Mul(r, g) u = Mul(x, f) w = Mul(m, f) h = Sub(b, w) [z] y = Add(u, h)"
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        FOLDED,
+        FOLDED.replace("Mul(r, g)", "Mul(g, r)").replace("Mul(x, f)", "Mul(f, x)").replace("Add(u, h)", "Add(h, u)"),
+    ],
+)
+def test_case_4_what_tensorflow_writes(ops: str) -> None:
+    """x * m + (bias - mean * m)."""
+    rewrite(PASS, f"{HEAD} <{CONSTANTS}> {{ {ops} }}", AFTER, rewrites=1, atol=2e-5)
+
+
+def test_case_4_without_a_scale() -> None:
+    ops = KERAS + "u = Mul(x, r) w = Mul(m, r) h = Sub(b, w) [z] y = Add(u, h)"
+    after = AFTER.replace("float[4] g = {1, 2, 3, 4}", "float[4] z_scale = {1, 1, 1, 1}").replace(
+        "(x, g, b)", "(x, z_scale, b)"
+    )
+    rewrite(PASS, f"{HEAD} <{CONSTANTS}> {{ {ops} }}", after, rewrites=1, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("ops", "reason"),
+    [
+        (FOLDED.replace("Sub(b, w)", "Sub(w, b)"), "not divided by the root"),
+        (FOLDED.replace("Mul(m, f)", "Mul(d, f)"), "not divided by the root"),
+        (FOLDED.replace("Mul(x, f)", "Mul(d, f)"), "not divided by the root"),
+        (FOLDED.replace("Add(u, h)", "Add(x, h)"), "not divided by the root"),
+        (FOLDED.replace("Sub(b, w)", "Sub(one, w)"), "not constants of the size"),
+        (FOLDED.replace("Mul(r, g)", "Mul(r, two)"), "not constants of the size"),
+        (FOLDED + " [o] z = Neg(h)", "not divided by the root"),
+        (FOLDED + " [o] z = Neg(u)", "also read elsewhere"),
+    ],
+)
+def test_case_4_near_misses(ops: str, reason: str) -> None:
+    head = HEAD.replace("y)", "y, float[2,3,4] z)") if "[o]" in ops else HEAD
+    keep(PASS, f"{head} <{CONSTANTS}> {{ {ops} }}", reason)
