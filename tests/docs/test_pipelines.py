@@ -37,9 +37,10 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnxq: Any) -
             if target is not None:
                 Path(target).write_text(outcome.out)
             seen.append(arguments[0])
-    assert sorted(set(seen)) == ["bisect", "explain", "passes", "run", "show"]
+    assert sorted(set(seen)) == ["bisect", "explain", "passes", "quantize", "run", "show"]
     assert json.loads(Path("explained.json").read_text())["conversions"]
     assert Path("tidy.onnx").is_file()
+    assert b"onnxq.disabled_optimizers" in Path("half.onnx").read_bytes()
 
 
 def test_no_two_passes_share_a_line_in_the_list(onnxq: Any) -> None:
