@@ -138,6 +138,37 @@ def test_case_2_boxes_and_scores_out_of_one_convolution() -> None:
     assert "Split" in reason(result, "Conv") and "takes out of a" in reason(result, "Conv")
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "b = Slice(a, zero, two, one) s = Slice(a, two, four, one)",
+        "b = Gather <axis = 1> (a, front) s = Gather <axis = 1> (a, back)",
+    ],
+    ids=["Slice", "Gather"],
+)
+@pytest.mark.parametrize("small", [0.2, 60.0])
+def test_case_2_by_other_ops(part: str, small: float) -> None:
+    numbers = "int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] four = {4}"
+    inits = f"float[4,4,1,1] A = {{0}}, {numbers}, int64[2] front = {{0, 1}}, int64[2] back = {{2, 3}}"
+    source = (
+        f'<ir_version: 10, opset_import: ["": 21]> g (float[1,4,8,8] x) => ({HALF}) '
+        f"<{inits}> {{ a = Conv(x, A) {part} c = Erf(b) p = Sigmoid(s) }}"
+    )
+    result = quantize_text(source, constants={"A": rows(200, 200, small, small)}, inputs={"x": X})
+    assert ("takes out of a" in reason(result, "Conv")) == (small < 1)
+
+
+def test_case_2_a_table_of_constants_stays_float() -> None:
+    """Rows of very different size: nothing is quantized that a Gather looks up."""
+    table = RNG.normal(0, 1, (6, 8)) * np.array([1e-3, 1, 1e3, 1, 1, 1]).reshape(6, 1)
+    source = (
+        '<ir_version: 10, opset_import: ["": 21]> g (int64[3] i) => (float[3,8] y) '
+        "<float[6,8] T = {0}, float[8,8] W = {0}> { e = Gather(T, i) y = MatMul(e, W) }"
+    )
+    result = quantize_text(source, constants={"T": table.astype(np.float32)}, inputs={"i": np.array([0, 2, 4])})
+    assert "constant table" in reason(result, "Gather")
+
+
 def test_case_2_parts_of_one_kind() -> None:
     assert reason(run(PARTS, HALF, {"A": rows(20, 20, 4, 4)}), "Conv") == ""
 
