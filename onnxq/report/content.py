@@ -323,13 +323,20 @@ def _alike(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(merged, key=lambda m: (-m[1], m[0]))
 
 
+_TYPE = re.compile(r"(?:u?int|b?float)[0-9]+[,.;:]?")
+"""A type: it is the same in all reasons of a kind."""
+
+
 def _pattern(reason: str) -> str:
-    """A reason without what is special to one node: words with a digit, a slash, an underscore or a dot inside.
+    """A reason without what is special to one node: words with a digit, a slash, an underscore or a dot inside that
+    are no types.
 
     >>> _pattern('its operand relu_2.tmp_0 is float: it comes from HardSwish Div@2_HardSwish')
     'its operand ... is float: it comes from HardSwish ...'
+    >>> _pattern('measured here: 0.006 ms in float, 0.003 ms in int8, less than the conversions around it cost')
+    'measured here: ... ms in float, ... ms in int8, less than the conversions around it cost'
     """
-    return re.sub(r"\S*(?:[0-9/_]|\.\w)\S*", "...", reason)
+    return re.sub(r"\S*(?:[0-9/_]|\.\w)\S*", lambda word: word[0] if _TYPE.fullmatch(word[0]) else "...", reason)
 
 
 def _notes(result: Result) -> list[str]:
