@@ -38,6 +38,7 @@ from onnxq.stats.ranges import GivenRanges, RangeTable
 from onnxq.stats.statistics import Statistics
 from onnxq.stats.surroundings import Surroundings, surroundings
 from onnxq.stats.taps import mask_tensors
+from onnxq.stats.weights import WeightMethod
 from onnxq.trial import choose, inserted
 from onnxq.validate.repaired import Repair
 
@@ -86,7 +87,7 @@ class PlanProvider:
         self.met: Met | None = None
         self.repairs: Repairs | None = None
         self.repaired: tuple[Repair, ...] = ()
-        self.weight_method = options.weight_method
+        self.weight_method: WeightMethod = options.weight_method
         self.check = True  # bisect looks for the pass that does not pass this check
         self.method = ""
         self.notes: list[str] = []

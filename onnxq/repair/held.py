@@ -27,6 +27,9 @@ LEAST = 12
 BYTES = 128 << 20
 """Of inputs that are kept in memory; of larger inputs fewer samples are taken, but at least `LEAST`."""
 
+LARGEST = 512 << 20
+"""Bytes of weights above which nothing is tried: several forms of the model are in memory at once."""
+
 GAIN = 0.1
 """dB that a repair must buy on the mean."""
 

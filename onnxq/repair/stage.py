@@ -19,9 +19,10 @@ from onnxq.config.repair import BIAS, EQUALIZE, REPAIRS, WEIGHTS, Repairing
 from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import ModelError
 from onnxq.ir.model import Model
+from onnxq.ir.save import weight_bytes
 from onnxq.plan.plan import Plan
 from onnxq.repair.bias import Correction, Inputs
-from onnxq.repair.held import LEAST, Held, Levels, split, verdict
+from onnxq.repair.held import LARGEST, LEAST, Held, Levels, split, verdict
 from onnxq.repair.smooth import smooth
 from onnxq.trial import inserted
 from onnxq.validate.repaired import Repair
@@ -67,6 +68,9 @@ class Repairs:
         self._rows: dict[str, Repair] = {}
         self._levels: dict[object, Levels] = {}
         self._biases: dict[object, tuple[Plan, Repair]] = {}
+        if weight_bytes(model) > LARGEST:
+            self.why_not = "the model is too large to hold several forms of it in memory"
+            return
         self._fit, held = split(data, repairing.effort, first)
         if not held:
             self.why_not = f"{LEAST} calibration samples are the least that say whether a repair pays"

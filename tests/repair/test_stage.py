@@ -99,6 +99,13 @@ def test_with_too_few_samples_nothing_is_tried() -> None:
     assert [r.name for r in repairs.rows(plan)] == list(REPAIRS)
 
 
+def test_a_large_model_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxq.repair.stage.LARGEST", 100)
+    repairs, _, plan = made(("bias",))
+    assert repairs.biases(plan) is plan
+    assert "too large" in repairs.rows(plan)[0].told
+
+
 def test_a_model_without_a_float_output_cannot_be_measured() -> None:
     proto = tiny.classifier()
     from onnx import TensorProto, helper
