@@ -123,7 +123,7 @@ def test_a_model_without_a_float_output_cannot_be_measured() -> None:
 def run(out: Path, **options: object) -> Result:
     job = Job(model=ROOT / "models/fashion-res8/model.onnx").with_overrides(
         output=out, calib=str(ROOT / "models/fashion-mnist/calib.npz"), calib_limit=16, method="minmax", threads=1,
-        speed=False, validate=False, placement="rules", **options,  # type: ignore[arg-type]
+        speed=False, **{"validate": False, "placement": "rules", **options},  # type: ignore[arg-type]
     )  # fmt: skip
     return quantize(job)
 
@@ -146,3 +146,45 @@ def test_equal_inputs_give_equal_files(tmp_path: Path, monkeypatch: pytest.Monke
     rows = [[replace(r, seconds=0.0) for r in result.repairs] for result in results]
     assert rows[0] == rows[1]
     assert [r.name for r in rows[0]] == ["equalize", "smooth", "weights", "bias"]
+
+
+@pytest.fixture
+def everything_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxq.repair.held.GAIN", -90.0)
+    monkeypatch.setattr("onnxq.repair.held.CHANCE", 1.0)
+
+
+@pytest.mark.usefixtures("everything_pays")
+def test_a_changed_float_model_is_calibrated_planned_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
+    plain = run(tmp_path / "a.onnx", validate=True)
+    result = run(tmp_path / "b.onnx", repair="equalize", validate=True)
+    assert [(r.name, r.kept) for r in result.repairs] == [("equalize", True)]
+    assert (tmp_path / "a.onnx").read_bytes() != (tmp_path / "b.onnx").read_bytes()
+    assert result.accuracy is not None and plain.accuracy is not None
+    near = [a.outputs[0].sqnr_db for a in (plain.accuracy, result.accuracy)]
+    assert near[0] is not None and near[1] is not None and abs(near[0] - near[1]) < 6
+    assert result.coverage == plain.coverage
+
+
+COSTS = ROOT / "onnxq/costs/shipped/x86-64-avx512-vnni.json"
+
+
+@pytest.mark.usefixtures("everything_pays")
+def test_the_float_model_is_repaired_later_if_the_budget_does_not_hold_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
+    loose = run(tmp_path / "a.onnx", placement="cost", costs=COSTS, min_sqnr_db=5.0)
+    assert [r.name for r in loose.repairs] == ["weights", "bias"]
+    tight = run(tmp_path / "b.onnx", placement="cost", costs=COSTS, min_sqnr_db=45.0, keep_best=True)
+    assert [r.name for r in tight.repairs] == ["equalize", "smooth", "weights", "bias"]
+    assert tight.repairs[0].kept and any("units fewer in int8" in n for n in tight.notes)
+
+
+def test_fast_leaves_the_float_model_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
+    tight = run(tmp_path / "a.onnx", placement="cost", effort="fast", costs=COSTS, min_sqnr_db=45.0, keep_best=True)
+    assert [r.name for r in tight.repairs] == ["bias"]
