@@ -67,6 +67,7 @@ def one(job_file: Path, methods: Sequence[str], folder: Path, eval_samples: int 
         path = folder / f"{method}.onnx"
         result = quantize(replace(job.with_overrides(method=method), output=path))
         chose = [n for n in result.notes if n.startswith("Method ")]
+        assert result.environment is not None
         rows[method] = {"taken": result.method, "notes": chose, "environment": asdict(result.environment)}
         files[method] = path
     return _judged(told.with_overrides(eval_limit=eval_samples), rows, files)
