@@ -20,9 +20,10 @@ from onnxq.ir.model import Model
 from onnxq.plan.plan import Plan
 from onnxq.progress import Progress, Silent
 from onnxq.sensitivity.gather import Trials, gather
-from onnxq.sensitivity.instrument import Instrumented, instrument
+from onnxq.sensitivity.instrument import instrument
 from onnxq.sensitivity.measure import Rows, choose, measure
 from onnxq.sensitivity.result import SCHEMA, Sensitivity
+from onnxq.sensitivity.switches import Instrumented
 from onnxq.sensitivity.work import Scoring, measure_elsewhere
 from onnxq.stats.cache import Cache, CacheWarning, changed_since, digest, files_digest
 from onnxq.stats.engine import data_digest
@@ -78,7 +79,7 @@ def sensitivity(
 
     Args:
         model: the normalised float model that the plan was made for; does not change.
-        plan: its main graph counts; what it quantizes in bodies stays float, and a note says so.
+        plan: what it quantizes counts, in bodies, too.
         evaluation: None: the score is measured on `data`.
         threads: of ORT; divided among the workers of this machine.
         cache: see `onnxq.stats.cache`.
@@ -183,12 +184,7 @@ def _check_feedback(feedback: Mapping[str, str], made: Instrumented) -> None:
 
 def _notes(made: Instrumented, executor: object, options: Options, flattered: bool) -> Iterator[str]:
     if not made.switches:
-        yield "The plan quantizes nothing in the main graph: there is nothing to measure."
-    if made.inner:
-        yield (
-            f"{made.inner} uses in bodies of If, Loop and Scan have no switch and stayed float: their noise is in no "
-            "figure."
-        )
+        yield "The plan quantizes nothing: there is nothing to measure."
     if executor is not None and options.feedback:
         yield "All samples ran in one process: the feedback makes each depend on the one before."
     if flattered:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnxq.ir import walk
 from onnxq.ir.save import runnable, weight_bytes
 from onnxq.runtime.session import SIDE_BY_SIDE, Level, Session
-from onnxq.sensitivity.instrument import ENABLE, Instrumented, Rounded
+from onnxq.sensitivity.switches import ENABLE, Instrumented, Rounded
 from onnxq.stats.taps import with_outputs
 
 PARTS = 4

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.errors import MetricError
-from onnxq.sensitivity.instrument import Instrumented
 from onnxq.sensitivity.measure import ELEMENTS, EQUAL, LOST, NOISE, SIGNAL, Rows, Trial
 from onnxq.sensitivity.result import (
     Effect,
@@ -21,6 +20,7 @@ from onnxq.sensitivity.result import (
     mean_noise,
     predict,
 )
+from onnxq.sensitivity.switches import Instrumented
 from onnxq.sensitivity.work import Scoring
 
 

@@ -4,8 +4,10 @@ An activation gets an If node: on, QuantizeLinear and DequantizeLinear; off, the
 too, but computes both sides in every run: measured by `docs/measure_switches.py` (docs/sensitivity.md has the figures).
 `x + enable * (DQ(Q(x)) - x)` is neither exact (the sum rounds) nor safe (infinity minus infinity is NaN).
 
-A constant gets no node at all: it becomes an initializer that a caller may override, and is fed rounded where its
-switch is on. So no weight is dequantized or copied in a run.
+A constant of the main graph gets no node at all: it becomes an initializer that a caller may override, and is fed
+rounded where its switch is on. So no weight is dequantized or copied in a run. In a body of If, Loop or Scan nobody may
+override: there, a constant gets an If that chooses between it and the rounded one. Bodies see the switches, which stand
+around them.
 
 All of it is meant for optimizations off, the reference semantics: with everything off, each kernel gets the bits that
 it gets in the float model, with everything on those of the Q/DQ model (prepacking off in both, since a weight that may
@@ -14,13 +16,13 @@ be overridden is never packed).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
 from onnxq.encoding import Affine, PerBlock, PerChannel, PerTensor
 from onnxq.errors import PassError
@@ -28,129 +30,19 @@ from onnxq.ir import walk
 from onnxq.ir.model import Model
 from onnxq.numerics import dequantize, quantize
 from onnxq.optable import OP_TABLE, data_slots
-from onnxq.plan.plan import Plan, Use
+from onnxq.plan.plan import GraphPath, Plan, Use, Value
+from onnxq.sensitivity.switches import ENABLE, Instrumented, Kind, Switch
 from onnxq.stats.taps import COPIES, mask_tensors
-
-ENABLE = "onnxq_enable"
-"""The input that turns activations on: bool, one element per activation."""
 
 SQUASHING = frozenset({"Softmax", "Sigmoid", "HardSigmoid", "Tanh"})
 """Ops that saturate: behind them noise does not add up, and where they are certain there is none to be seen."""
-
-Kind = Literal["activation", "weight", "bias"]
 
 Holder = tuple[Any, str, int, Affine]
 """A quantized use: the node or graph that holds it, the node's name ("" for an output of the graph), slot, encoding."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Switch:
-    """One quantized tensor.
-
-    Attributes:
-        tensor: its name in the float model.
-        kind: `bias` is a constant of 32 bits.
-        node, op: what makes the activation, "" for an input of the model; what reads the constant first.
-        units: the integer ops that make or read it, in the order of the graph; of a bias that a float Add reads, the op
-            in front.
-        type: of the integers.
-        flag: position in the vector ENABLE; None for constants.
-        constants: (initializer of the instrumented model, encoding); empty for activations.
-        follows: tensors that this one is moved from, with its encoding: where these are rounded, rounding it changes
-            nothing, since every value lies on its grid already.
-        position: in the list of nodes of the instrumented model, the first that depends on the switch.
-    """
-
-    tensor: str
-    kind: Kind
-    node: str
-    op: str
-    units: tuple[str, ...]
-    type: str
-    flag: int | None = None
-    constants: tuple[tuple[str, Affine], ...] = ()
-    follows: tuple[str, ...] = ()
-    position: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Instrumented:
-    """A model with switches.
-
-    Attributes:
-        model: ENABLE is a further input if there are activations.
-        switches: in the order of the graph.
-        outputs: what is measured -> where the instrumented model has it: the outputs of the float model by name, and
-            what `heads` names.
-        count: outputs of the float model, which come first.
-        heads: output of the float model that a squashing op makes -> the tensor that this op reads.
-        inner: uses in bodies of If, Loop and Scan that the plan quantizes and that have no switch: they are float.
-    """
-
-    model: Model
-    switches: tuple[Switch, ...]
-    outputs: Mapping[str, str]
-    count: int
-    heads: Mapping[str, str] = field(default_factory=dict)
-    inner: int = 0
-
-    @property
-    def own(self) -> tuple[str, ...]:
-        """The outputs of the float model."""
-        return tuple(self.outputs)[: self.count]
-
-    @property
-    def flags(self) -> int:
-        """Length of ENABLE."""
-        return sum(s.flag is not None for s in self.switches)
-
-    def feed(self, on: Collection[int], rounded: Rounded) -> dict[str, NDArray[Any]]:
-        """The inputs that turn switches on, all others off.
-
-        Args:
-            on: positions in `switches`.
-        """
-        fed: dict[str, NDArray[Any]] = {}
-        if self.flags:
-            fed[ENABLE] = np.zeros(self.flags, dtype=np.bool_)
-        for index in on:
-            switch = self.switches[index]
-            if switch.flag is not None:
-                fed[ENABLE][switch.flag] = True
-            fed.update((name, rounded[name]) for name, _ in switch.constants)
-        return fed
-
-
-class Rounded:
-    """The rounded values of the constants that have a switch, by initializer of the instrumented model.
-
-    Args:
-        keep: what was made once; else it is made at each look.
-    """
-
-    def __init__(self, instrumented: Instrumented, *, keep: bool) -> None:
-        self._encodings = {name: e for switch in instrumented.switches for name, e in switch.constants}
-        self._values = {
-            t.name: t.values
-            for node in instrumented.model.graph.nodes
-            for t in node.inputs
-            if isinstance(t, gs.Constant) and t.name in self._encodings
-        }
-        self._keep = keep
-        self._kept: dict[str, NDArray[Any]] = {}
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        if name in self._kept:
-            return self._kept[name]
-        encoding = self._encodings[name]
-        found = dequantize(quantize(self._values[name], encoding), encoding)
-        if self._keep:
-            self._kept[name] = found
-        return found
-
-
 def instrument(model: Model, plan: Plan) -> Instrumented:
-    """A copy of the float model with a switch for each tensor of the main graph that the plan quantizes.
+    """A copy of the float model with a switch for each tensor that the plan quantizes, in bodies, too.
 
     Args:
         model: the normalised float model that the plan was made for; does not change.
@@ -168,14 +60,19 @@ class _Instrumenting:
     taken: set[str] = field(default_factory=set)
     pieces: list[gs.Variable] = field(default_factory=list)
     behind: dict[int, list[gs.Node]] = field(default_factory=dict)
-    front: list[gs.Node] = field(default_factory=list)
+    front: dict[GraphPath, list[gs.Node]] = field(default_factory=lambda: defaultdict(list))
+    graphs: list[tuple[GraphPath, gs.Graph]] = field(default_factory=list)
+    homes: dict[int, GraphPath] = field(default_factory=dict)
 
     def done(self) -> Instrumented:
         graph = self.model.graph
+        self.graphs = list(walk.graphs(graph))
+        for path, inner in self.graphs:
+            self.homes.update((id(thing), path) for thing in (inner, *inner.nodes, *inner.inputs))
         self.taken = walk.tensor_names(graph) | {n.name for _, g in walk.graphs(graph) for n in g.nodes}
         names = [t.name for t in graph.outputs]
-        places = {name: i for i, name in enumerate(n.name for n in graph.nodes)}
-        made: list[tuple[Switch, gs.Node]] = []  # and the first node that depends on it
+        places = {name: i for i, name in enumerate(n.name for _, g in self.graphs for n in g.nodes)}
+        made: list[tuple[Switch, list[Any]]] = []  # and the nodes and graphs that depend on it
         found, before = self._tensors(), self._heads()
         followed = {tensor.name: self._followed(tensor, uses[0][3]) for tensor, uses in found}
         for tensor, uses in found:
@@ -185,7 +82,13 @@ class _Instrumenting:
                 made.append(self._activation(tensor, uses, places))
         self._arrange(graph)
         where = {id(node): i for i, node in enumerate(graph.nodes)}
-        placed = [replace(s, position=where[id(first)], follows=followed[s.tensor]) for s, first in made]
+        owners = {node.name: i for i, node in enumerate(graph.nodes)}
+
+        def position(thing: Any) -> int:
+            path = self.homes.get(id(thing), ())
+            return owners[path[0].rpartition("/")[0]] if path else where[id(thing)]
+
+        placed = [replace(s, position=min(map(position, by)), follows=followed[s.tensor]) for s, by in made]
         outputs = dict(zip(names, (t.name for t in graph.outputs), strict=True))
         heads: dict[str, str] = {}
         for output, (name, node) in before.items():
@@ -205,23 +108,22 @@ class _Instrumenting:
             outputs=outputs,
             count=len(names),
             heads=heads,
-            inner=sum(bool(use.path) for use in self.plan.uses),
         )
 
     def _tensors(self) -> list[tuple[Any, list[Holder]]]:
-        """Every tensor with quantized uses in the main graph, in its order."""
+        """Every tensor with quantized uses, in the order of the graphs."""
         found: dict[int, tuple[Any, list[Holder]]] = {}
         seen = 0
-        for holder, name, slot, tensor in _slots(self.model.graph):
-            encoding = self.plan.uses.get(Use((), name, slot))
-            if encoding is not None:
-                seen += 1
-                found.setdefault(id(tensor), (tensor, []))[1].append((holder, name, slot, encoding))
-        wanted = sum(not use.path for use in self.plan.uses)
-        if seen != wanted:
+        for path, inner in self.graphs:
+            for holder, name, slot, tensor in _slots(inner):
+                encoding = self.plan.uses.get(Use(path, name, slot))
+                if encoding is not None:
+                    seen += 1
+                    found.setdefault(id(tensor), (tensor, []))[1].append((holder, name, slot, encoding))
+        if seen != len(self.plan.uses):
             raise PassError(
-                f"the plan speaks of {wanted} uses in the main graph, the graph has {seen} of them: it was made for "
-                "another graph"
+                f"the plan speaks of {len(self.plan.uses)} uses, the graph has {seen} of them: it was made for another "
+                "graph"
             )
         return list(found.values())
 
@@ -250,19 +152,34 @@ class _Instrumenting:
         if node is None or row is None or row.moves is None or row.moves(node) or row.fill is not None:
             return ()
         slots = [s for s in data_slots(node) if node.inputs[s].name]
-        read = [self.plan.uses.get(Use((), node.name, s)) for s in slots]
+        read = [self.plan.uses.get(Use(self.homes[id(node)], node.name, s)) for s in slots]
         if not isinstance(encoding.granularity, PerTensor) or any(e != encoding for e in read):
             return ()
         return tuple(dict.fromkeys(node.inputs[s].name for s in slots))
 
-    def _constant(self, tensor: gs.Constant, uses: list[Holder], places: Mapping[str, int]) -> tuple[Switch, gs.Node]:
-        """Uses of one encoding read one new initializer, since others may want the constant in float."""
+    def _constant(self, tensor: gs.Constant, uses: list[Holder], places: Mapping[str, int]) -> tuple[Switch, list[Any]]:
+        """Uses of one encoding read one new initializer, since others may want the constant in float; uses in one body
+        one If."""
         made: dict[tuple[object, ...], tuple[gs.Constant, Affine]] = {}
+        inner: dict[tuple[GraphPath, object], gs.Node] = {}
+        on: gs.Variable | None = None
         for holder, _name, slot, encoding in uses:
+            path = self.homes[id(holder)]
+            if path:
+                on = on or self._piece(tensor)
+                key = path, encoding.key
+                if key not in inner:
+                    rounded = dequantize(quantize(tensor.values, encoding), encoding)
+                    inner[key] = self._if(tensor, on, [self._copy(tensor, gs.Constant(self._name("rounded"), rounded))])
+                    self.front[path].append(inner[key])
+                    self.homes[id(inner[key])] = path
+                walk.set_input(holder, slot, inner[key].outputs[0])
+                continue
             if encoding.key not in made:
                 made[encoding.key] = gs.Constant(self._name(f"{tensor.name}_switched"), tensor.values), encoding
             walk.set_input(holder, slot, made[encoding.key][0])
-        first = min((h for h, *_ in uses), key=lambda n: places[n.name])
+        readers = [h for h, *_ in uses]
+        first = min(readers, key=lambda n: places[n.name])
         kind: Kind = "bias" if uses[0][3].type == "int32" else "weight"
         switch = Switch(
             tensor=tensor.name,
@@ -271,21 +188,27 @@ class _Instrumenting:
             op=first.op,
             units=self._units(uses, None, places),
             type=uses[0][3].type,
+            flag=None if on is None else len(self.pieces) - 1,
             constants=tuple((constant.name, encoding) for constant, encoding in made.values()),
         )
-        return switch, first
+        return switch, readers
 
-    def _activation(self, tensor: gs.Variable, uses: list[Holder], places: Mapping[str, int]) -> tuple[Switch, gs.Node]:
+    def _activation(
+        self, tensor: gs.Variable, uses: list[Holder], places: Mapping[str, int]
+    ) -> tuple[Switch, list[Any]]:
         maker = tensor.inputs[0] if tensor.inputs else None
-        on = gs.Variable(self._name(f"{tensor.name}_on"), dtype=np.bool_, shape=(1,))
-        self.pieces.append(on)
-        nodes = self.behind.setdefault(id(maker), []) if maker is not None else self.front
+        here = self.homes[id(tensor if maker is None else maker)]
+        on = self._piece(tensor)
+        nodes = self.behind.setdefault(id(maker), []) if maker is not None else self.front[here]
         made: dict[tuple[object, ...], gs.Node] = {}
         for holder, _, slot, encoding in uses:
-            if encoding.key not in made:
-                made[encoding.key] = self._either(tensor, on, encoding, uses[0][3])
-                nodes.append(made[encoding.key])
-            switched = made[encoding.key].outputs[0]
+            written = self._written(tensor.name, self.homes[id(holder)]) or encoding
+            key = written.key, encoding.key
+            if key not in made:
+                made[key] = self._either(tensor, on, encoding, written)
+                nodes.append(made[key])
+                self.homes[id(made[key])] = here
+            switched = made[key].outputs[0]
             if isinstance(holder, gs.Graph):
                 holder.outputs[slot] = switched
             else:
@@ -299,7 +222,32 @@ class _Instrumenting:
             type=uses[0][3].type,
             flag=len(self.pieces) - 1,
         )
-        return switch, made[uses[0][3].key]
+        return switch, list(made.values())
+
+    def _written(self, tensor: str, path: GraphPath) -> Affine | None:
+        """The encoding of the Q that a use in a graph reads: of the nearest graph around that has a value."""
+        values = (self.plan.values.get(Value(path[:depth], tensor)) for depth in range(len(path), -1, -1))
+        return next((value for value in values if value is not None), None)
+
+    def _piece(self, tensor: Any) -> gs.Variable:
+        on = gs.Variable(self._name(f"{tensor.name}_on"), dtype=np.bool_, shape=(1,))
+        self.pieces.append(on)
+        return on
+
+    def _copy(self, near: Any, tensor: Any) -> gs.Node:
+        result = gs.Variable(self._name(f"{near.name}_same"), dtype=np.float32)
+        return gs.Node("Identity", self._name(f"{near.name}_keep"), {}, [tensor], [result])
+
+    def _if(self, tensor: Any, on: gs.Variable, rounding: list[gs.Node]) -> gs.Node:
+        """On: these nodes, of which the last gives the result; off: the tensor itself."""
+        keeping = self._copy(tensor, tensor)
+        out = gs.Variable(self._name(f"{tensor.name}_switched"), dtype=np.float32, shape=tensor.shape)
+        opset = self.model.opset
+        branches = {
+            "then_branch": gs.Graph(rounding, [], list(rounding[-1].outputs), name="rounded", opset=opset),
+            "else_branch": gs.Graph([keeping], [], list(keeping.outputs), name="float", opset=opset),
+        }
+        return gs.Node("If", self._name(f"{tensor.name}_switch"), branches, [on], [out])
 
     def _either(self, tensor: gs.Variable, on: gs.Variable, wanted: Affine, written: Affine) -> gs.Node:
         """An If: Q as `written` (one scale, whatever the use's granularity) and DQ as `wanted`, or the value."""
@@ -315,19 +263,11 @@ class _Instrumenting:
         ]  # fmt: skip
         integers = gs.Variable(self._name(f"{base}_integers"), dtype=np.dtype(written.type))
         rounded = gs.Variable(self._name(f"{base}_rounded"), dtype=np.float32)
-        same = gs.Variable(self._name(f"{base}_same"), dtype=np.float32)
-        out = gs.Variable(self._name(f"{base}_switched"), dtype=np.float32, shape=tensor.shape)
         quantizing = [
             gs.Node("QuantizeLinear", self._name(f"{base}_Q"), {}, [tensor, *constants[:2]], [integers]),
             gs.Node("DequantizeLinear", self._name(f"{base}_DQ"), _axis(wanted), [integers, *constants[2:]], [rounded]),
         ]
-        keeping = [gs.Node("Identity", self._name(f"{base}_keep"), {}, [tensor], [same])]
-        opset = self.model.opset
-        branches = {
-            "then_branch": gs.Graph(quantizing, [], [rounded], name="rounded", opset=opset),
-            "else_branch": gs.Graph(keeping, [], [same], name="float", opset=opset),
-        }
-        return gs.Node("If", self._name(f"{base}_switch"), branches, [on], [out])
+        return self._if(tensor, on, quantizing)
 
     def _units(self, uses: list[Holder], maker: gs.Node | None, places: Mapping[str, int]) -> tuple[str, ...]:
         """The integer ops that make or read a tensor.
@@ -355,11 +295,9 @@ class _Instrumenting:
             counted = {"num_outputs": len(self.pieces)} if self.model.opset >= 18 else {}
             attributes = {"axis": 0, **counted}
             nodes.append(gs.Node("Split", self._name("onnxq_enable_split"), attributes, [vector], self.pieces))
-        nodes.extend(self.front)
-        for node in graph.nodes:
-            nodes.append(node)
-            nodes.extend(self.behind.get(id(node), ()))
-        graph.nodes = nodes
+        for path, inner in self.graphs:
+            first = [*nodes, *self.front[path]] if not path else list(self.front[path])
+            inner.nodes = first + [one for node in inner.nodes for one in (node, *self.behind.get(id(node), ()))]
 
     def _name(self, wish: str) -> str:
         return walk.unique_name(self.taken, wish)

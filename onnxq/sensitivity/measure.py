@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import DataError, MetricError, ModelError
 from onnxq.sensitivity.forward import PARTS, Forward
-from onnxq.sensitivity.instrument import Instrumented
+from onnxq.sensitivity.switches import Instrumented
 from onnxq.validate.metrics import Metric
 from onnxq.validate.metrics.base import is_label_free
 from onnxq.validate.outputs import as_array

@@ -15,8 +15,8 @@ from onnxq.data.sample import Dataset
 from onnxq.errors import UsageError
 from onnxq.ir.load import load
 from onnxq.sensitivity.forward import Forward
-from onnxq.sensitivity.instrument import Instrumented
 from onnxq.sensitivity.measure import Rows, Trial, choose, measure
+from onnxq.sensitivity.switches import Instrumented
 from onnxq.stats.cache import default_folder
 from onnxq.stats.parallel import (
     Pool,

@@ -17,7 +17,8 @@ from onnxq.data.sample import Sample
 from onnxq.errors import CalibrationError, DataError, ModelError, UsageError
 from onnxq.plan.plan import Plan
 from onnxq.sensitivity.engine import Options, sensitivity
-from onnxq.sensitivity.instrument import Rounded, instrument
+from onnxq.sensitivity.instrument import instrument
+from onnxq.sensitivity.switches import Rounded
 from onnxq.sensitivity.work import Scoring
 from onnxq.stats.cache import Cache
 from onnxq.stats.parallel import Pool

@@ -16,8 +16,9 @@ from whole import Samples, normal
 
 from onnxq.plan.plan import Use
 from onnxq.sensitivity.engine import Options, sensitivity
-from onnxq.sensitivity.instrument import Rounded, instrument
+from onnxq.sensitivity.instrument import instrument
 from onnxq.sensitivity.result import Sensitivity, noise, predict, tensor_noise
+from onnxq.sensitivity.switches import Rounded
 from onnxq.sensitivity.work import Scoring
 from onnxq.validate.metrics import load_metric
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tiny
+from bodies import GATE, Kind, wrapped
 from switched import RESIDUAL, bits, planned, res8
 from whole import Arrays, normal
 
@@ -51,6 +52,14 @@ def test_outputs_made_before_the_cut_are_those_of_the_float_run() -> None:
     ]
     assert early
     assert all(bits(exact[n]) == bits(got[n]) for n in early)
+
+
+@pytest.mark.parametrize("kind", ["If", "Loop", "Scan"])
+def test_bodies_to_the_bit(kind: Kind) -> None:
+    samples = [{**s, GATE: np.array(True)} if kind == "If" else s for s in normal(2, image=(1, 3, 8, 8))]
+    model, plan = planned(wrapped(tiny.classifier(), kind, 2, "body"), samples)
+    assert any(use.path for use in plan.uses)
+    assert len(_same(model, plan, samples)._cuts) > 1
 
 
 def test_part_runs_take_fewer_nodes() -> None:

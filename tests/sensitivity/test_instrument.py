@@ -9,13 +9,15 @@ import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
 import tiny
+from bodies import Kind, wrapped
 from switched import RESIDUAL, bits, inserted, only, open_off, planned, res8, used_tensors
 from whole import Arrays, normal
 
 from onnxq.errors import PassError
 from onnxq.ir.model import Model
 from onnxq.plan.plan import Plan
-from onnxq.sensitivity.instrument import ENABLE, Instrumented, Rounded, instrument
+from onnxq.sensitivity.instrument import instrument
+from onnxq.sensitivity.switches import ENABLE, Instrumented, Rounded
 
 TIED = """<ir_version: 8, opset_import: ["": 17]>
 g (int64["N",3] ids) => (float["N",3,6] y)
@@ -143,13 +145,26 @@ def test_the_model_itself_does_not_change() -> None:
     assert _plain(model, samples[0]) == before
 
 
-def test_bodies_have_no_switch_and_stay_float() -> None:
-    samples = [{**s, "choose": np.array([True])} for s in normal(4, x=(1, 4, 6, 6))]
+@pytest.mark.parametrize("taken", [True, False])
+def test_bodies_have_switches(taken: bool) -> None:
+    samples = [{**s, "choose": np.array([i % 2 == 0])} for i, s in enumerate(normal(4, x=(1, 4, 6, 6)))]
     model, plan = planned(BODY, samples)
-    made = _check(model, plan, samples[0], singles=False)
-    assert made.inner == sum(bool(use.path) for use in plan.uses)
-    main = {node.name for node in model.graph.nodes}
-    assert {s.node for s in made.switches} <= {*main, ""}
+    assert any(use.path for use in plan.uses)
+    inputs = samples[0 if taken else 1]
+    made = _check(model, plan, inputs)
+    v = next(s for s in made.switches if s.tensor == "v")
+    assert (v.kind, v.constants, v.flag is None, v.units) == ("weight", (), False, ("inner",))
+    alone = _run(made, inputs, [made.switches.index(v)])
+    assert (alone == _plain(model, inputs)) == (not taken)  # the other branch does not read it
+
+
+@pytest.mark.parametrize("kind", ["Loop", "Scan"])
+def test_loops_have_switches(kind: Kind) -> None:
+    samples = normal(4, image=(1, 3, 8, 8))
+    model, plan = planned(wrapped(tiny.classifier(), kind, 1, "body"), samples)
+    assert any(use.path for use in plan.uses)
+    made = _check(model, plan, samples[0])
+    assert {s.kind for s in made.switches} == {"activation", "weight", "bias"}
 
 
 def test_a_plan_that_quantizes_nothing_makes_no_switch() -> None:

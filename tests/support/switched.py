@@ -16,7 +16,7 @@ from whole import Arrays, Samples, copy
 from onnxq import registry
 from onnxq.config.job import load_job
 from onnxq.data.sample import Dataset
-from onnxq.ir import load
+from onnxq.ir import load, walk
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.options import Options
@@ -88,28 +88,26 @@ def job_calibration(job: Any) -> Any:
 
 
 def inserted(model: Model, plan: Plan) -> Model:
-    """The Q/DQ model that insert-qdq writes, of the main graph only."""
-    main = dataclasses.replace(
-        plan,
-        uses={u: e for u, e in plan.uses.items() if not u.path},
-        values={v: e for v, e in plan.values.items() if not v.path},
-    )
+    """The Q/DQ model that insert-qdq writes."""
     made = model.copy()
     inserter = registry.load(registry.PASSES, "insert-qdq")
-    inserter().run(made.graph, Context(target=load_target("cpu"), plan=main))
+    inserter().run(made.graph, Context(target=load_target("cpu"), plan=plan))
     return made
 
 
 def only(plan: Plan, tensors: Mapping[Use, str], name: str) -> Plan:
     """The plan with the uses of one tensor alone."""
-    return dataclasses.replace(plan, uses={u: e for u, e in plan.uses.items() if tensors.get(u) == name}, values={})
+    values = {v: e for v, e in plan.values.items() if v.tensor == name}
+    return dataclasses.replace(plan, uses={u: e for u, e in plan.uses.items() if tensors.get(u) == name}, values=values)
 
 
 def used_tensors(model: Model) -> dict[Use, str]:
-    """Use in the main graph -> the tensor that it reads."""
-    graph = model.graph
-    found = {Use((), node.name, slot): t.name for node in graph.nodes for slot, t in enumerate(node.inputs)}
-    return {**found, **{Use((), "", slot): t.name for slot, t in enumerate(graph.outputs)}}
+    """Use -> the tensor that it reads, in all graphs."""
+    found: dict[Use, str] = {}
+    for path, graph in walk.graphs(model.graph):
+        found.update({Use(path, n.name, slot): t.name for n in graph.nodes for slot, t in enumerate(n.inputs)})
+        found.update({Use(path, "", slot): t.name for slot, t in enumerate(graph.outputs)})
+    return found
 
 
 def open_off(model: Model) -> Session:
