@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny
+from numpy.typing import NDArray
 from switched import RESIDUAL, inserted, planned, res8
 from whole import Arrays
 
@@ -18,6 +20,8 @@ from onnxq.plan.plan import Plan, Use
 from onnxq.repair.bias import LITERAL, ROOM, Correction, activations, rounded, shrunk, sites
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.taps import with_outputs
+
+Vector = NDArray[np.float64]
 
 IMAGES = [{"image": np.random.default_rng(i).uniform(0, 3, (1, *tiny.SHAPE)).astype(np.float32)} for i in range(12)]
 
@@ -32,7 +36,7 @@ g (float["N",5,4] x) => (float["N",5,6] y)
 ROWS = [{"x": np.random.default_rng(i).uniform(0, 2, (2, 5, 4)).astype(np.float32)} for i in range(8)]
 
 
-def correction(model: Model, samples: list[Arrays]) -> Correction:
+def correction(model: Model, samples: Sequence[Arrays]) -> Correction:
     return Correction(model, samples, inserted, int32=True, threads=1)
 
 
@@ -43,12 +47,13 @@ def coarse(plan: Plan) -> Plan:
     return replace(plan, uses=uses)
 
 
-def means(model: Model, plan: Plan | None, name: str, samples: list[Arrays], axes: tuple[int, ...]) -> np.ndarray:
+def means(model: Model, plan: Plan | None, name: str, samples: Sequence[Arrays], axes: tuple[int, ...]) -> Vector:
     """Of one tensor over all samples."""
     made = model if plan is None else inserted(model, plan)
     with runnable(with_outputs(made, [name])) as source:
         session = Session(source, threads=1)
-    return np.mean([session.run(s, [name])[name].astype(np.float64).mean(axis=axes) for s in samples], axis=0)
+    found = [session.run(s, [name])[name].astype(np.float64).mean(axis=axes) for s in samples]
+    return np.asarray(np.mean(found, axis=0), np.float64)
 
 
 def test_the_mean_error_of_every_channel_goes() -> None:
@@ -78,7 +83,7 @@ def test_later_layers_are_corrected_for_what_is_left_of_the_error_not_for_all_of
     assert left < 0.5 * over
 
 
-def _bias(model: Model) -> np.ndarray:
+def _bias(model: Model) -> Vector:
     gemm = next(n for n in model.graph.nodes if n.name == "gemm")
     return np.asarray(gemm.inputs[2].values)
 

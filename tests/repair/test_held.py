@@ -12,13 +12,13 @@ from switched import inserted, planned
 from whole import Samples
 
 from onnxq.data.sample import Sample
-from onnxq.repair.held import BYTES, GAIN, LEAST, SAMPLES, Held, chance, split, verdict
+from onnxq.repair.held import BYTES, GAIN, LEAST, SAMPLES, Held, Levels, chance, split, verdict
 
 BASE = np.linspace(20, 30, 12)
 
 
-def steady(gain: float) -> np.ndarray:
-    return BASE + gain
+def steady(gain: float) -> Levels:
+    return np.asarray(BASE + gain)
 
 
 def test_a_steady_gain_pays() -> None:
