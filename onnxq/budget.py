@@ -298,14 +298,17 @@ def _with_kinds(placed: Placed, problem: Problem, hear: Callable[[Placement], fl
     middle = sum(known) / len(known) if known else 1.0
     units = list(problem.units)
     for kind in found:
-        kinds: Kinds = tuple(None if unit.between(kind) is None else kind for unit in units)
+        kinds: Kinds = tuple(kind if any(a.kind == kind for a in unit.alternatives) else None for unit in units)
         total = hear(_placement(placed, problem, (False,) * len(units), kinds))
         weights = [0.0 if kind_ is None else unit.noise or middle for unit, kind_ in zip(units, kinds, strict=True)]
         for index, (unit, weight) in enumerate(zip(units, weights, strict=True)):
             units[index] = replace(
                 unit,
                 alternatives=tuple(
-                    replace(a, noise=total * weight / sum(weights)) if a.kind == kind else a for a in unit.alternatives
+                    replace(a, noise=total * weight / sum(weights) + (unit.noise if a.integer else 0.0))
+                    if a.kind == kind
+                    else a
+                    for a in unit.alternatives
                 ),
             )
     return replace(problem, units=tuple(units))
@@ -317,11 +320,11 @@ def _placement(placed: Placed, problem: Problem, labels: Labels, kinds: Kinds) -
     floats: dict[str, str] = {}
     between: dict[str, Kind] = {}
     for unit, choice, label, kind in zip(problem.units, placed.units, labels, kinds, strict=True):
+        if kind is not None:
+            between.update((n, kind) for n in choice.able.get(kind, ()) if not (label and n in choice.placeable))
         if label:
             integer.update(choice.placeable)
             continue
-        if kind is not None:
-            between.update(dict.fromkeys(choice.able.get(kind, ()), kind))
         for node in choice.placeable:
             known = placed.placement.floats.get(node)
             share = f"{100 * unit.noise / total:.3g} % of the noise at the outputs is its"

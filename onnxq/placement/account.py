@@ -129,8 +129,7 @@ def account(
 
 
 def _cost(unit: Unit, integer: bool, kind: Kind | None) -> float:
-    inside = unit.between(kind)
-    return unit.integer_cost if integer else unit.float_cost if inside is None else inside.cost
+    return unit.form(integer, kind)[0]
 
 
 def _lost(

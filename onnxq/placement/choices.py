@@ -26,12 +26,12 @@ def placement_of(layout: Layout, labels: Labels, kinds: Kinds, why: Callable[[in
     between: dict[str, Kind] = {}
     for at, (names, label, kind) in enumerate(zip(layout.members, labels, kinds, strict=True)):
         mine = layout.placeable(names)
+        if kind is not None:
+            between.update((n, kind) for n in layout.kinds[at][kind] if not (label and layout.integer(n)))
         if label:
             integer.update(mine)
-            continue
-        floats.update(dict.fromkeys(mine, why(at) if mine else ""))
-        if kind is not None:
-            between.update(dict.fromkeys(layout.kinds[at][kind], kind))
+        else:
+            floats.update(dict.fromkeys(mine, why(at) if mine else ""))
     return Placement(integer=frozenset(integer), floats=floats, kinds=between)
 
 

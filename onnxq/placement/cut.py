@@ -33,17 +33,19 @@ _CAPACITY = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
-    """What a unit can be instead of float, with float borders.
+    """What a unit can be instead of float, with float borders; or, if it has bodies, instead of int8 alone.
 
     Attributes:
-        kind: how it computes.
+        kind: how it computes, or what in its bodies cannot be int8.
         cost: seconds of one run.
         noise: relative output noise energy that it adds.
+        integer: it is an alternative to int8.
     """
 
     kind: Kind
     cost: float
     noise: float = 0.0
+    integer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class Unit:
         name: of its first node.
         float_cost, integer_cost: seconds of one run.
         noise: relative output noise energy that int8 adds; 0 if it was not measured.
-        alternatives: to float, by kind.
+        alternatives: to float and to int8, by kind.
         placeable: it can be int8.
     """
 
@@ -65,14 +67,18 @@ class Unit:
     alternatives: tuple[Alternative, ...] = ()
     placeable: bool = True
 
-    def between(self, kind: Kind | None) -> Alternative | None:
-        """What it is with this kind; None: float, or it cannot have it."""
-        return next((a for a in self.alternatives if a.kind == kind), None)
+    def form(self, integer: bool, kind: Kind | None = None) -> tuple[float, float]:
+        """Cost and noise with this label and kind; of a kind that it cannot have, those without."""
+        for one in self.alternatives:
+            if (one.kind, one.integer) == (kind, integer):
+                return one.cost, one.noise
+        return (self.integer_cost, self.noise) if integer else (self.float_cost, 0.0)
 
-    def quietly(self, price: float = 0.0) -> Alternative | None:
-        """The alternative with the least cost + price * noise, if that is less than float's cost."""
-        found = min(self.alternatives, key=lambda a: a.cost + price * a.noise, default=None)
-        return found if found is not None and found.cost + price * found.noise < self.float_cost else None
+    def best(self, integer: bool, price: float = 0.0) -> tuple[float, Kind | None]:
+        """Of one label: the least cost + price * noise, and the kind that has it, if that is less than without."""
+        kinds: list[Kind | None] = [None, *(a.kind for a in self.alternatives if a.integer == integer)]
+        priced = [(cost + price * noise, kind) for kind in kinds for cost, noise in [self.form(integer, kind)]]
+        return min(priced, key=lambda one: one[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +110,10 @@ class Problem:
     fixed: float = 0.0
 
     def cost(self, labels: Sequence[bool], kinds: Kinds = ()) -> float:
-        """Seconds of one run with these labels; units that are not int8 have these kinds, or none."""
+        """Seconds of one run with these labels and kinds, or none."""
         total = self.fixed
         for unit, integer, kind in zip(self.units, labels, kinds or (None,) * len(self.units), strict=True):
-            inside = unit.between(kind)
-            total += unit.integer_cost if integer else unit.float_cost if inside is None else inside.cost
+            total += unit.form(integer, kind)[0]
         for crossing in self.crossings:
             quantizes, dequantizes = conversions(crossing, labels)
             total += crossing.quantize * quantizes + crossing.dequantize * dequantizes
@@ -118,14 +123,12 @@ class Problem:
         """Sum of the noise of the int8 units and of those with a kind."""
         total = 0.0
         for unit, integer, kind in zip(self.units, labels, kinds or (None,) * len(self.units), strict=True):
-            inside = unit.between(kind)
-            total += unit.noise if integer else 0.0 if inside is None else inside.noise
+            total += unit.form(integer, kind)[1]
         return total
 
     def kinds(self, labels: Sequence[bool], price: float = 0.0) -> Kinds:
-        """What the units that are not int8 are best, with a price of noise in seconds."""
-        found = (None if integer else unit.quietly(price) for unit, integer in zip(self.units, labels, strict=True))
-        return tuple(None if inside is None else inside.kind for inside in found)
+        """The best kind of each unit with its label, with a price of noise in seconds."""
+        return tuple(unit.best(integer, price)[1] for unit, integer in zip(self.units, labels, strict=True))
 
 
 def combined(problems: Sequence[Problem], weights: Sequence[float]) -> Problem:
@@ -196,9 +199,7 @@ def _edges(problem: Problem, price: float) -> Iterator[tuple[int, int, float]]:
     """Vertices on the source's side of the cut are int8."""
     forever = float("inf")
     for index, unit in enumerate(problem.units):
-        inside = unit.quietly(price)
-        between = unit.float_cost if inside is None else inside.cost + price * inside.noise
-        gain = between - unit.integer_cost - price * unit.noise
+        gain = unit.best(False, price)[0] - unit.best(True, price)[0]
         if not unit.placeable:
             yield _FIRST + index, _SINK, forever
         elif gain > 0:
@@ -255,7 +256,7 @@ def quietest(problem: Problem, limit: float) -> tuple[Labels, Kinds]:
     count = len(problem.units)
     units = count + len(inside)  # a variable for int8, and one for each kind
     gains = [u.integer_cost - u.float_cost for u in problem.units]
-    gains += [a.cost - problem.units[i].float_cost for i, a in inside]
+    gains += [a.cost - problem.units[i].form(a.integer)[0] for i, a in inside]
     extra: list[float] = []
     rows: list[list[tuple[int, float]]] = []
     upper: list[float] = []
@@ -276,13 +277,14 @@ def quietest(problem: Problem, limit: float) -> tuple[Labels, Kinds]:
             for reader in crossing.readers:
                 rows.append([*made, (reader, -1.0), (at, -1.0)])
                 upper.append(0.0)
-    noises = [*(u.noise for u in problem.units), *(a.noise for _, a in inside)]
+    noises = [*(u.noise for u in problem.units), *(a.noise - problem.units[i].form(a.integer)[1] for i, a in inside)]
     rows.append(list(enumerate(noises)))
     upper.append(limit)
     for index, unit in enumerate(problem.units):
-        if unit.alternatives:  # one form at most
-            rows.append([(index, 1.0), *((count + at, 1.0) for at, (i, _) in enumerate(inside) if i == index)])
-            upper.append(1.0)
+        for integer in {a.integer for a in unit.alternatives}:  # one at most, and only with its label
+            mine = [count + at for at, (i, a) in enumerate(inside) if i == index and a.integer == integer]
+            rows.append([(index, -1.0 if integer else 1.0), *((at, 1.0) for at in mine)])
+            upper.append(0.0 if integer else 1.0)
     # a reader that is the producer itself appears twice in a row: the entries add up
     entries = [(r, c, w) for r, row in enumerate(rows) for c, w in row]
     matrix = coo_array(

@@ -147,14 +147,18 @@ class _Place:
         plain: Kinds = (None,) * len(nothing)
         everything = tuple(bool(self.layout.placeable(names)) for names in self.layout.members)
         unknown = (math.nan,) * len(self.counts)
-        plan = self.replan(self._placement(nothing, plain))
-        self.made.append(_Made(FLOAT, plan, nothing, plain, unknown, sessions))
-        self._add(FULL, self.full, everything, plain, predicted=unknown, learn=True)
+        self.made.append(_Made(FLOAT, self.replan(self._placement(nothing, plain)), nothing, plain, unknown, sessions))
+        add = functools.partial(self._add, predicted=unknown, learn=True)
+        add(FULL, self.full, everything, plain)
         for kind in () if self.elsewhere else self.effort.tried(any(everything)):  # files of costs do not know them
             kinds: Kinds = tuple(kind if kind in mine else None for mine in self.layout.kinds)
             plan = self.replan(self._placement(nothing, kinds))
-            if plan.kinds and share(self.layout, self.costs[0], kinds) >= PAYS - 1:  # less could not win by as much
-                self._add(f"all {SAID[kind]}", plan, nothing, kinds, predicted=unknown, learn=True)
+            if not plan.kinds or share(self.layout, self.costs[0], kinds) < PAYS - 1:
+                continue  # it could not win by as much as a form must
+            add(f"all {SAID[kind]}", plan, nothing, kinds)
+            rest: Kinds = tuple(kind if self.layout.joint(at, kind) else None for at in range(len(nothing)))
+            if any(rest):
+                add(f"all int8, {SAID[kind]}", self.replan(self._placement(everything, rest)), everything, rest)
         for number in range(1, self.effort.rounds + 1):
             if not self._cut(f"placed {number}", self._choice()):
                 break
@@ -278,7 +282,7 @@ class _Place:
             for names, integer, kind in zip(self.layout.members, made.labels, made.kinds, strict=True):
                 known = costs.integers if integer else costs.floats
                 if kind is not None:
-                    known = costs.kinds.setdefault(kind, {})
+                    known = (costs.joined if integer else costs.kinds).setdefault(kind, {})
                 known.update((name, seen.nodes.get(name, 0.0)) for name in names)
             costs.floats.update((n, s) for n, s in seen.nodes.items() if n not in self.layout.unit)
             costs.quantize.update(seen.quantize)

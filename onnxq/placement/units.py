@@ -8,7 +8,7 @@ can have a kind are placed with the node that holds them, all that can be int8 i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_graphsurgeon as gs
@@ -28,6 +28,7 @@ class Costs:
     Attributes:
         floats, integers: node -> its kernels when it is placed in float, in int8.
         kinds: kind -> node -> its kernels when its unit has that kind.
+        joined: the same, of units that are int8 where they can.
         quantize, dequantize: tensor -> its conversion.
         quantize_line, dequantize_line: what one costs by its size, where fewer than three are known.
         call: of a run outside of its kernels.
@@ -38,6 +39,7 @@ class Costs:
     floats: dict[str, float] = field(default_factory=dict)
     integers: dict[str, float] = field(default_factory=dict)
     kinds: dict[Kind, dict[str, float]] = field(default_factory=dict)
+    joined: dict[Kind, dict[str, float]] = field(default_factory=dict)
     quantize: dict[str, float] = field(default_factory=dict)
     dequantize: dict[str, float] = field(default_factory=dict)
     call: float = 0.0
@@ -69,6 +71,11 @@ class Layout:
         """The nodes that the label of a unit with these nodes decides about."""
         mine = [n for name in names for n in (name, *self.inside.get(name, ()))]
         return tuple(n for n in mine if self.integer(n))
+
+    def joint(self, at: int, kind: Kind) -> bool:
+        """Can a unit be int8 and have a kind, each where the other cannot be?"""
+        able = self.kinds[at].get(kind, ())
+        return bool(self.placeable(self.members[at])) and not all(map(self.integer, able))
 
     def integer(self, node: str) -> bool:
         """Does the full plan put it into an integer kernel?"""
@@ -162,10 +169,10 @@ def problem(layout: Layout, costs: Costs, noise: Mapping[str, float] | None = No
             float_cost=_sum(costs.floats, names),
             integer_cost=_sum(costs.integers, names),
             noise=_sum(noise, names),
-            alternatives=_alternatives(costs, names, able),
+            alternatives=(*_alternatives(costs, names, able), *_joined(layout, costs, at)),
             placeable=bool(layout.placeable(names)),
         )
-        for names, able in zip(layout.members, layout.kinds or ({},) * len(layout.members), strict=True)
+        for at, (names, able) in enumerate(zip(layout.members, layout.kinds, strict=True))
     )
     fixed = costs.call + sum(seconds for name, seconds in costs.floats.items() if name not in layout.unit)
     return Problem(units=units, crossings=tuple(_crossings(layout, costs, lines)), fixed=fixed)
@@ -182,6 +189,13 @@ def _alternatives(costs: Costs, names: Sequence[str], able: Iterable[Kind]) -> t
     plain = _sum(costs.floats, names)
     seen: dict[Kind, float] = {kind: _sum(costs.kinds[kind], names) for kind in able if kind in costs.kinds}
     return tuple(Alternative(kind=kind, cost=seconds or plain) for kind, seconds in seen.items())
+
+
+def _joined(layout: Layout, costs: Costs, at: int) -> Iterator[Alternative]:
+    """To int8 alone; only of what a profile saw so."""
+    for kind, seconds in costs.joined.items():
+        if layout.joint(at, kind) and (cost := _sum(seconds, layout.members[at])):
+            yield Alternative(kind=kind, cost=cost, integer=True)
 
 
 def _crossings(layout: Layout, costs: Costs, lines: tuple[Line, Line]) -> Iterable[Crossing]:

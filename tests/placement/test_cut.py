@@ -33,14 +33,19 @@ def with_kinds(unit: Unit, rng: random.Random) -> Unit:
         Alternative(kind=kind, cost=rng.uniform(0, 100) * 1e-6, noise=rng.choice([0.0, rng.uniform(0, 0.5)]))
         for kind in names[: rng.randint(0, 3)]
     )
-    return dataclasses.replace(unit, alternatives=found, placeable=rng.random() < 0.8)
+    beside = tuple(
+        Alternative(kind=a.kind, cost=rng.uniform(0, 100) * 1e-6, noise=unit.noise + a.noise, integer=True)
+        for a in found
+        if rng.random() < 0.4
+    )
+    return dataclasses.replace(unit, alternatives=(*found, *beside), placeable=rng.random() < 0.8)
 
 
 def every_choice(some: Problem) -> Iterator[tuple[Labels, Kinds]]:
     """All labels with all kinds."""
     for labels in every(some):
         open_kinds: list[tuple[Kind | None, ...]] = [
-            (None,) if integer else (None, *(a.kind for a in unit.alternatives))
+            (None, *(a.kind for a in unit.alternatives if a.integer == integer))
             for unit, integer in zip(some.units, labels, strict=True)
         ]
         for kinds in itertools.product(*open_kinds):

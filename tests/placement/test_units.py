@@ -101,6 +101,22 @@ def test_the_placement_names_nodes_and_kinds() -> None:
     assert (full.integer, full.floats, full.kinds) == ({"conv", "other"}, {}, {})
 
 
+def test_a_body_can_be_int8_and_dynamic_where_it_cannot_be_int8() -> None:
+    known = costs(dynamic={"product": 2e-3, "relu": 1e-3, "if": 7e-3})
+    known.joined["dynamic"] = {"if": 1e-3, "other": 3e-3}
+    found = made()
+    assert [found.joint(at, "dynamic") for at in range(3)] == [False, True, False]
+    some = problem(found, known)
+    assert [[(a.kind, a.cost) for a in u.alternatives if a.integer] for u in some.units] == [
+        [], [("dynamic", pytest.approx(1e-3))], []
+    ]  # fmt: skip
+    labels = cheapest(some)
+    assert (labels, some.kinds(labels)) == ((False, True, True), ("dynamic", "dynamic", None))
+    placement = placement_of(found, labels, some.kinds(labels), str)
+    assert placement.integer == {"conv", "other"}
+    assert placement.kinds == {"product": "dynamic", "inner": "dynamic"}
+
+
 def test_what_is_told_of_each_unit() -> None:
     some = solved({"product": 2e-3, "relu": 1e-3, "if": 2e-3})
     first, second, third = unit_choices(
