@@ -152,6 +152,11 @@ _FRAGMENTS = tuple(
         "{n}m = MatMul({a}, w) {o} = Add(row, {n}m)",
         "{n}r = Softplus({a}) {n}m = MatMul({n}r, w) {n}s = Add({n}m, part) {o} = Relu({n}s)",
         "{n}r = Abs({a}) {n}m = MatMul({n}r, w) {n}s = Add(part, {n}m) {o} = Tanh({n}s)",
+        # expand-mish
+        "{n}s = Softplus({a}) {n}t = Tanh({n}s) {o} = Mul({a}, {n}t)",
+        "{n}s = Softplus({a}) {n}t = Tanh({n}s) {o} = Mul({n}t, {a})",
+        "{n}s = Softplus({a}) {n}t = Tanh({n}s) {n}m = Mul({n}t, {a}) {o} = Add({n}m, {n}s)",
+        "{n}s = Softplus({a}) {n}t = Tanh({n}s) {n}m = Mul({a}, {n}t) {n}k = Sub({n}m, {n}s) {o} = Relu({n}k)",
         # move-transposes
         "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}m = Mul({n}t, half) {n}r = Relu({n}m) {o} = Transpose<perm = [0, 2, 1]>({n}r)",
         "{n}t = Transpose<perm = [2, 0, 1]>({a}) {n}u = Transpose<perm = [2, 0, 1]>({b}) {n}s = Add({n}t, {n}u) "
