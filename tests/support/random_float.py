@@ -241,6 +241,8 @@ _RARE = (
     "Shape(full)",
     "Neg(row)",
     "MatMul({n}m, {b})",
+    "{n}p = MatMul({n}m",
+    "Sigmoid({a}) {o}",
     "Add(row, two)",
     "{n}r)",
 )
