@@ -155,8 +155,7 @@ class _Halver:
             scale.values = np.asarray(values.astype(np.float16).astype(np.float32))
 
     def _keeps_bits(self, scale: gs.Tensor) -> bool:
-        known = isinstance(scale, gs.Constant) and scale.values.dtype == np.float32
-        return known and _keeps_bits(scale.values)
+        return isinstance(scale, gs.Constant) and scale.values.dtype == np.float32 and _keeps_bits(scale.values)
 
     def _floats(self, node: gs.Node) -> bool:
         return any(float_type(t) == FLOAT for t in (*node.inputs, *node.outputs) if t.name)

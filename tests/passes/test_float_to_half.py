@@ -58,7 +58,7 @@ def why(result: Result, op: str) -> str:
 
 def in_half(file: bytes, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """As numpy computes float16: ONNX Runtime's CPU takes detours through float32."""
-    evaluator = ReferenceEvaluator(onnx.load_from_string(file))
+    evaluator: Any = ReferenceEvaluator(onnx.load_from_string(file))
     with np.errstate(over="ignore"):
         return dict(zip(evaluator.output_names, evaluator.run(None, dict(inputs)), strict=True))
 
