@@ -408,3 +408,13 @@ def test_case_6_a_bias_of_another_graph_is_refused(use: Use) -> None:
     plan = Plan(values={}, uses={}, decisions={}, biases={use: Values(np.zeros(2, np.float32))})
     with pytest.raises(PassError, match="a bias, but the graph has no place for it: it was made for another"):
         _run(plan, graph)
+
+
+def test_case_6_each_bias_is_a_rewrite() -> None:
+    source = CONV.replace("=> (float[1,2,2,2] y)", "=> (float[1,2,2,2] y, float[1,2,2,2] z)")
+    graph = text.parse(source.replace("INPUTS)", "x, w, b) [other] z = Conv(x, w)")).graph
+    context = default_context()
+    biases = {Use((), name, 2): Values(np.full(2, value, np.float32)) for name, value in (("conv", 1), ("other", 2))}
+    context.plan = Plan(values={}, uses={}, decisions={}, biases=biases)
+    assert InsertQdq().run(graph, context).rewrites == 2
+    assert [n.inputs[2].values.tolist() for n in graph.nodes] == [[1, 1], [2, 2]]
