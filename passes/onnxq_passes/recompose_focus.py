@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.ir.walk import constant_array
 from onnxq.pipeline.base import Context, Pass, Report
-from onnxq_passes._edit import Editor, input_at, ints, rank, standard, static_shape
+from onnxq_passes._edit import Editor, ints, rank, standard, static_shape
 from onnxq_passes._match import leak, made_by, not_float
 
 _NO_END = (1 << 31) - 1
@@ -42,8 +42,10 @@ class RecomposeFocus(Pass):
 def _rewrite(node: gs.Node, editor: Editor, report: Report) -> str | None:
     cuts = [_cut(editor, tensor) for tensor in node.inputs]
     found = [cut for cut in cuts if cut is not None]
-    x, step = (found[0][0], found[0][1]) if found else (None, 0)
-    if x is None or len(found) != len(cuts) or step * step != len(cuts) or not _pictures(editor, node, x):
+    if not found or len(found) != len(cuts):
+        return None
+    x, step = found[0][:2]
+    if step * step != len(cuts) or not _pictures(editor, node, x):
         return None
     if int(node.attrs["axis"]) % _RANK != 1:
         return None
@@ -105,22 +107,23 @@ def _cut(editor: Editor, tensor: gs.Tensor) -> tuple[gs.Tensor, int, tuple[int, 
     if sorted(first) != list(_SPATIAL):
         return None
     (row, down), (column, across) = first[2], first[3]
-    return (tensor, down, (row, column), nodes) if down == across and max(row, column) < down else None
+    return (tensor, down, (row, column), nodes) if down == across else None
 
 
 def _taken(node: gs.Node) -> dict[int, tuple[int, int]] | None:
-    """Axis -> (start, step) of a Slice of a picture that goes on to the end; None for others."""
-    starts, ends, axes, steps = (None if (t := input_at(node, i)) is None else ints(t) for i in range(1, 5))
-    if starts is None or ends is None or steps is None:
+    """Axis -> (start, step from 2 on) of a Slice of a picture that goes on to the end; None for others."""
+    if len(node.inputs) < 5:
         return None
-    axes = list(range(len(starts))) if axes is None and input_at(node, 3) is None else axes
-    if axes is None:
+    starts, ends, axes, steps = (ints(tensor) for tensor in node.inputs[1:])
+    if starts is None or ends is None or axes is None or steps is None:
         return None
     dims = static_shape(node.inputs[0])
+    if dims is not None and len(dims) != _RANK:
+        return None
     found: dict[int, tuple[int, int]] = {}
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         at = axis % _RANK
-        if start < 0 or step < 1 or end < (_NO_END if dims is None else min(dims[at], _NO_END)):
+        if start < 0 or step < 2 or end < (_NO_END if dims is None else min(dims[at], _NO_END)):
             return None
         found[at] = (start, step)
     return found

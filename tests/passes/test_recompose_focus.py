@@ -87,6 +87,21 @@ def test_case_2_several_readers_of_one_weight() -> None:
     )
 
 
+def test_case_2_readers_with_weights_of_their_own() -> None:
+    u, moved = (f"float[1,8,1,1] {n}" for n in ("u = {8, 7, 6, 5, 4, 3, 2, 1}", "u_blocks = {8, 7, 4, 3, 6, 5, 2, 1}"))
+    head, after = (
+        f"(float[1,2,4,6] x) => (float[1,2,2,3] y, float[1,1,2,3] z) <{NUMBERS}, {c}>"
+        for c in (f"{WEIGHTS}, {u}", f"{MOVED}, {moved}")
+    )
+    rewrite(
+        PASS,
+        f"{head} {{ {cuts()} [j] f = Concat<axis = 1>({COLUMNS}) [c] y = Conv(f, w) [d] z = Conv(f, u) }}",
+        f"{after} {{ {DONE.format('f')} [c] y = Conv(f, w_blocks) [d] z = Conv(f, u_blocks) }}",
+        rewrites=1,
+        atol=1e-4,
+    )
+
+
 def test_case_3_read_elsewhere() -> None:
     keep(
         PASS,
@@ -132,11 +147,16 @@ def test_case_3_type() -> None:
         "p00 = Slice(x, i0, end, i2, i2) p01 = Slice(x, i1, end, i2, i2) y = Concat<axis = 1>(p00, p01)",
         cuts() + f" y = Concat<axis = 2>({ROWS})",
         cuts(WHOLE.replace("Slice(x, i", "Slice(x, m")) + f" y = Concat<axis = 1>({ROWS})",
+        cuts(WHOLE.replace("i22", "i24")) + f" y = Concat<axis = 1>({ROWS})",  # every second row, every fourth column
+        cuts() + " y = Sum(p00, p01, p10, p11)",
+        "p00 = Slice(x, i00, far, i23, i22) n = Neg(p00) y = Concat<axis = 1>(p00, n)",
+        "p00 = Slice(x, i00, far, i23, i11) y = Concat<axis = 1>(p00)",
+        "p00 = Slice(x, i00, far, i23) y = Concat<axis = 1>(p00)",
     ],
 )
 def test_other_cuts_are_no_sites(ops: str) -> None:
     head = "(float[1,2,4,6] x) => (float[d0,d1,d2,d3] y)"
-    extra = "int64[2] i44 = {4, 4}, " + ", ".join(
+    extra = "int64[2] i44 = {4, 4}, int64[2] i24 = {2, 4}, " + ", ".join(
         f"int64[2] m{i}{j} = {{{int(i) - 4}, {int(j) - 6}}}" for i, j in itertools.product("01", "01")
     )
     keep(PASS, f"{head} <{NUMBERS}, {extra}> {{ {ops} }}")
@@ -153,3 +173,34 @@ def test_the_number_of_dimensions_has_to_be_known(reader: str, fires: int) -> No
     before = f"{head} {{ x = Reshape(v, picture) {cuts()} [j] f = Concat<axis = 1>({ROWS}) y = {reader} }}"
     after = f"{head} {{ x = Reshape(v, picture) {DONE.format('f')} y = {reader} }}"
     bitwise(PASS, before, after if fires else before, rewrites=fires)
+
+
+def test_numbers_of_lines_from_the_end_are_not_read_as_others() -> None:
+    """Rows 1 and 1 again, not 0 and 1: read as if -2 and -1 were numbers they would be all four pictures."""
+    starts = "int64[2] a = {1, -2}, int64[2] b = {1, -1}"
+    head = f"(float[1,2,2,2] x) => (float[1,8,1,1] y) <{NUMBERS}, {starts}>"
+    places = {"p00": "a", "p01": "b", "p10": "i10", "p11": "i11"}
+    slices = " ".join(f"{picture} = Slice(x, {at}, far, i23, i22)" for picture, at in places.items())
+    keep(PASS, f"{head} {{ {slices} y = Concat<axis = 1>({ROWS}) }}")
+
+
+@pytest.mark.parametrize(("slot", "known"), list(enumerate(["i00", "far", "i23", "i22"])))
+def test_what_is_computed_is_no_site(slot: int, known: str) -> None:
+    fixed = ["i00", "far", "i23", "i22"]
+    fixed[slot] = "k"
+    ops = cuts().replace(
+        "p00 = Slice(x, i00, far, i23, i22)", f"k = Identity({known}) p00 = Slice(x, {', '.join(fixed)})"
+    )
+    keep(PASS, f"{HEAD} {{ {ops} y = Concat<axis = 1>({ROWS}) }}")
+
+
+def test_slices_of_three_dimensions_are_no_sites() -> None:
+    slices = "p = Slice(x, i0, i6, m1, i1) q = Slice(x, i0, end, m1, i2)"
+    head = f"(float[2,4,6] x) => (float[2,4,9] y) <{NUMBERS.replace('int64[2] i66 = {6, 6}', 'int64[1] i6 = {6}')}>"
+    keep(PASS, f"{head} {{ {slices} y = Concat<axis = -1>(p, q) }}")
+
+
+def test_slices_of_one_step_of_three_dimensions_are_no_sites() -> None:
+    slices = " ".join(f"p{i} = Slice(x, i{i}, end, m1, i4)" for i in range(4))
+    head = f"(float[2,4,8] x) => (float[2,16,2] y) <{NUMBERS}>"
+    keep(PASS, f"{head} {{ {slices} y = Concat<axis = 1>(p0, p1, p2, p3) }}")
