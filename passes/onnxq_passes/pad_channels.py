@@ -84,7 +84,7 @@ class _Groups:
 def _pad(graph: gs.Graph, editor: Editor, multiple: int, report: Report) -> None:
     groups = _Groups()
     for node in graph.nodes:
-        for tensor in [t for t in node.inputs if not is_constant(t) and t.name][: 1 if node.op == "Conv" else None]:
+        for tensor in [t for t in node.inputs if not is_constant(t) and t.name]:
             if node.op in _ALIKE or (node.op == "Conv" and _depthwise(node)):
                 groups.join(tensor, node.outputs[0])
             else:
@@ -118,7 +118,7 @@ def _pad(graph: gs.Graph, editor: Editor, multiple: int, report: Report) -> None
         ((count, _),) = group.channels
         sizes[key] = -count % multiple
         for tensor in group.tensors:
-            if tensor.shape is not None and len(tensor.shape) > 1 and tensor.shape[1] == count:
+            if tensor.shape is not None and tensor.shape[1] == count:
                 tensor.shape = [*tensor.shape[:1], count + sizes[key], *tensor.shape[2:]]
     for node in graph.nodes:
         if node.op == "Conv" and constant_array(node.inputs[1]) is not None:

@@ -79,6 +79,49 @@ def test_case_1_a_scalar_may_join() -> None:
     both("a = Conv(x, {w}) z = Mul(a, two)", ("float two = {2}", "float two = {2}"))
 
 
+def test_case_1_two_channels() -> None:
+    """Two output channels of one input channel are no depthwise Conv, unless it has two groups."""
+    head = "(float[1,1,2,2] x) => (float[1,4,2,2] y)"
+    nodes = "a = Conv(x, {0}) z = Conv<group = {2}>(a, {1}) y = Conv(z, {3})"
+    before = "float[2,1,1,1] w = {1, 2}, float[2,1,1,1] d = {2, -1}, float[4,2,1,1] v = {1, -1, 2, 0, 1, 0, 2, 2}"
+    for multiple in (2, 4):
+        pads = (", 0" * (multiple - 2), multiple)
+        after = (
+            f"float[{multiple},1,1,1] w_padded = {{1, 2{pads[0]}}}, float[{multiple},1,1,1] d_padded = {{2, -1{pads[0]}}}, "
+            f"float[4,{multiple},1,1] v_padded = {{1, -1{pads[0]}, 2, 0{pads[0]}, 1, 0{pads[0]}, 2, 2{pads[0]}}}"
+        )
+        old = f"{head} <{before}> {{ {nodes.format('w', 'd', 2, 'v')} }}"
+        new = f"{head} <{after}> {{ {nodes.format('w_padded', 'd_padded', multiple, 'v_padded')} }}"
+        changes = multiple > 2
+        rewrite(PadChannels(multiple=multiple), old, new if changes else old, rewrites=3 * changes, atol=1e-5)
+
+
+def test_case_1_up_to_an_even_number() -> None:
+    after = (
+        "float[4,1,1,1] w_padded = {1, 2, -3, 0}, "
+        "float[4,4,1,1] v_padded = {1, -1, 2, 0, 0, 1, 0, 0, 2, 2, 2, 0, 1, 0, -1, 0}"
+    )
+    rewrite(
+        PadChannels(multiple=2),
+        around("z = Conv(x, w)", W, V),
+        around("z = Conv(x, w_padded)", after, v="v_padded"),
+        rewrites=2,
+        atol=1e-5,
+    )
+
+
+def test_case_2_one_group_of_several() -> None:
+    head = "(float[1,1,2,2] x) => (float[1,3,2,2] p, float[1,4,2,2] y)"
+    rewrite(
+        PASS,
+        f"{head} <{W}, {V}> {{ [a] p = Conv(x, w) [b] z = Conv(x, w) y = Conv(z, v) }}",
+        f"{head} <{W}, {W4}, {V4}> {{ [a] p = Conv(x, w) [b] z = Conv(x, w_padded) y = Conv(z, v_padded) }}",
+        rewrites=2,
+        refused=["reach the graph output p"],
+        atol=1e-5,
+    )
+
+
 def test_what_fits_stays() -> None:
     keep(PadChannels(multiple=1), around("z = Conv(x, w)", W, V))
     keep(PadChannels(multiple=3), f"{HEAD} <{W}, {V}> {{ z = Conv(x, w) y = Conv(z, v) }}", "reach the graph output")
@@ -105,6 +148,30 @@ def test_what_fits_stays() -> None:
             "works in groups",
         ),
         (around("a = Conv(x, w) s = Conv(x, one) z = Mul(a, s)", W, V, "float[1,1,1,1] one = {2}"), "other numbers of"),
+        (  # a scalar of five dimensions makes five, and the channels are no longer on axis 1
+            f"(float[1,1,2,2] x) => (float[1,4,3,2,2] y) <{W}, float[1,1,1,1,1] k = {{1}}, "
+            "float[4,1,1,1,1] v = {1, -1, 2, 3}> { a = Conv(x, w) z = Add(a, k) y = Conv(z, v) }",
+            "or dimensions",
+        ),
+        (
+            f"(float[1,1,2,2] x, float[3] q) => (float[1,4,2,2] y) <{W}, {V}> {{ z = Conv(x, w, q) y = Conv(z, v) }}",
+            "are no constants",
+        ),
+        (
+            f"(float[1,1,2,2] x, float[3] q) => (float[1,4,2,2] y) <{W}, {D}, {V}> "
+            "{ a = Conv(x, w) z = Conv<group = 3>(a, d, q) y = Conv(z, v) }",
+            "are no constants",
+        ),
+        (
+            "(float[1,1,2,2] x) => (float[1,4,2,2] y) <float[2,1,1,1] w = {1, 2}, float[4,1,1,1] m = {1, 2, 3, 4}> "
+            "{ z = Conv(x, w) y = Conv<group = 2>(z, m) }",
+            "works in groups",
+        ),
+        (  # a depthwise Conv behind channels that have to stay keeps them, too
+            f"(float[1,1,2,2] x) => (float[1,4,2,2] y, float[1,3,2,2] s) <{W}, {D}, {V}> "
+            "{ a = Conv(x, w) s = Softmax<axis = 1>(a) z = Conv<group = 3>(a, d) y = Conv(z, v) }",
+            "reach Softmax",
+        ),
         (
             around("a = Conv(x, w) z = If(c) <then_branch = t () => (float[1,3,2,2] p) { p = Neg(a) }, "
             "else_branch = e () => (float[1,3,2,2] q) { q = Abs(a) }>", W, V, "bool c = {1}"),
