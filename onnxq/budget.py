@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -33,6 +34,9 @@ from onnxq.sensitivity.result import noise
 from onnxq.trial import has_floats, nearness, spread_samples
 
 Choice = tuple[Labels, Kinds]
+
+HOLDERS = ("If", "Loop", "Scan")
+"""Ops with bodies."""
 
 LEAST_EQUAL = 95.0
 """Percentage of equal elements that a model without float outputs keeps."""
@@ -129,7 +133,8 @@ def meet(
     noise = sense() if any(unit.placeable for unit in placed.units) else {}
     problem = _with_noise(placed, noise)
     if hear is not None:
-        problem = _with_kinds(placed, problem, lambda placement: hear(insert(replan(placement))))
+        listen = partial(_listen, replan=replan, insert=insert, hear=hear)
+        problem = _with_kinds(placed, _with_bodies(placed, problem, listen), listen)
     before = problem.noise(*mine)
     everything_float: Choice = (False,) * len(problem.units), (None,) * len(problem.units)
     swept = front(problem)
@@ -287,6 +292,26 @@ def _with_noise(placed: Placed, noise: Mapping[str, float]) -> Problem:
         for unit, choice in zip(placed.choice.units, placed.units, strict=True)
     ]
     return replace(placed.choice, units=tuple(units))
+
+
+def _listen(
+    placement: Placement,
+    *,
+    replan: Callable[[Placement], Plan],
+    insert: Callable[[Plan], Model],
+    hear: Callable[[Model], float],
+) -> float:
+    return hear(insert(replan(placement)))
+
+
+def _with_bodies(placed: Placed, problem: Problem, hear: Callable[[Placement], float]) -> Problem:
+    """The noise of a unit with bodies, in which sensitivities hear nothing: that of the form with it alone in int8."""
+    units = list(problem.units)
+    for index, (unit, choice) in enumerate(zip(problem.units, placed.units, strict=True)):
+        if unit.placeable and not unit.noise and choice.ops[0] in HOLDERS:
+            alone = tuple(at == index for at in range(len(units)))
+            units[index] = replace(unit, noise=hear(_placement(placed, problem, alone, (None,) * len(units))))
+    return replace(problem, units=tuple(units))
 
 
 def _with_kinds(placed: Placed, problem: Problem, hear: Callable[[Placement], float]) -> Problem:

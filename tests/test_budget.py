@@ -190,7 +190,11 @@ def with_kinds(start: Placed, *costs: float, chosen: bool = True) -> Placed:
 
 
 def heard(
-    start: Placed, noise: dict[str, float], between: dict[str, float], limit: float
+    start: Placed,
+    noise: dict[str, float],
+    between: dict[str, float],
+    limit: float,
+    sensed: dict[str, float] | None = None,
 ) -> tuple[Met, list[Placement]]:
     """As `met`, with a noise of what is dynamic, too."""
     plans: dict[int, Placement] = {}
@@ -217,7 +221,7 @@ def heard(
 
     plan = Plan(values={}, uses={}, decisions={})
     found = meet(
-        start, plan, judge=judge, replan=replan, insert=insert, sense=lambda: noise, hear=lambda _: loud()
+        start, plan, judge=judge, replan=replan, insert=insert, sense=lambda: sensed or noise, hear=lambda _: loud()
     )  # fmt: skip
     return found, judged
 
@@ -241,6 +245,17 @@ def test_a_kind_may_take_the_place_of_int8() -> None:
     found, _ = heard(start, {"u0": 1.0, "u1": 0.2}, {"u0": 0.1, "u1": 0.1}, 0.5)
     assert found.holds
     assert (found.placement.integer, found.placement.kinds) == ({"u1"}, {"u0": "dynamic"})
+
+
+def test_the_noise_of_a_unit_with_bodies_is_heard() -> None:
+    start = with_kinds(placed(5.0, 5.0), 9.0, 9.0, chosen=False)
+    first, second = start.units
+    start = dataclasses.replace(start, units=(dataclasses.replace(first, ops=("If", "Conv")), second))
+    noise = {"u0": 0.9, "u1": 0.2}
+    found, _ = heard(start, noise, {"u0": 0.1, "u1": 0.1}, 0.5, sensed={"u1": 0.2})
+    assert found.holds
+    assert (found.placement.integer, found.placement.kinds) == ({"u1"}, {"u0": "dynamic"})
+    assert found.front[0].noise == pytest.approx(1.1)
 
 
 def test_the_noise_of_a_kind_is_shared_as_that_of_int8() -> None:

@@ -76,9 +76,12 @@ class Unit:
 
     def best(self, integer: bool, price: float = 0.0) -> tuple[float, Kind | None]:
         """Of one label: the least cost + price * noise, and the kind that has it, if that is less than without."""
-        kinds: list[Kind | None] = [None, *(a.kind for a in self.alternatives if a.integer == integer)]
-        priced = [(cost + price * noise, kind) for kind in kinds for cost, noise in [self.form(integer, kind)]]
-        return min(priced, key=lambda one: one[0])
+        cost, noise = self.form(integer)
+        least, best = cost + price * noise, None
+        for one in self.alternatives:
+            if one.integer == integer and one.cost + price * one.noise < least:
+                least, best = one.cost + price * one.noise, one.kind
+        return least, best
 
 
 @dataclass(frozen=True, kw_only=True)

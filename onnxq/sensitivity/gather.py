@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.errors import MetricError
+from onnxq.ir import walk
 from onnxq.sensitivity.measure import ELEMENTS, EQUAL, LOST, NOISE, SIGNAL, Rows, Trial
 from onnxq.sensitivity.result import (
     Effect,
@@ -46,7 +47,8 @@ class Trials:
         """The trials of a model."""
         everything = tuple(range(len(made.switches)))
         others = tuple(tuple(i for i in everything if i != one) for one in everything) if rest else ()
-        order = {node.name: i for i, node in enumerate(made.model.graph.nodes)}
+        nodes = (node for _, inner in walk.graphs(made.model.graph) for node in inner.nodes)
+        order = {node.name: i for i, node in enumerate(nodes)}
         members: dict[str, list[int]] = {}
         for index, switch in enumerate(made.switches):
             for unit in switch.units:
@@ -86,7 +88,7 @@ def gather(made: Instrumented, trials: Trials, noise: Rows, scored: tuple[Scorin
     leading = {t.tensor for t in tensors if not t.follows}
     total = predict(tensors)
     tensors = [replace(t, share=_share(t.noise, total) if t.tensor in leading else 0.0) for t in tensors]
-    ops = {node.name: node.op for node in made.model.graph.nodes}
+    ops = {n.name: str(n.op) for _, inner in walk.graphs(made.model.graph) for n in inner.nodes}
     units = tuple(
         UnitSensitivity(
             node=name,
