@@ -69,12 +69,12 @@ def _lstm(work: Kinds, node: gs.Node) -> None:
 
         def make(tensor: gs.Constant = tensor) -> list[tuple[str, NDArray[Any]]]:
             turned = np.asarray(tensor.values).transpose(0, 2, 1)
-            flat = turned.transpose(1, 0, 2).reshape(turned.shape[1], -1)  # [inputs, directions * 4 * hidden]
+            flat = np.concatenate(list(turned), axis=1)  # [inputs, directions * 4 * hidden]
             (a, q), (b, scale), (c, zero) = _quantized(work, tensor.name, flat)
             back = q.reshape(turned.shape[1], turned.shape[0], turned.shape[2]).transpose(1, 0, 2)
-            return [(a, back), *((n, v.reshape(turned.shape[0], -1)) for n, v in ((b, scale), (c, zero)))]
+            return [(a, back), *((n, v.reshape(turned.shape[::2])) for n, v in ((b, scale), (c, zero)))]
 
-        one, *rest = work.constants((id(tensor), "LSTM"), make)
+        one, *rest = work.constants(id(tensor), make)
         levels.append(one)
         parameters += rest
     others = [input_at(node, slot) or gs.Variable.empty() for slot in range(3, _PEEPHOLES + 1)]

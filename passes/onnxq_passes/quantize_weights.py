@@ -55,7 +55,7 @@ class QuantizeWeights(Pass):
     def __post_init__(self) -> None:
         if self.bits not in BITS.values():
             raise ConfigError(f"quantize-weights: bits must be 4 or 8, not {self.bits}")
-        if self.block_size and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
+        if self.block_size and (self.block_size < 16 or self.block_size.bit_count() != 1):
             raise ConfigError(f"quantize-weights: block_size must be a power of 2 from 16 on, not {self.block_size}")
         if not 0 <= self.accuracy_level <= 4:
             raise ConfigError(f"quantize-weights: accuracy_level must be 0 to 4, not {self.accuracy_level}")
@@ -80,7 +80,7 @@ class QuantizeWeights(Pass):
             zero = [] if made.packed_zero is None else [(f"{tensor.name}_zero_point", made.packed_zero)]
             return [(f"{tensor.name}_quantized", made.packed), (f"{tensor.name}_scale", made.scale), *zero]
 
-        inputs: list[gs.Tensor] = [node.inputs[0], *work.constants((id(tensor), bits, "product"), make)]
+        inputs: list[gs.Tensor] = [node.inputs[0], *work.constants((id(tensor), bits), make)]
         bias, last = work.bias(node, columns)
         if bias is not None:
             inputs += [gs.Variable.empty()] * (5 - len(inputs)) + [bias]
@@ -98,7 +98,7 @@ class QuantizeWeights(Pass):
             zero = [] if made.packed_zero is None else [(f"{table.name}_zero_point", made.packed_zero)]
             return [(f"{table.name}_quantized", made.rows), (f"{table.name}_scale", made.scale), *zero]
 
-        levels, *parameters = work.constants((id(table), bits, "rows"), make)
+        levels, *parameters = work.constants((id(table), bits), make)
         size = self._size(bits, table.shape[1])
         attrs = {"bits": bits, "block_size": size, "gather_axis": 0, "quantize_axis": 1}
         work.exchange(node, node, "GatherBlockQuantized", [levels, node.inputs[1], *parameters], attrs)
@@ -110,6 +110,6 @@ class QuantizeWeights(Pass):
     def _size(self, bits: int, columns: int) -> int:
         """Of a block; not much longer than a row."""
         size = self.block_size or _SIZES[bits]
-        while size > _LEAST and size // 2 >= columns:
+        while size > _LEAST and size >= 2 * columns:
             size //= 2
         return size

@@ -55,6 +55,18 @@ def test_case_1_with_a_bias() -> None:
         rewrite(PASS, f"{X}{bias}{{ {nodes} }}", after, rewrites=1, atol=0.05)
 
 
+def test_case_1_each_weight_has_its_own_integers() -> None:
+    head = "(float[1,1] x) => (float[1,2] y, float[1,1] z) <"
+    before = head + "float[1,2] w = {1, -2}, float[1,1] u = {4}> { [a] y = MatMul(x, w) [b] z = MatMul(x, u) }"
+    after = head + (
+        "int8[1,2] w_quantized = {127, -127}, float[2] w_scale = {0.007874016, 0.015748031}, int8[2] w_zero_point = {0, 0}, "
+        "int8[1,1] u_quantized = {127}, float[1] u_scale = {0.031496063}, int8[1] u_zero_point = {0}> "
+        "{ [a] y = com.microsoft.DynamicQuantizeMatMul(x, w_quantized, w_scale, w_zero_point) "
+        "[b] z = com.microsoft.DynamicQuantizeMatMul(x, u_quantized, u_scale, u_zero_point) }"
+    )
+    rewrite(PASS, before, after, rewrites=2, atol=0.05)
+
+
 def graph(op: str, inputs: list[Any], outputs: list[gs.Variable], **attrs: Any) -> gs.Graph:
     real = [t for t in inputs if isinstance(t, gs.Variable) and t.name]
     return gs.Graph([gs.Node(op, "op", attrs, inputs, outputs)], real, outputs, name="g", opset=21)
@@ -119,9 +131,14 @@ def lstm(directions: int, **attrs: Any) -> tuple[gs.Graph, gs.Graph]:
 
 @pytest.mark.parametrize("directions", [1, 2])
 def test_case_2(directions: int) -> None:
-    made, plain = lstm(directions)
+    made, plain = lstm(directions, layout=0)
     assert PASS.run(made, default_context()).rewrites == 1
     (node,) = made.nodes
+    assert [t.name for t in node.inputs] == [
+        "x", "W_quantized", "R_quantized", "B", "n", "h", "c", "P",
+        "W_scale", "W_zero_point", "R_scale", "R_zero_point",
+    ]  # fmt: skip
+    assert set(node.attrs) == {"hidden_size", "direction"}
     assert (node.op, node.name, len(node.inputs)) == ("DynamicQuantizeLSTM", "op", 12)
     rng = np.random.default_rng(2)
     states = {n: rng.normal(0, 0.3, (directions, 3, 8)).astype(np.float32) for n in "hc"}

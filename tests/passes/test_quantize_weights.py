@@ -211,6 +211,17 @@ def test_a_weight_read_twice_alike_is_written_once() -> None:
     assert first.inputs[1] is second.inputs[1]
 
 
+@pytest.mark.parametrize(
+    "nodes", ["[a] y = MatMul(x, w) [b] z = MatMul(x, u)", "[a] y = Gather(w, i) [b] z = Gather(u, i)"]
+)
+def test_each_weight_has_its_own_integers(nodes: str) -> None:
+    head = "(float[2,2] x, int64[2] i) => (float[2,2] y, float[2,2] z) <float[2,2] w = {1, 2, 3, 4}, float[2,2] u = {4, 3, 2, 1}> "
+    parsed = text.parse(model(f"{head} {{ {nodes} }}"))
+    assert EXACT.run(parsed.graph, default_context()).rewrites == 2
+    read = [[t.name for t in n.inputs if isinstance(t, gs.Constant)] for n in parsed.graph.nodes]
+    assert read == [[f"{w}_quantized", f"{w}_scale", f"{w}_zero_point"] for w in "wu"]
+
+
 def test_near_miss_a_weight_that_is_read_in_another_form() -> None:
     tied = "(int64[2] i, float[2,2] x) => (float[2,2] y, float[2,2] z) <float[2,2] w = {1, 2, 3, 4}> "
     keep(
