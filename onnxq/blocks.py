@@ -133,4 +133,5 @@ def _packed(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
         return numbers
     if numbers.shape[1] % 2:
         numbers = np.pad(numbers, ((0, 0), (0, 1)))
-    return np.asarray(numbers[:, ::2] | (numbers[:, 1::2] << 4))
+    pairs: NDArray[np.uint8] = np.asarray(numbers[:, ::2] | (numbers[:, 1::2] << 4), dtype=np.uint8)
+    return pairs

@@ -46,8 +46,14 @@ def smallest(
         insert: the model with what a plan says.
     """
     integer = {name for name, decision in plan.decisions.items() if decision.integer}
-    rest = {name: kind for name, reasons in able.items() if name not in integer and (kind := _eight(reasons))}
-    every = {name: kind for name, reasons in able.items() if (kind := _eight(reasons))}
+    rest: dict[str, Kind] = {}
+    every: dict[str, Kind] = {}
+    for name, reasons in able.items():
+        kind = _eight(reasons)
+        if kind is not None:
+            every[name] = kind
+            if name not in integer:
+                rest[name] = kind
 
     def placed(kinds: Mapping[str, Kind]) -> Placement:
         return Placement(kinds=kinds, floats={n: SMALL for n in kinds if n in integer})
@@ -58,8 +64,7 @@ def smallest(
 
     base: dict[str, Kind] = {}
     found: tuple[Plan, Judged] | None = None
-    forms = [kinds for kinds in (rest, every, {}) if kinds or not rest]
-    for kinds in forms:  # weights of 8 bits are nearer to float than static int8
+    for kinds in (rest, every):  # weights of 8 bits are nearer to float than static int8
         made = judged(kinds)
         if made[1].holds:
             base, found = kinds, made
