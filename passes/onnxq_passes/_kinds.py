@@ -63,22 +63,18 @@ class Kinds:
         """The bias of a Gemm or of the Add of a constant vector behind a MatMul, and the last node of both."""
         if node.op == "Gemm":
             bias = input_at(node, 2)
-            return (None if bias is None else self._vector(bias, columns)), node
+            return (self._vector(bias) if isinstance(bias, gs.Constant) else None), node
         use = self.editor.only_use(node.outputs[0])
         if use is None or use[0].op != "Add" or not standard(use[0]):
             return None, node
         other = use[0].inputs[1 - use[1]]
         if not isinstance(other, gs.Constant) or tuple(other.shape) != (columns,):
             return None, node
-        if self.editor.body(use[0]) is not self.editor.body(node) or np.dtype(other.dtype) != np.float32:
-            return None, node
-        return other, use[0]
+        return (other, use[0]) if self.editor.body(use[0]) is self.editor.body(node) else (None, node)
 
-    def _vector(self, bias: gs.Tensor, columns: int) -> gs.Tensor:
-        if tuple(bias.shape or ()) == (columns,):
-            return bias
-        assert isinstance(bias, gs.Constant)
-        return self.editor.constant(f"{bias.name}_vector", np.asarray(bias.values).reshape(columns))
+    def _vector(self, bias: gs.Constant) -> gs.Constant:
+        values = np.asarray(bias.values)
+        return bias if values.ndim == 1 else self.editor.constant(f"{bias.name}_vector", values.reshape(-1))
 
     def exchange(
         self, node: gs.Node, last: gs.Node, op: str, inputs: list[gs.Tensor], attrs: dict[str, Any] | None = None
@@ -88,8 +84,6 @@ class Kinds:
         if last is not node:
             self.editor.remove(last)
         self.editor.remove(node)
-        while inputs and not inputs[-1].name:
-            inputs.pop()
         new = self.editor.node(op, inputs, results, name=f"{node.name}_{op}", attrs=attrs, domain=MICROSOFT)
         self.editor.insert(new, before=last)
         new.name = node.name  # that of a node that is gone: plans, costs and reports speak of it

@@ -151,6 +151,7 @@ def test_case_3_type() -> None:
         cuts() + " y = Sum(p00, p01, p10, p11)",
         "p00 = Slice(x, i00, far, i23, i22) n = Neg(p00) y = Concat<axis = 1>(p00, n)",
         "p00 = Slice(x, i00, far, i23, i11) y = Concat<axis = 1>(p00)",
+        "p00 = Slice(x, i00, far, i23, i22) y = Concat<axis = 1>(p00)",
         "p00 = Slice(x, i00, far, i23) y = Concat<axis = 1>(p00)",
     ],
 )
