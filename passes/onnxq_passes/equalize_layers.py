@@ -77,7 +77,7 @@ class _Layer:
 
     def __init__(self, node: gs.Node) -> None:
         w = np.asarray(node.inputs[1].values, np.float64)
-        groups = int(node.attrs.get("group", 1)) if node.op in ("Conv", "ConvTranspose") else 1
+        groups = int(node.attrs.get("group", 1))
         if node.op == "Conv":
             split = w.reshape(groups, w.shape[0] // groups, w.shape[1], -1)
         elif node.op == "ConvTranspose":

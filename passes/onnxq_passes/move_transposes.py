@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.pipeline.base import Context, Pass, Report
 from onnxq_passes._edit import Editor
-from onnxq_passes._layout import data, drops, is_data, is_free, permutation, ranks, turn
+from onnxq_passes._layout import data, drops, is_free, permutation, ranks, turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,13 @@ class MoveTransposes(Pass):
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place until nothing changes; it ends, since each rewrite takes Transposes away."""
-        report, rewrites = Report(), -1
-        while report.rewrites != rewrites:
+        report = Report()
+        while True:
             rewrites = report.rewrites
             report.refusals.clear()
             _round(graph, context, report)
-        return report
+            if report.rewrites == rewrites:
+                return report
 
 
 def _round(graph: gs.Graph, context: Context, report: Report) -> None:
@@ -47,17 +48,16 @@ def _round(graph: gs.Graph, context: Context, report: Report) -> None:
         if perm is None or perm == tuple(range(len(perm))):
             continue
         for reader in list({id(n): n for n, _ in editor.uses(node.outputs[0])}.values()):
-            if (id(reader), perm) in seen or id(reader) in changed or not is_free(reader, perm, known):
+            if (id(reader), perm) in seen or not is_free(reader, perm, known):
                 continue
             region = _Region(reader, perm, editor, known)
             seen.update((key, perm) for key in region.nodes)
-            if not changed.isdisjoint(region.nodes) or not changed.isdisjoint(region.makers):
+            if not changed.isdisjoint(region.nodes):
                 continue  # the next round sees it as it is then
             gone, come = region.balance()
             if gone > come:
                 region.rewrite()
                 changed.update(region.nodes)
-                changed.update(region.made)
                 report.rewrites += 1
             elif gone > 1:
                 report.refuse(reader, "moving the Transposes around its region would not leave fewer of them")
@@ -82,8 +82,6 @@ class _Region:
                     pending.append(other)
         self.outputs = {id(n.outputs[0]): n.outputs[0] for n in self.nodes.values() if not drops(n)}
         self.inputs = {id(t): t for n in self.nodes.values() for t in data(n) if id(t) not in self.outputs}
-        self.makers = {id(editor.producer(t)) for t in self.inputs.values()}
-        self.made: list[int] = []
 
     def _past(self, tensor: gs.Tensor) -> gs.Tensor | None:
         """What a Transpose(p) makes this of."""
@@ -124,7 +122,7 @@ class _Region:
         moved |= {key: self._variable(t) for key, t in self.outputs.items()}
         for node in self.nodes.values():
             turn(node, self.perm, editor)
-            editor.set_inputs(node, [moved.get(id(t), t) if is_data(node, i) else t for i, t in enumerate(node.inputs)])
+            editor.set_inputs(node, [moved.get(id(t), t) for t in node.inputs])
             old = node.outputs[0]
             if id(old) not in behind:
                 continue
@@ -143,7 +141,6 @@ class _Region:
 
     def _transpose(self, source: gs.Tensor, result: gs.Tensor, perm: Sequence[int], maker: gs.Node | None) -> None:
         node = self.editor.node("Transpose", [source], [result], name="moved", attrs={"perm": list(perm)})
-        self.made.append(id(node))
         if maker is not None and self.editor.body(maker) is self.body:
             self.editor.insert(node, after=maker)
         else:

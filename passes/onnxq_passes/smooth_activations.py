@@ -65,7 +65,7 @@ class SmoothActivations(Pass):
         report, editor = Report(), Editor(graph)
         given = dict(self.scales or {})
         for link in self._links(editor, report):
-            s = self._scale(link, given) if self.scales is None else given.pop(link.tensor.name, None)
+            s = self._scale(link) if self.scales is None else given.pop(link.tensor.name, None)
             if isinstance(s, str):
                 report.refuse(link.products[0], s)
             elif s is not None and moves(s):
@@ -99,7 +99,7 @@ class SmoothActivations(Pass):
             else:
                 yield found
 
-    def _scale(self, link: Link, given: Mapping[str, Vector]) -> Vector | str:
+    def _scale(self, link: Link) -> Vector | str:
         if isinstance(link.source, str) or (root := link.source.root).op not in NORMS:
             return "what range the channels of its input have is only known from samples"
         gamma, *beta = (np.abs(n.inputs[s].values) for n, s in link.source.constants if n is root)

@@ -187,3 +187,15 @@ def test_int8_gains_where_channels_are_unequal() -> None:
 def test_case_5_weights_that_would_not_be_finite() -> None:
     tiny = "float[2,1,1,1] v = {1e38, 1e-38}, float[2] b = {0, 3e38}, float[1,2,1,1] w = {1, 1}"
     keep(PASS, f"{HEAD} <{tiny}> {{ c = Conv(x, v, b) y = Conv(c, w) }}", "would not be finite", inputs={"x": np.zeros((1, 1, 3, 3), np.float32)})  # fmt: skip
+
+
+def test_case_1_all_positions_of_a_transposed_kernel_count() -> None:
+    nodes = "c = ConvTranspose(x, v, b) y = Conv(c, w)"
+    head = "(float[1,1,3,3] x) => (float[1,1,4,3] y)"
+    rewrite(
+        PASS,
+        f"{head} <{CONVS.replace('float[2,1,1,1] v = {8, 0.5}', 'float[1,2,2,1] v = {1, -8, 0.5, 0.25}')}> {{ {nodes} }}",
+        f"{head} <{DONE.replace('float[2,1,1,1] v = {4, 1}', 'float[1,2,2,1] v = {0.5, -4, 1, 0.5}')}> {{ {nodes} }}",
+        rewrites=1,
+        atol=1e-5,
+    )

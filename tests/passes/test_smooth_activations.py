@@ -224,3 +224,32 @@ def test_settings() -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             SmoothActivations(**bad)  # type: ignore[arg-type]
+
+
+def test_alpha_may_be_0() -> None:
+    """Then the weights alone say: rows {2, 8}."""
+    found = text.parse(model(f"{HEAD} <{NORM}> {{ {LN} y = MatMul(n, w) }}"))
+    assert SmoothActivations(alpha=0).run(found.graph, default_context()).rewrites == 1
+    (product,) = (n for n in found.graph.nodes if n.op == "MatMul")
+    rows = np.abs(product.inputs[1].values).max(axis=1)
+    np.testing.assert_allclose(rows[0], rows[1])
+
+
+def test_sites_are_named_by_who_divides_and_lie_outside_of_bodies() -> None:
+    behind = f"{HEAD} <float[2] b = {{1, 2}}, float[2,2] w = {{1, 2, 3, 4}}> {{ [mul] m = Mul(x, b) [add] n = Add(m, b) y = MatMul(n, w) }}"
+    (site,) = PASS.sites(text.parse(model(behind)).graph)
+    assert site.source == "mul"
+    inside = f"""(bool c, float[1,3,2] x) => (float[1,3,2] z) <{NORM}> {{ z = If(c) <
+        then_branch = t () => (float[1,3,2] y) {{ {LN} y = MatMul(n, w) }}, else_branch = e () => (float[1,3,2] q) {{ q = Abs(x) }}> }}"""
+    assert PASS.sites(text.parse(model(inside)).graph) == ()
+
+
+def test_each_site_counts_and_a_mul_is_named_after_who_makes_its_input() -> None:
+    nodes = "[norm] n = LayerNormalization(x, g, b) p = MatMul(n, w) [other] o = LayerNormalization(p, h, b) q = MatMul(o, v) r = Add(p, n) s = Add(q, o) y = Add(r, s)"
+    constants = NORM.replace("float[2] b", "float[2] h = {4, 1}, float[2] b").replace(
+        "float[2,2] w", "float[2,2] v = {2, 1, -8, 4}, float[2,2] w"
+    )
+    found = text.parse(model(f"{HEAD} <{constants}> {{ {nodes} }}"))
+    report = SmoothActivations(branches="mul").run(found.graph, default_context())
+    assert report.rewrites == 2
+    assert report.renamed == {"norm_smooth": "norm", "other_smooth": "other"}
