@@ -179,7 +179,11 @@ def problem(layout: Layout, costs: Costs, noise: Mapping[str, float] | None = No
 
 
 def share(layout: Layout, costs: Costs, kinds: Kinds) -> float:
-    """How much of the float model's time its units with a kind take, 0 to 1."""
+    """How much of the float model's time its units with a kind take, 0 to 1; 1 if one of them has bodies, since ORT
+    inlines those whose condition it knows, and then their kernels have other names.
+    """
+    if any(name in layout.inside for ms, kind in zip(layout.members, kinds, strict=True) if kind for name in ms):
+        return 1.0
     names = (n for members, kind in zip(layout.members, kinds, strict=True) if kind is not None for n in members)
     return _sum(costs.floats, names) / (sum(costs.floats.values()) or 1.0)
 
