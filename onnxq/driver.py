@@ -15,23 +15,22 @@ from onnxq.config.cache import resources
 from onnxq.config.job import Job, Source
 from onnxq.config.placing import Judged
 from onnxq.data.sample import Dataset, InputSpec
-from onnxq.data.state import open_stateful
 from onnxq.details import with_details
 from onnxq.errors import OutputError, UsageError, VerdictError
 from onnxq.ir.files import check_writable
 from onnxq.ir.load import external_files
 from onnxq.ir.model import Model
 from onnxq.ir.save import save
+from onnxq.jobs import input_specs, job_options, job_pipeline, open_source
 from onnxq.judging import accounts, by_labels, check_met, forms, units
 from onnxq.options import Options
 from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline
-from onnxq.pipeline.spec import load_pipeline
 from onnxq.plan.plan import MEASURED
 from onnxq.progress import Progress, Silent
 from onnxq.provider import made_up_samples
-from onnxq.quantization import Quantized, load_float, make_calibrators, quantize_model
-from onnxq.runtime.session import Level, Session, physical_threads
+from onnxq.quantization import Quantized, load_float, quantize_model
+from onnxq.runtime.session import physical_threads
 from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics
 from onnxq.targets.target import Target, load_target
@@ -82,10 +81,10 @@ def quantize(job: Job, *, detail: bool = False, progress: Progress | None = None
     options = replace(options, pipeline=_complete(options.pipeline, job, calib_source, calibration), given=given)
     metric = job_metric(job)
     model = load_float(job.model, keep_overridable=job.keep_overridable)
-    specs = _inputs(job.model)
-    calib = _open(job, calib_source, specs, calibration.limit) if calib_source is not None else None
+    specs = input_specs(job.model)
+    calib = open_source(job, calib_source, calibration.limit, specs) if calib_source is not None else None
     labelled = job.data.eval
-    evaluation = _open(job, labelled, specs, job.validate.limit) if labelled is not None else None
+    evaluation = open_source(job, labelled, job.validate.limit, specs) if labelled is not None else None
     options = replace(options, judge=_judge(job, metric, specs), sweep=detail)
     made = quantize_model(model, calib, options, progress=progress, crash=output.with_name(f"{output.name}.crash"))
     try:
@@ -126,7 +125,7 @@ def _judge(job: Job, metric: Metric | None, specs: Sequence[InputSpec]) -> Calla
         if job.placement.max_drop is not None:
             raise UsageError("a limit on the drop needs labelled samples and a metric: give --eval DATA and --metric")
         return None
-    return by_labels(job, metric, lambda limit: _open(job, labelled, specs, limit or job.validate.limit))
+    return by_labels(job, metric, lambda limit: open_source(job, labelled, limit or job.validate.limit, specs))
 
 
 def make_options(job: Job, target: Target) -> tuple[Options, PipelineCalibration]:
@@ -135,32 +134,20 @@ def make_options(job: Job, target: Target) -> tuple[Options, PipelineCalibration
     Raises:
         UsageError, ConfigError, UnknownNameError: faults of the pipeline, the method or its settings.
     """
-    pipeline = load_pipeline(
-        list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target, job.base
-    )
+    pipeline = job_pipeline(job)
     if pipeline.target not in (None, job.target):
         raise UsageError(
             f"the pipeline {pipeline.name} is for the target {pipeline.target}, the job for {job.target}: "
             f"give --target {pipeline.target}"
         )
     calibration = over(job.calibration, pipeline.calibration)
-    options = Options(
-        target=target,
-        pipeline=pipeline,
-        calibrators=make_calibrators(calibration.method, calibration.settings),
-        weight_method=calibration.weights,
-        keep_float=(*pipeline.keep_float, *job.keep_float),
-        keep_overridable=job.keep_overridable,
-        calib_limit=calibration.limit,
-        threads=calibration.threads,
-        feedback=calibration.feedback,
-        resources=resources(calibration),
-        placing=job.placement.placing(target.name, job.validate.threads),
+    placing = job.placement.placing(target.name, job.validate.threads)
+    options = replace(
+        job_options(job, target, pipeline, calibration, resources(calibration)),
+        placing=placing,
         budget=job.placement.budget(),
         smallest=job.placement.optimize == "size",
-        repairing=job.repair.repairing(
-            job.placement.effort, by_cost=job.placement.placing(target.name, job.validate.threads) is not None
-        ),
+        repairing=job.repair.repairing(job.placement.effort, by_cost=placing is not None),
     )
     return options, calibration
 
@@ -299,26 +286,6 @@ def inspect(path: Path, *, progress: Progress | None = None) -> Result:  # noqa:
     return Result(command="inspect", reference=path, model=summarize(path), environment=environment())
 
 
-def _inputs(model: Path) -> tuple[InputSpec, ...]:
-    return Session(model, level=Level.OFF, threads=1, prepacking=False).inputs
-
-
-def _open(job: Job, source: Source, specs: Sequence[InputSpec], limit: int | None) -> Dataset:
-    """The samples of a source; of two limits the lower one. Opening with it spreads the samples, which are often
-    sorted by class.
-    """
-    limits = [n for n in (source.limit, limit) if n is not None]
-    return open_stateful(
-        source.path,
-        specs,
-        job.data.preprocess_of(source),
-        state=job.calibration.feedback.values(),
-        base=job.base,
-        skip_bad=job.data.skip_bad,
-        limit=min(limits, default=None),
-    )
-
-
 def evaluation_data(job: Job, model: Path) -> Dataset:
     """The samples to judge with, in the form that `model` takes.
 
@@ -328,7 +295,7 @@ def evaluation_data(job: Job, model: Path) -> Dataset:
     """
     if job.data.eval is None:
         raise UsageError("there is nothing to compare the models on: give --data DATA, or data.eval in the job file")
-    return _open(job, job.data.eval, _inputs(model), job.validate.limit)
+    return open_source(job, job.data.eval, job.validate.limit, input_specs(model))
 
 
 def job_metric(job: Job) -> Metric | None:

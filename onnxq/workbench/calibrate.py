@@ -17,6 +17,7 @@ from onnxq.data.sample import Dataset
 from onnxq.errors import CalibrationError, UsageError
 from onnxq.ir.files import check_writable
 from onnxq.ir.load import external_files
+from onnxq.jobs import job_pipeline, open_source
 from onnxq.pipeline.calibration import over
 from onnxq.pipeline.manager import Pipeline
 from onnxq.progress import Progress, Silent
@@ -28,7 +29,7 @@ from onnxq.stats.engine import Outcome
 from onnxq.stats.ranges import RangeTable, make_ranges
 from onnxq.stats.statistics import Statistics
 from onnxq.targets.target import load_target
-from onnxq.workbench.planning import job_pipeline, open_source, ready
+from onnxq.workbench.planning import ready
 
 
 @dataclass(frozen=True, kw_only=True)

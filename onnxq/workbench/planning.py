@@ -6,21 +6,18 @@ from dataclasses import dataclass, replace
 
 import onnx_graphsurgeon as gs
 
-from onnxq.config.job import Job, Source
+from onnxq.config.job import Job
 from onnxq.data.sample import Dataset
-from onnxq.data.state import open_stateful
 from onnxq.errors import ConfigError
 from onnxq.ir.model import Model
-from onnxq.options import Options
+from onnxq.jobs import job_options
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.calibration import PipelineCalibration
 from onnxq.pipeline.manager import Pipeline, run_pipeline
 from onnxq.pipeline.prepare import Literally, prepare
-from onnxq.pipeline.spec import load_pipeline
 from onnxq.progress import Progress
 from onnxq.provider import FIRST, PlanProvider, first_samples, unmatched
-from onnxq.quantization import load_float, make_calibrators
-from onnxq.runtime.session import Level, Session
+from onnxq.quantization import load_float
 from onnxq.stats.engine import Resources
 from onnxq.targets.target import load_target
 
@@ -51,16 +48,6 @@ class Ready:
         return [*self.model.notes, *self._notes, *self.provider.notes]
 
 
-def job_pipeline(job: Job) -> Pipeline:
-    """The pipeline that a job names or lists, else that of its target.
-
-    Raises:
-        ConfigError, UnknownNameError: it cannot be read, or a pass of it is unknown.
-    """
-    named = list(job.pipeline) if isinstance(job.pipeline, tuple) else job.pipeline or job.target
-    return load_pipeline(named, job.base)
-
-
 def ready(
     job: Job,
     data: Dataset,
@@ -84,18 +71,7 @@ def ready(
         raise ConfigError(f"pipeline {pipeline.name} never asks for a plan: add the pass insert-qdq")
     before = replace(pipeline, steps=pipeline.steps[: needing[0]])
     target = load_target(job.target, reduce_range=job.reduce_range, float_type=job.float_type)
-    options = Options(
-        target=target,
-        pipeline=before,
-        calibrators=make_calibrators(calibration.method, calibration.settings),
-        weight_method=calibration.weights,
-        keep_float=(*pipeline.keep_float, *job.keep_float),
-        keep_overridable=job.keep_overridable,
-        calib_limit=calibration.limit,
-        threads=calibration.threads,
-        feedback=calibration.feedback,
-        resources=means,
-    )
+    options = job_options(job, target, before, calibration, means)
     model = load_float(job.model, keep_overridable=job.keep_overridable)
     unused = unmatched(model.graph, options.keep_float)
     first, literally = first_samples(data, FIRST), Literally()
@@ -105,21 +81,3 @@ def ready(
     context = Context(target=target, keep_float=options.keep_float, keep_overridable=job.keep_overridable)
     run = run_pipeline(model.graph, before, context)
     return Ready(model=model, provider=provider, context=context, _notes=tuple(run.notes))
-
-
-def open_source(job: Job, source: Source, limit: int | None) -> Dataset:
-    """The samples of a source; of two limits the lower one.
-
-    Raises:
-        DataError: they do not fit the model.
-    """
-    limits = [n for n in (source.limit, limit) if n is not None]
-    return open_stateful(
-        source.path,
-        Session(job.model, level=Level.OFF, threads=1, prepacking=False).inputs,
-        job.data.preprocess_of(source),
-        state=job.calibration.feedback.values(),
-        base=job.base,
-        skip_bad=job.data.skip_bad,
-        limit=min(limits, default=None),
-    )

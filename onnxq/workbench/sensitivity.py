@@ -7,13 +7,14 @@ from dataclasses import replace
 from onnxq.config.cache import resources
 from onnxq.config.job import Job
 from onnxq.errors import UsageError
+from onnxq.jobs import job_pipeline, open_source
 from onnxq.pipeline.calibration import over
 from onnxq.progress import Progress, Silent
 from onnxq.sensitivity.engine import Options, sensitivity
 from onnxq.sensitivity.result import Sensitivity
 from onnxq.sensitivity.work import Scoring
 from onnxq.validate.metrics import load_metric
-from onnxq.workbench.planning import job_pipeline, open_source, ready
+from onnxq.workbench.planning import ready
 
 
 def measure(job: Job, options: Options | None = None, *, progress: Progress | None = None) -> Sensitivity:

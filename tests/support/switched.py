@@ -19,6 +19,7 @@ from onnxq.data.sample import Dataset
 from onnxq.ir import load, walk
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
+from onnxq.jobs import open_source
 from onnxq.options import Options
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.manager import run_pipeline
@@ -31,7 +32,7 @@ from onnxq.quantization import make_calibrators
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.engine import Resources
 from onnxq.targets.target import load_target
-from onnxq.workbench.planning import open_source, ready
+from onnxq.workbench.planning import ready
 
 ROOT = Path(__file__).parent.parent.parent
 RES8 = ROOT / "models/fashion-res8/job.yaml"
