@@ -57,7 +57,6 @@ class Link:
 
     Attributes:
         source: who divides it, or why nobody can.
-        axis: LAST or SECOND, where the channels lie.
         size: number of channels.
         elsewhere: who else reads it, in words; "" if nobody does.
     """
@@ -65,7 +64,6 @@ class Link:
     tensor: gs.Tensor
     source: Source | str
     products: tuple[gs.Node, ...]
-    axis: int
     size: int
     elsewhere: str = ""
 
@@ -109,9 +107,7 @@ def _link(editor: Editor, tensor: gs.Tensor, first: gs.Node, ops: Sequence[str])
         if editor.only_use(product.inputs[1]) is None:
             return product, "its weight is shared with another op"
     found = source(editor, tensor, axis, size, rank=len(first.inputs[1].shape))
-    return Link(
-        tensor=tensor, source=found, products=tuple(products), axis=axis, size=size, elsewhere=", ".join(others)
-    )
+    return Link(tensor=tensor, source=found, products=tuple(products), size=size, elsewhere=", ".join(others))
 
 
 def matrix(node: gs.Node) -> gs.Constant | None:
@@ -152,7 +148,7 @@ def source(editor: Editor, tensor: gs.Tensor, axis: int, size: int, *, rank: int
             return f"{node.op} in front is not positively homogeneous"
         if node.op in LINEAR:
             return _linear_source(editor, node, divided, axis, size)
-        place = _constant_of(node, axis, size, rank)
+        place = _constant_of(node, axis, rank)
         if node.op == "Mul" and place is not None:
             return Source(root=node, constants=(*divided, (node, place)))
         if node.op in ("Add", "Sub") and place is not None:
@@ -187,14 +183,12 @@ def _linear_source(
     return Source(root=node, constants=(*divided, *([] if bias is None else [(node, 2)])))
 
 
-def _constant_of(node: gs.Node, axis: int, size: int, rank: int) -> int | None:
+def _constant_of(node: gs.Node, axis: int, rank: int) -> int | None:
     """The slot of a float constant that is broadcast to the channels, of an op with two inputs; else None."""
     for slot, tensor in enumerate(node.inputs):
         if len(node.inputs) != 2 or not isinstance(tensor, gs.Constant) or tensor.values.dtype.kind != "f":
             continue
-        place = len(tensor.shape) - (1 if axis == LAST else rank - 1)
-        along = 1 if place < 0 or not tensor.shape else tensor.shape[place]
-        if (axis == LAST or len(tensor.shape) <= rank) and along in (1, size):
+        if axis == LAST or len(tensor.shape) <= rank:
             return slot
     return None
 
@@ -211,38 +205,33 @@ def multiplied(node: gs.Node, w: NDArray[Any], s: Vector) -> Vector:
 
 
 class Scaled:
-    """The constants of several links, scaled in float64 and rounded once, when all factors are known."""
+    """The constants of a link, scaled in float64 (as the factors are) and rounded once."""
 
     def __init__(self) -> None:
-        self._values: dict[tuple[int, int], tuple[gs.Node, int, NDArray[Any]]] = {}
+        self._values: list[tuple[gs.Node, int, NDArray[Any]]] = []
 
     def divide(self, link: Link, s: Vector) -> None:
         """The source's side of x / s."""
         source = link.source
         assert isinstance(source, Source)
         if source.linear:
-            self._put(source.root, 1, scale_outputs(source.root, self.get(source.root, 1), 1 / s))
+            self._put(source.root, 1, scale_outputs(source.root, source.root.inputs[1].values, 1 / s))
         for node, slot in source.constants:
-            flat = link.axis == LAST or node.op in LINEAR  # the bias of a Conv has rank 1
-            ranks = 0 if flat else len(link.products[0].inputs[1].shape) - 2
-            self._put(node, slot, self.get(node, slot) / s.reshape(-1, *[1] * ranks))
+            # the bias of a Conv has rank 1, matrices have their channels last
+            ranks = 0 if node.op in LINEAR else len(link.products[0].inputs[1].shape) - 2
+            self._put(node, slot, node.inputs[slot].values / s.reshape(-1, *[1] * ranks))
 
     def multiply(self, link: Link, s: Vector) -> None:
         """The products' side of s W."""
         for node in link.products:
-            self._put(node, 1, multiplied(node, self.get(node, 1), s))
-
-    def get(self, node: gs.Node, slot: int) -> NDArray[Any]:
-        """The values as they are by now."""
-        known = self._values.get((id(node), slot))
-        return np.asarray(node.inputs[slot].values, np.float64) if known is None else known[2]
+            self._put(node, 1, multiplied(node, node.inputs[1].values, s))
 
     def _put(self, node: gs.Node, slot: int, values: NDArray[Any]) -> None:
-        self._values[id(node), slot] = node, slot, values
+        self._values.append((node, slot, values))
 
     def write(self, editor: Editor) -> bool:
         """Replace the constants; False, and nothing is done, if one of them would not be finite."""
-        made = [(n, s, rounded(v, n.inputs[s].values.dtype)) for n, s, v in self._values.values()]
+        made = [(n, s, rounded(v, n.inputs[s].values.dtype)) for n, s, v in self._values]
         if any(values is None for _, _, values in made):
             return False
         for node, slot, values in made:

@@ -32,6 +32,7 @@ def test_contract() -> None:
         "c = Conv(x, v, b) a = LeakyRelu<alpha = 0.25>(c) y = Conv(a, w)",
         "c = Conv(x, v, b) a = PRelu(c, p) y = Conv(a, w)",
         "c = Conv(x, v, b) a = Clip(c, zero) y = Conv(a, w)",
+        "c = Conv(x, v, b) a = Clip(c) y = Conv(a, w)",
         "c = Conv(x, v, b) d = Relu(c) a = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(d) y = Conv(a, w)",
     ],
 )
@@ -97,6 +98,7 @@ def test_case_1_a_transposed_convolution_reads() -> None:
     ("nodes", "reasons"),
     [
         ("c = Conv(x, v, b) a = Clip(c, zero, six) y = Conv(a, w)", ["Clip in front is not positively homogeneous"]),
+        ("l = ReduceMin<keepdims = 0>(x) c = Conv(x, v, b) a = Clip(c, l) y = Conv(a, w)", ["Clip in front is not"]),
         ("c = Conv(x, v, b) a = Sigmoid(c) y = Conv(a, w)", ["Sigmoid in front is not positively homogeneous"]),
         ("c = Conv(x, v, b) a = Add(c, x) y = Conv(a, w)", ["Add in front is not positively homogeneous"]),
         ("c = Conv(x, v, b) y = Conv(c, w) [n] z = Neg(c)", ['also read by Neg "n"']),
@@ -199,3 +201,73 @@ def test_case_1_all_positions_of_a_transposed_kernel_count() -> None:
         rewrites=1,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reasons"),
+    [
+        ("h = MatMul(x, v) y = Mul(h, w)", []),  # no product, though its constant is a matrix
+        ("h = MatMul(x, v) q = Abs(x) y = MatMul(h, q)", []),
+        ("h = MatMul(x, v) c = Cast<to = 6>(h) d = MatMul(c, i) y = Cast<to = 1>(d)", []),
+        ("h = MatMul(x, v) d = MatMul(h, t) y = Squeeze<axes = [0]>(d)", []),
+        ("h = MatMul(x, v) y = Gemm<transA = 1>(h, w)", ["it transposes its data"]),
+        ("h = MatMul(x, v) [m] m = Mul(h, k) n = MatMul(h, w) y = Add(m, n)", ['its input is also read by Mul "m"']),
+        ("h = MatMul(x, v) [m] m = MatMul(x, h) n = MatMul(h, w) y = Add(m, n)", ['also read by MatMul "m"']),
+    ],
+)
+def test_case_1_and_5_what_is_no_product(nodes: str, reasons: list[str]) -> None:
+    one, other = "{8, 1, 2, 3}", "{1, 2, 3, 40}"
+    constants = f"float[2,2] v = {one}, float[2,2] w = {other}, float[2,2] k = {other}, float[1,2,2] t = {one}, int32[2,2] i = {one}"
+    keep(PASS, f"(float[2,2] x) => (float[2,2] y) <{constants}> {{ {nodes} }}", *reasons, opset=11)
+
+
+def test_case_5_who_reads_it_is_told_with_the_outputs_first() -> None:
+    source = f"(float[1,1,3,3] x) => (float[1,1,3,3] y, float[1,2,3,3] c, float[1,2,3,3] z) <{CONVS}> {{ c = Conv(x, v, b) y = Conv(c, w) [n] z = Neg(c) }}"
+    keep(PASS, source, 'also read by an output of the graph, Neg "n"')
+
+
+def test_case_5_channels_that_lie_elsewhere_though_there_are_as_many() -> None:
+    source = f"(float[1,1,2,2] x) => (float[1,2,2,2] y) <{CONVS}, float[2,2] m = {{1, 2, 3, 4}}> {{ c = Conv(x, v, b) y = MatMul(c, m) }}"
+    keep(PASS, source, "Conv in front has its channels elsewhere")
+
+
+@pytest.mark.parametrize(("nodes"), ["Sub(a, b)", "Sub(b, a)", "Add(a, b)", "Add(b, a)"])
+@pytest.mark.parametrize("rank", ["float[2]", "float[1,1,2]"])
+def test_case_1_constants_on_either_side(nodes: str, rank: str) -> None:
+    head = "(float[1,3,1] x) => (float[1,3,1] y)"
+    before, after = (
+        f"{head} <float[1,2] v = {{{v}}}, {rank} b = {{{b}}}, float[2,1] w = {{{w}}}> {{ a = MatMul(x, v) h = {nodes} y = MatMul(h, w) }}"
+        for v, b, w in (("8, 0.5", "4, -1", "2, -2"), ("4, 1", "2, -2", "4, -1"))
+    )
+    rewrite(PASS, before, after, rewrites=1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("float[2,1,1] k = {8, 1}", "float[2,1,1] k = {4, 2}"),
+        ("float[1,2,1,1] k = {8, 1}", "float[1,2,1,1] k = {4, 2}"),
+        ("float k = {4}", "float[2,1,1] k = {2, 8}"),
+        ("float[3] k = {4, 2, 0}", "float[2,1,3] k = {2, 1, 0, 8, 4, 0}"),
+        ("float[3,1] k = {4, 2, 0}", "float[2,3,1] k = {2, 1, 0, 8, 4, 0}"),
+    ],
+)
+def test_case_1_constants_between_convolutions(before: str, after: str) -> None:
+    nodes = "c = Conv(x, v, b) h = Add(c, k) y = Conv(h, w)"
+    rewrite(
+        PASS,
+        f"{HEAD} <{CONVS}, {before}> {{ {nodes} }}",
+        f"{HEAD} <{DONE}, {after}> {{ {nodes} }}",
+        rewrites=1,
+        atol=1e-5,
+    )
+
+
+def test_case_2_a_constant_of_more_dimensions_than_the_image_adds_one() -> None:
+    source = f"(float[1,1,3,3] x) => (float[1,1,3,3] y) <{CONVS}, float[1,1,2,1,1] k = {{1, 2}}> {{ c = Conv(x, v, b) h = Add(c, k) d = Squeeze<axes = [0]>(h) y = Conv(d, w) }}"
+    keep(PASS, source, "Squeeze in front", opset=11)
+    (found,) = PASS.run(
+        text.parse(model(source.replace("d = Squeeze<axes = [0]>(h)", "").replace("Conv(d", "Conv(h"))).graph,
+        default_context(),
+    ).refusals
+    assert "Add in front is not positively homogeneous" in found.reason

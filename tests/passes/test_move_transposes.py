@@ -182,6 +182,8 @@ def test_transposes_that_do_nothing_or_do_not_say_what() -> None:
         "a = com.example.Transpose<perm = [0, 2, 3, 1]>(x) b = Relu(a) c = com.example.Transpose<perm = [0, 3, 1, 2]>(b) y = Neg(c)"
     )
     assert not PASS.run(text.parse(model(other)).graph, default_context()).rewrites
+    other = nchw(f"a = {TO_LAST}(x) b = Relu(a) c = com.example.Transpose<perm = [0, 3, 1, 2]>(b) y = Neg(c)")
+    assert not PASS.run(text.parse(model(other)).graph, default_context()).rewrites
 
 
 def test_ops_that_are_not_elementwise_tell_no_rank() -> None:

@@ -253,3 +253,18 @@ def test_each_site_counts_and_a_mul_is_named_after_who_makes_its_input() -> None
     report = SmoothActivations(branches="mul").run(found.graph, default_context())
     assert report.rewrites == 2
     assert report.renamed == {"norm_smooth": "norm", "other_smooth": "other"}
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        "[norm] n = LayerNormalization(x, wide, b)",
+        "h = Abs(g) [norm] n = LayerNormalization(x, h, b)",
+        "h = Abs(b) [norm] n = LayerNormalization(x, g, h)",
+    ],
+)
+def test_case_1_scale_and_shift_are_constants_of_one_number_per_channel(norm: str) -> None:
+    """Even where a computed one says that it has as many."""
+    found = text.parse(model(f"{HEAD} <{NORM}, float[1] wide = {{1}}, float[2] h> {{ {norm} y = MatMul(n, w) }}"))
+    (refusal,) = PASS.run(found.graph, default_context()).refusals
+    assert "LayerNormalization in front are no constants of one number per channel" in refusal.reason
