@@ -67,6 +67,18 @@ def test_case_1_each_weight_has_its_own_integers() -> None:
     rewrite(PASS, before, after, rewrites=2, atol=0.05)
 
 
+def test_case_1_a_square_matrix_that_is_rounded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxq.numerics._CHUNK", 4)  # as with more than four million weights
+    head = "(float[1,3] x) => (float[1,3] y) <"
+    before = head + "float[3,3] w = {127, 0, 0, 0, 254, -50.8, 1, 2, 25.4}> { [mm] y = MatMul(x, w) }"
+    after = head + (
+        "int8[3,3] w_quantized = {127, 0, 0, 0, 127, -127, 1, 1, 64}, float[3] w_scale = {1, 2, 0.4}, "
+        "int8[3] w_zero_point = {0, 0, 0}> "
+        "{ [mm] y = com.microsoft.DynamicQuantizeMatMul(x, w_quantized, w_scale, w_zero_point) }"
+    )
+    rewrite(PASS, before, after, rewrites=1, atol=20)
+
+
 def graph(op: str, inputs: list[Any], outputs: list[gs.Variable], **attrs: Any) -> gs.Graph:
     real = [t for t in inputs if isinstance(t, gs.Variable) and t.name]
     return gs.Graph([gs.Node(op, "op", attrs, inputs, outputs)], real, outputs, name="g", opset=21)
