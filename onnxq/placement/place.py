@@ -156,8 +156,8 @@ class _Place:
             if not plan.kinds or share(self.layout, self.costs[0], kinds) < PAYS - 1:
                 continue  # it could not win by as much as a form must
             add(f"all {SAID[kind]}", plan, nothing, kinds)
-            rest: Kinds = tuple(kind if self.layout.joint(at, kind) else None for at in range(len(nothing)))
-            if any(rest):
+            rest: Kinds = tuple(kind if self.layout.beside(at, kind) else None for at in range(len(nothing)))
+            if any(rest) and any(everything):
                 add(f"all int8, {SAID[kind]}", self.replan(self._placement(everything, rest)), everything, rest)
         for number in range(1, self.effort.rounds + 1):
             if not self._cut(f"placed {number}", self._choice()):

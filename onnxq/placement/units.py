@@ -74,8 +74,11 @@ class Layout:
 
     def joint(self, at: int, kind: Kind) -> bool:
         """Can a unit be int8 and have a kind, each where the other cannot be?"""
-        able = self.kinds[at].get(kind, ())
-        return bool(self.placeable(self.members[at])) and not all(map(self.integer, able))
+        return bool(self.placeable(self.members[at])) and self.beside(at, kind)
+
+    def beside(self, at: int, kind: Kind) -> bool:
+        """Can something in a unit have a kind that cannot be int8?"""
+        return not all(map(self.integer, self.kinds[at].get(kind, ())))
 
     def integer(self, node: str) -> bool:
         """Does the full plan put it into an integer kernel?"""

@@ -106,6 +106,7 @@ def test_a_body_can_be_int8_and_dynamic_where_it_cannot_be_int8() -> None:
     known.joined["dynamic"] = {"if": 1e-3, "other": 3e-3}
     found = made()
     assert [found.joint(at, "dynamic") for at in range(3)] == [False, True, False]
+    assert [found.beside(at, "dynamic") for at in range(3)] == [True, True, False]
     some = problem(found, known)
     assert [[(a.kind, a.cost) for a in u.alternatives if a.integer] for u in some.units] == [
         [], [("dynamic", pytest.approx(1e-3))], []
