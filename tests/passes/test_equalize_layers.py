@@ -271,3 +271,22 @@ def test_case_2_a_constant_of_more_dimensions_than_the_image_adds_one() -> None:
         default_context(),
     ).refusals
     assert "Add in front is not positively homogeneous" in found.reason
+
+
+def test_case_4_a_chain_goes_on_after_a_round_in_which_all_factors_were_2() -> None:
+    constants = "float[2,1,1,1] v = {16, -16}, float[2,1,1,1] k = {4, 4}, float[1,2,1,1] w = {2, 2}"
+    found = text.parse(model(f"{HEAD} <{constants}> {{ c = Conv(x, v) d = Conv<group = 2>(c, k) y = Conv(d, w) }}"))
+    assert PASS.run(found.graph, default_context()).rewrites == 2
+    for node in found.graph.nodes:
+        np.testing.assert_allclose(np.abs(node.inputs[1].values), 128 ** (1 / 3), rtol=0.01)
+
+
+def test_case_1_a_bias_that_others_read_stays_for_them() -> None:
+    head = "(float[1,1,3,3] x) => (float[1,1,3,3] y, float[2] z)"
+    rewrite(
+        PASS,
+        f"{head} <{CONVS}> {{ c = Conv(x, v, b) y = Conv(c, w) z = Neg(b) }}",
+        f"{head} <{DONE.replace(' b =', ' b_scaled =')}, float[2] b = {{4, -1}}> {{ c = Conv(x, v, b_scaled) y = Conv(c, w) z = Neg(b) }}",
+        rewrites=1,
+        atol=1e-5,
+    )

@@ -351,3 +351,15 @@ def test_a_body_goes_on_with_what_was_moved_outside() -> None:
         ),
         rewrites=2,
     )
+
+
+def test_sites_behind_one_that_is_none() -> None:
+    """One Transpose that does nothing, one whose region stays, one to rewrite: in this order."""
+    head = "(float[1,2,3,4] x) => (float[1,2,3,4] y, float[1,2,3,4] v, float[1,3,4,2] w)"
+    first = f"i = Transpose<perm = [0, 1, 2, 3]>(x) v = Neg(i) s = {TO_LAST}(x) w = Relu(s)"
+    bitwise(
+        PASS,
+        f"{head} {{ {first} a = {TO_LAST}(x) [r] b = Relu(a) e = {TO_FIRST}(b) y = Neg(e) }}",
+        f"{head} {{ {first} [r] b_moved = Relu(x) y = Neg(b_moved) }}",
+        rewrites=1,
+    )
