@@ -55,10 +55,10 @@ def _rewrite(variance: gs.Node, editor: Editor, context: Context, report: Report
         return "it is no layer normalization: the mean is not subtracted before squaring"
     x = deviation.inputs[0]
     quotient = _quotient(root, x, mean, deviation, editor)
-    folded = _folded(root, x, mean, editor) if quotient is None else None
-    if quotient is None and folded is None:
+    folded = None if quotient is not None else _folded(root, x, mean, editor)
+    behind = quotient if folded is None else folded.nodes
+    if behind is None:
         return "it is no layer normalization: x - mean is not divided by the root"
-    behind = quotient or (folded.nodes if folded is not None else [])
     nodes = list({id(n): n for n in (mean, deviation, square, variance, add, root, *behind)}.values())
     shape = dimensions(x, context)
     size = None if shape is None else len(shape)

@@ -41,6 +41,7 @@ def test_every_form(ops: str) -> None:
         "s = Softplus(x) t = Sigmoid(s) y = Mul(x, t)",
         "s = Softplus(x) t = Tanh(s) y = Add(x, t)",
         "t = Tanh(x) y = Mul(x, t)",
+        "s = Relu(x) t = Tanh(s) y = Mul(x, t)",
     ],
 )
 def test_near_misses(ops: str) -> None:

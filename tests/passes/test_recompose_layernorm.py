@@ -240,11 +240,20 @@ FOLDED = KERAS + "f = Mul(r, g) u = Mul(x, f) w = Mul(m, f) h = Sub(b, w) [z] y 
     [
         FOLDED,
         FOLDED.replace("Mul(r, g)", "Mul(g, r)").replace("Mul(x, f)", "Mul(f, x)").replace("Add(u, h)", "Add(h, u)"),
+        FOLDED.replace("Mul(m, f)", "Mul(f, m)"),
     ],
 )
 def test_case_4_what_tensorflow_writes(ops: str) -> None:
     """x * m + (bias - mean * m)."""
     rewrite(PASS, f"{HEAD} <{CONSTANTS}> {{ {ops} }}", AFTER, rewrites=1, atol=2e-5)
+
+
+def test_case_4_a_bias_with_more_dimensions() -> None:
+    bias = "float[4] b = {4, 3, 2, 1}"
+    assert bias in CONSTANTS and bias in AFTER
+    after = AFTER.replace(bias, bias.replace(" b ", " b_flat ")).replace("(x, g, b)", "(x, g, b_flat)")
+    before = CONSTANTS.replace(bias, bias.replace("float[4]", "float[1,4]"))
+    rewrite(PASS, f"{HEAD} <{before}> {{ {FOLDED} }}", after, rewrites=1, atol=2e-5)
 
 
 def test_case_4_without_a_scale() -> None:
@@ -261,6 +270,8 @@ def test_case_4_without_a_scale() -> None:
         (FOLDED.replace("Sub(b, w)", "Sub(w, b)"), "not divided by the root"),
         (FOLDED.replace("Mul(m, f)", "Mul(d, f)"), "not divided by the root"),
         (FOLDED.replace("Mul(x, f)", "Mul(d, f)"), "not divided by the root"),
+        (FOLDED.replace("Mul(m, f)", "Add(m, f)"), "not divided by the root"),
+        (FOLDED.replace("Mul(r, g)", "Mul(r, d)"), "ReduceMean is also read elsewhere"),
         (FOLDED.replace("Add(u, h)", "Add(x, h)"), "not divided by the root"),
         (FOLDED.replace("Sub(b, w)", "Sub(one, w)"), "not constants of the size"),
         (FOLDED.replace("Mul(r, g)", "Mul(r, two)"), "not constants of the size"),
