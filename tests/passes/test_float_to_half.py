@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ from onnxq.driver import quantize
 from onnxq.errors import PassError, UsageError
 from onnxq.ir.load import load
 from onnxq.ir.save import to_bytes
-from onnxq.ir.text import parse
-from onnxq.pipeline.base import Context
+from onnxq.ir.text import parse, text
+from onnxq.pipeline.base import Context, Report
 from onnxq.plan.check import check
+from onnxq.plan.plan import Plan
 from onnxq.runtime.session import Level, Session
 from onnxq.targets.target import load_target
 from onnxq_passes.float_to_half import FloatToHalf
@@ -359,3 +361,236 @@ def test_sentences() -> None:
     result = run("e = Exp(x) y = Neg(e)", inputs={"x": X * 4})
     assert "2 ops compute in float32 in a model of float16: Exp_0: e comes to" in result.plan.notes[-1]
     assert '"singles"' in result.plan.to_json()
+
+
+# exact forms
+
+
+def _exactly(source: str, singles: Mapping[str, str]) -> tuple[gs.Graph, Report]:
+    model = parse(f'<ir_version: 10, opset_import: ["": 21]> g {source}')
+    plan = Plan(values={}, uses={}, decisions={}, singles=dict(singles))
+    return model.graph, FloatToHalf().run(model.graph, Context(target=HALF, plan=plan))
+
+
+EXACT: list[tuple[str, dict[str, str], list[str], int, list[tuple[str, str]]]] = [
+    (  # casts
+        """(float[2,3] x, int64[2] n, int32[2,3] i) => (float[2,3] y, float[2,3] z, float[2,3] w) <float[3] k = {1,
+1000000, -1000000}, float one = {1}, float[2,3] c, float[2,3] q, int32[2,3] r, float[2,3] p, float[2,3] o,
+float[2,3] h> { [a] a = Add(x, k) [b] b = Clip(a, , one) [c] c = Mul(b, k) [s] s = Exp(c) [s2] s2 = Sin(c) [t] t
+= Sub(s2, s) [u] y = Neg(t) [v] v = Abs(y) [q] q = Cast<to = 1>(i) [r] r = Cast<to = 6>(v) [p] p = Cast<to =
+1>(r) [d] d = Mul(p, q) [e] e = Mul(x, d) [o] o = ConstantOfShape<value = float[1] {0.5}>(n) [f] f = Add(e, o)
+[l] l = Neg(o) [g] z = Add(l, f) [h] h = ConstantOfShape(n) [j] w = Mul(s, h) }""",
+        {"s": "why not", "s2": "nor this", "v": "v is single"},
+        [
+            'x_half = Cast(x) {to=10} "x_Cast"',
+            "const k_half = float16[3] {1.0, 6.55e+04, -6.55e+04}",
+            'a = Add(x_half, k_half) "a"',
+            "const one_half = float16[] 1.0",
+            'b = Clip(a, _, one_half) "b"',
+            'c = Mul(b, k_half) "c"',
+            'c_float = Cast(c) {to=1} "c_Cast"',
+            's = Exp(c_float) "s"',
+            's_half = Cast(s) {to=10} "s_Cast"',
+            's2 = Sin(c_float) "s2"',
+            's2_half = Cast(s2) {to=10} "s2_Cast"',
+            't = Sub(s2_half, s_half) "t"',
+            'y_half = Neg(t) "u"',
+            'y_float = Cast(y_half) {to=1} "y_Cast"',
+            'y = Cast(y_half) {to=1} "y_Cast_1"',
+            'v = Abs(y_float) "v"',
+            'v_half = Cast(v) {to=10} "v_Cast"',
+            'q = Cast(i) {to=10} "q"',
+            'r = Cast(v_half) {to=6} "r"',
+            'p = Cast(r) {to=10} "p"',
+            'd = Mul(p, q) "d"',
+            'e = Mul(x_half, d) "e"',
+            'o = ConstantOfShape(n) {value=float16[1] {0.5}} "o"',
+            'f = Add(e, o) "f"',
+            'l = Neg(o) "l"',
+            'z_half = Add(l, f) "g"',
+            'z = Cast(z_half) {to=1} "z_Cast"',
+            'h = ConstantOfShape(n) {value=float16[1] {0.0}} "h"',
+            'w_half = Mul(s_half, h) "j"',
+            'w = Cast(w_half) {to=1} "w_Cast"',
+        ],
+        16,
+        [("s", "why not"), ("s2", "nor this"), ("v", "v is single")],
+    ),
+    (  # a reader of a DQ
+        """(float[1,4] x, float scale) => (float[1,4] y, float[1,4] z) <float S = {0.1}, int8 Z = {0}, float L = {1000000},
+int8[1,4] K = {1, 2, 3, 4}, float[4] B = {1,2,3,4}, float[4] W = {0.1, 0.2, 0.3, 0.000000001}, int8[4] WZ =
+{0,0,0,0}, int8[1,4] Q = {1, 2, 3, 0}> { [e] e = Exp(x) [q] q = QuantizeLinear(e, S, Z) [d] d =
+DequantizeLinear(q, S, Z) [n] n = Neg(d) [a] a = Abs(d) [w] w = DequantizeLinear(Q, W, WZ) [m] y = Mul(n, w)
+[kd] kd = DequantizeLinear(K, S, Z) [ld] ld = DequantizeLinear(K, L, Z) [cd] cd = DequantizeLinear(K, scale, Z)
+[ab] ab = Max(kd, B) [ac] ac = Abs(ld) [ad] ad = Abs(cd) [p] z = Sum(a, ab, ac, ad) }""",
+        {"a": "no"},
+        [
+            'x_half = Cast(x) {to=10} "x_Cast"',
+            'e = Exp(x_half) "e"',
+            "const S_half = float16[] 0.1",
+            "const Z = int8[] 0",
+            'q = QuantizeLinear(e, S_half, Z) "q"',
+            'd = DequantizeLinear(q, S_half, Z) "d"',
+            "const S = float32[] 0.099975586",
+            'd_float = DequantizeLinear(q, S, Z) "d_1"',
+            'n = Neg(d) "n"',
+            'a = Abs(d_float) "a"',
+            'a_half = Cast(a) {to=10} "a_Cast"',
+            "const Q = int8[1,4] {1, 2, 3, 0}",
+            "const W_half = float16[4] {0.1, 0.2, 0.3, 6.104e-05}",
+            "const WZ = int8[4] {0, 0, 0, 0}",
+            'w = DequantizeLinear(Q, W_half, WZ) "w"',
+            'y_half = Mul(n, w) "m"',
+            'y = Cast(y_half) {to=1} "y_Cast"',
+            "const K = int8[1,4] {1, 2, 3, 4}",
+            'kd = DequantizeLinear(K, S_half, Z) "kd"',
+            "const L = float32[] 1e+06",
+            'ld = DequantizeLinear(K, L, Z) "ld"',
+            'cd = DequantizeLinear(K, scale, Z) "cd"',
+            "const B_half = float16[4] {1.0, 2.0, 3.0, 4.0}",
+            'ab = Max(kd, B_half) "ab"',
+            'ac = Abs(ld) "ac"',
+            'ac_half = Cast(ac) {to=10} "ac_Cast"',
+            'ad = Abs(cd) "ad"',
+            'ad_half = Cast(ad) {to=10} "ad_Cast"',
+            'z_half = Sum(a_half, ab, ac_half, ad_half) "p"',
+            'z = Cast(z_half) {to=1} "z_Cast"',
+        ],
+        9,
+        [("a", "no"), ("ac", "the scale of ld does not fit float16"), ("ad", "the scale of cd does not fit float16")],
+    ),
+    (  # a maker of a Q
+        """(float[1,4] x, float scale) => (float[1,4] y, float[1,4] z) <float S = {0.1}, int8 Z = {0}, float L = {1000000},
+int8[1,4] K = {1, 2, 3, 4}, float[4] B = {1,2,3,4}, float[4] W = {0.1, 0.2, 0.3, 0.000000001}, int8[4] WZ =
+{0,0,0,0}, int8[1,4] Q = {1, 2, 3, 0}> { [e] e = Exp(x) [q] q = QuantizeLinear(e, S, Z) [d] d =
+DequantizeLinear(q, S, Z) [n] n = Neg(d) [a] a = Abs(d) [w] w = DequantizeLinear(Q, W, WZ) [m] y = Mul(n, w)
+[kd] kd = DequantizeLinear(K, S, Z) [ld] ld = DequantizeLinear(K, L, Z) [cd] cd = DequantizeLinear(K, scale, Z)
+[ab] ab = Max(kd, B) [ac] ac = Abs(ld) [ad] ad = Abs(cd) [p] z = Sum(a, ab, ac, ad) }""",
+        {"e": "no"},
+        [
+            'e = Exp(x) "e"',
+            "const S = float32[] 0.099975586",
+            "const Z = int8[] 0",
+            'q = QuantizeLinear(e, S, Z) "q"',
+            "const S_half = float16[] 0.1",
+            'd = DequantizeLinear(q, S_half, Z) "d"',
+            'n = Neg(d) "n"',
+            'a = Abs(d) "a"',
+            "const Q = int8[1,4] {1, 2, 3, 0}",
+            "const W_half = float16[4] {0.1, 0.2, 0.3, 6.104e-05}",
+            "const WZ = int8[4] {0, 0, 0, 0}",
+            'w = DequantizeLinear(Q, W_half, WZ) "w"',
+            'y_half = Mul(n, w) "m"',
+            'y = Cast(y_half) {to=1} "y_Cast"',
+            "const K = int8[1,4] {1, 2, 3, 4}",
+            'kd = DequantizeLinear(K, S_half, Z) "kd"',
+            "const L = float32[] 1e+06",
+            'ld = DequantizeLinear(K, L, Z) "ld"',
+            'cd = DequantizeLinear(K, scale, Z) "cd"',
+            "const B_half = float16[4] {1.0, 2.0, 3.0, 4.0}",
+            'ab = Max(kd, B_half) "ab"',
+            'ac = Abs(ld) "ac"',
+            'ac_half = Cast(ac) {to=10} "ac_Cast"',
+            'ad = Abs(cd) "ad"',
+            'ad_half = Cast(ad) {to=10} "ad_Cast"',
+            'z_half = Sum(a, ab, ac_half, ad_half) "p"',
+            'z = Cast(z_half) {to=1} "z_Cast"',
+        ],
+        8,
+        [("e", "no"), ("ac", "the scale of ld does not fit float16"), ("ad", "the scale of cd does not fit float16")],
+    ),
+    (  # a body
+        """(bool c, float[2] x) => (float[2] y, float[2] z) { [a] a = Exp(x) [b] b = Sin(x) [y] y = Add(a, b) [i] z = If(c)
+<then_branch = t () => (float[2] a) { }, else_branch = e () => (float[2] q) { [q] q = Abs(b) }> }""",
+        {},
+        [
+            'x_half = Cast(x) {to=10} "x_Cast"',
+            'a = Exp(x) "a"',
+            'a_half = Cast(a) {to=10} "a_Cast"',
+            'b = Sin(x_half) "b"',
+            'b_float = Cast(b) {to=1} "b_Cast"',
+            'y_half = Add(a_half, b) "y"',
+            'y = Cast(y_half) {to=1} "y_Cast"',
+            'z = If(c) "i"',
+            "else_branch() -> (q: float32[2])",
+            'q = Abs(b_float) "q"',
+            "then_branch() -> (a: float32[2])",
+        ],
+        2,
+        [("a", "a body of If, Loop or Scan hands its result out"), ("i", "If has no form in float16")],
+    ),
+    (  # the other body
+        """(bool c, float[2] x) => (float[2] y, float[2] z) { [a] a = Exp(x) [b] b = Sin(x) [y] y = Add(a, b) [i] z = If(c)
+<else_branch = t () => (float[2] a) { }, then_branch = e () => (float[2] q) { [q] q = Abs(b) }> }""",
+        {},
+        [
+            'x_half = Cast(x) {to=10} "x_Cast"',
+            'a = Exp(x) "a"',
+            'a_half = Cast(a) {to=10} "a_Cast"',
+            'b = Sin(x_half) "b"',
+            'b_float = Cast(b) {to=1} "b_Cast"',
+            'y_half = Add(a_half, b) "y"',
+            'y = Cast(y_half) {to=1} "y_Cast"',
+            'z = If(c) "i"',
+            "else_branch() -> (a: float32[2])",
+            "then_branch() -> (q: float32[2])",
+            'q = Abs(b_float) "q"',
+        ],
+        2,
+        [("a", "a body of If, Loop or Scan hands its result out"), ("i", "If has no form in float16")],
+    ),
+    (  # nothing
+        """(float[2] x) => (float[2] y) <float[2] k> { [k] k = Neg(x) [y] y = Abs(k) }""",
+        {"k": "a", "y": "b"},
+        [
+            'k = Neg(x) "k"',
+            'y = Abs(k) "y"',
+        ],
+        0,
+        [("k", "a"), ("y", "b")],
+    ),
+    (  # an output that is read
+        """(float[2] x) => (float[2] y, float[2] z) { [e] y = Exp(x) [n] z = Neg(y) }""",
+        {},
+        [
+            'x_half = Cast(x) {to=10} "x_Cast"',
+            'y_half = Exp(x_half) "e"',
+            'y = Cast(y_half) {to=1} "y_Cast"',
+            'z_half = Neg(y_half) "n"',
+            'z = Cast(z_half) {to=1} "z_Cast"',
+        ],
+        2,
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "singles", "lines", "rewrites", "refusals"), EXACT)
+def test_exact_forms(
+    source: str, singles: dict[str, str], lines: list[str], rewrites: int, refusals: list[tuple[str, str]]
+) -> None:
+    graph, report = _exactly(source, singles)
+    assert [line.strip() for line in text(graph).splitlines()[1:] if line.strip()] == lines
+    assert report.rewrites == rewrites
+    assert [(r.node, r.reason) for r in report.refusals] == refusals
+    notes = ["What is not int8 computes in float16; inputs and outputs keep their types."] if rewrites else []
+    assert [n[: len(notes[0])] for n in report.notes] == notes
+
+
+def test_types_and_shapes_of_what_is_new() -> None:
+    graph, _ = _exactly(*EXACT[0][:2])
+    found = {t.name: (np.dtype(t.dtype).name, t.shape and list(t.shape)) for n in graph.nodes for t in n.outputs}
+    wanted: dict[str, tuple[str, list[int] | None]] = {
+        "x_half": ("float16", [2, 3]),
+        "a": ("float16", None),
+        "c": ("float16", [2, 3]),
+        "c_float": ("float32", [2, 3]),
+        "s": ("float32", None),
+        "s_half": ("float16", None),
+        "y_half": ("float16", [2, 3]),
+        "y_float": ("float32", [2, 3]),
+        "y": ("float32", [2, 3]),
+        "r": ("int32", [2, 3]),
+        "p": ("float16", [2, 3]),
+    }
+    assert {k: found[k] for k in wanted} == wanted
