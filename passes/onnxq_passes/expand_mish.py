@@ -8,7 +8,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.pipeline.base import Context, Pass, Report
-from onnxq_passes._edit import Editor
+from onnxq_passes._edit import Editor, standard
 from onnxq_passes._match import leak, not_float, other, reader
 
 
@@ -44,7 +44,7 @@ class ExpandMish(Pass):
 
 def _spelled(softplus: gs.Node, editor: Editor) -> list[gs.Node]:
     """Softplus, Tanh, Mul; empty if they are no Mish."""
-    tanh = next((n for n, _ in editor.uses(softplus.outputs[0]) if n.op == "Tanh"), None)
+    tanh = next((n for n, _ in editor.uses(softplus.outputs[0]) if n.op == "Tanh" and standard(n)), None)
     product = reader(editor, tanh.outputs[0], "Mul") if tanh is not None else None
     if tanh is None or product is None or other(product, tanh.outputs[0]) is not softplus.inputs[0]:
         return []

@@ -48,6 +48,13 @@ def test_near_misses(ops: str) -> None:
     keep(PASS, HEAD.format(ops))
 
 
+def test_near_miss_a_tanh_of_another_domain() -> None:
+    graph = text.parse(model(HEAD.format("s = Softplus(x) t = Tanh(s) y = Mul(x, t)"))).graph
+    graph.nodes[1].domain = "com.example"
+    report = PASS.run(graph, default_context())
+    assert (report.rewrites, [n.op for n in graph.nodes]) == (0, ["Softplus", "Tanh", "Mul"])
+
+
 def test_parts_that_are_read_elsewhere() -> None:
     keep(
         PASS, HEAD.format("s = Softplus(x) t = Tanh(s) m = Mul(x, t) y = Add(m, s)"), "Softplus is also read elsewhere"
