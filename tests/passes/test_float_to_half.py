@@ -594,3 +594,23 @@ def test_types_and_shapes_of_what_is_new() -> None:
         "p": ("float16", [2, 3]),
     }
     assert {k: found[k] for k in wanted} == wanted
+
+
+def test_a_pair_for_both_types_keeps_its_axis() -> None:
+    source = (
+        "(float[2,2] x) => (float[2,2] y, float[2,2] z) <int8[2,2] Q = {1, 2, 3, 4}, float[2] W = {0.5, 2}, int8[2] Z = {0, 0}> "
+        "{ [w] w = DequantizeLinear <axis = 0> (Q, W, Z) [y] y = Mul(x, w) [z] z = Sub(x, w) }"
+    )
+    graph, _ = _exactly(source, {"z": "no"})
+    pairs = [n for n in graph.nodes if n.op == "DequantizeLinear"]
+    assert [n.attrs for n in pairs] == [{"axis": 0}] * 2
+    assert {np.asarray(n.inputs[1].values).dtype.name for n in pairs} == {"float16", "float32"}
+
+
+@pytest.mark.parametrize(("steps", "fits"), [(127.497, True), (127.5, False)])
+def test_the_least_scale_that_keeps_its_bits(steps: float, fits: bool) -> None:
+    """In steps of float16 near 0: off by 1 / 256.5 and 1 / 255 of it."""
+    scale = f"{steps * 2.0**-24:.9e}"
+    source = f"(float[4] x) => (float[4] y) <float S = {{{scale}}}, int8 Z = {{0}}> {{ q = QuantizeLinear(x, S, Z) d = DequantizeLinear(q, S, Z) [y] y = Neg(d) }}"
+    _, report = _exactly(source, {})
+    assert [r.reason.partition(" does not fit")[1:2] for r in report.refusals] == ([] if fits else [(" does not fit",)])
