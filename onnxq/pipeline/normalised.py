@@ -36,8 +36,8 @@ def coarseness(graph: gs.Graph) -> float:
     """By what factor the tolerance of float32 is widened for a graph: 1, or what `COARSE` says of its coarsest type."""
     tensors = (t for _, inner in walk.graphs(graph) for n in inner.nodes for t in (*n.inputs, *n.outputs))
     types = {onnx_dtype(t.dtype) for t in (*tensors, *graph.inputs, *graph.outputs) if t.dtype is not None}
-    targets = {n.attrs.get("to") for _, inner in walk.graphs(graph) for n in inner.nodes if n.op == "Cast"}
-    return max((COARSE[one] for one in (types | targets) & COARSE.keys()), default=1.0)
+    types |= {int(n.attrs["to"]) for _, inner in walk.graphs(graph) for n in inner.nodes if n.op == "Cast"}
+    return max((factor for one, factor in COARSE.items() if one in types), default=1.0)
 
 
 NORMALISED = 1e-3

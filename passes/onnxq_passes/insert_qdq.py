@@ -117,7 +117,7 @@ class _Writer:
             node = nodes.get(use.node)
             if node is None or use.path or use.slot > len(node.inputs):
                 raise PassError(
-                    f"the plan gives {use.node} a bias, but the graph has no place for it: it was made for another graph"
+                    f"the plan gives {use.node} a bias that the graph has no place for: it was made for another graph"
                 )
             old = node.inputs[use.slot].name if use.slot < len(node.inputs) else ""
             constant = gs.Constant(self._name(f"{old or f'{node.name}_bias'}_corrected"), values.array)

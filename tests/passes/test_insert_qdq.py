@@ -406,7 +406,7 @@ def test_case_6_a_float_bias_stays_float() -> None:
 def test_case_6_a_bias_of_another_graph_is_refused(use: Use) -> None:
     graph = text.parse(CONV.replace("INPUTS", "x, w, b")).graph
     plan = Plan(values={}, uses={}, decisions={}, biases={use: Values(np.zeros(2, np.float32))})
-    with pytest.raises(PassError, match="a bias, but the graph has no place for it: it was made for another"):
+    with pytest.raises(PassError, match="a bias that the graph has no place for: it was made for another"):
         _run(plan, graph)
 
 
