@@ -122,7 +122,8 @@ class _Region:
         moved |= {key: self._variable(t) for key, t in self.outputs.items()}
         for node in self.nodes.values():
             turn(node, self.perm, editor)
-            editor.set_inputs(node, [moved[id(t)] if id(t) in moved else t for t in node.inputs])
+            given: list[gs.Tensor] = list(node.inputs)
+            editor.set_inputs(node, [moved.get(id(t), t) for t in given])
             old = node.outputs[0]
             if id(old) not in behind:
                 continue
