@@ -70,8 +70,7 @@ class _Halver:
         kinds = types(self.editor.main)
         for tensor in (t for n in nodes for t in n.outputs):
             tensor.dtype = kinds[tensor.name]
-        for node in conversions:
-            self._round_scale(node)
+        scales = sum(self._round_scale(node) for node in conversions)
         for node in nodes:
             if node.op not in _CONVERSIONS and self._floats(node):
                 self._choose(node)
@@ -86,6 +85,7 @@ class _Halver:
         for tensor in made.values():
             tensor.dtype = np.dtype(np.float16)
         self.editor.commit()
+        self.report.rewrites = self.report.rewrites or scales
         if self.half:
             self.report.notes.append(
                 "What is not int8 computes in float16; inputs and outputs keep their types. Load it in ONNX Runtime "
@@ -142,17 +142,20 @@ class _Halver:
         found = signature(node.op, self.editor.main.opset)
         return found is not None and found.input(1).half and self._keeps_bits(node.inputs[1])
 
-    def _round_scale(self, node: gs.Node) -> None:
+    def _round_scale(self, node: gs.Node) -> bool:
+        """Is the scale another one now?"""
         scale, data = node.inputs[1], node.inputs[0]
         if not isinstance(scale, gs.Constant) or scale.values.dtype != np.float32:
-            return
+            return False
         values = np.asarray(scale.values)
         if values.ndim == 1 and isinstance(data, gs.Constant):  # channels of nothing but zeros may have any scale
             axis = int(node.attrs.get("axis", 1))
             others = tuple(a for a in range(data.values.ndim) if a != axis % data.values.ndim)
             values = np.where(np.any(data.values != 0, axis=others), values, np.maximum(values, np.float32(LEAST)))
-        if _keeps_bits(values):
-            scale.values = np.asarray(values.astype(np.float16).astype(np.float32))
+        if not _keeps_bits(values):
+            return False
+        old, scale.values = scale.values, np.asarray(values.astype(np.float16).astype(np.float32))
+        return not np.array_equal(old, scale.values)
 
     def _keeps_bits(self, scale: gs.Tensor) -> bool:
         return isinstance(scale, gs.Constant) and scale.values.dtype == np.float32 and _keeps_bits(scale.values)

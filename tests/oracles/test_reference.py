@@ -38,8 +38,10 @@ JOBS = sorted((ROOT / "models").glob("fashion-*/job*.yaml"))
 PASS_TESTS = [
     p
     for p in sorted((ROOT / "tests" / "passes").glob("test_*.py"))
-    # these run no small graphs, or thousands
-    if p.stem not in {"test_qdq_oracle", "test_fuse_whole", "test_catalogue", "test_random_graphs"}
+    # these run no small graphs, or thousands; what computes in float16 is held against the evaluator there, since its
+    # sums are in float16 and ONNX Runtime's are not
+    if p.stem
+    not in {"test_qdq_oracle", "test_fuse_whole", "test_catalogue", "test_random_graphs", "test_float_to_half"}
 ]
 
 Arrays = Mapping[str, NDArray[Any]]

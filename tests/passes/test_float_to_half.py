@@ -352,6 +352,17 @@ def test_nothing_happens_unless_the_target_asks() -> None:
     assert collections.Counter(n.op_type for n in nodes(half)) == {"Erf": 1, "Cast": 2}
 
 
+def test_rounded_scales_count_where_nothing_is_half() -> None:
+    graph, report = _exactly(
+        "(float[4] x) => (float[4] y) <float s = {0.1}, int8 z = {0}> "
+        "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) [neg] y = Neg(d) }",
+        {"neg": "it is asked for"},
+    )
+    assert report.rewrites == 1
+    (scale,) = {float(n.inputs[1].values) for n in graph.nodes if n.op.endswith("izeLinear")}
+    assert scale == np.float16(0.1)
+
+
 def test_sentences() -> None:
     with pytest.raises(UsageError, match="float_type float16: what stays float on the target cpu computes in float32"):
         load_target("cpu", float_type="float16")

@@ -69,7 +69,11 @@ def between(proto: onnx.ModelProto, nodes: Collection[str] | None = None) -> Cou
 @pytest.mark.parametrize("path", JOBS, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_no_move_that_ort_makes_is_left_out(path: Path, tmp_path: Path) -> None:
     file = tmp_path / "quantized.onnx"
-    quantize(load_job(path).with_overrides(output=file, calib_limit=8, eval_limit=4, threads=1, speed=False))
+    quantize(
+        load_job(path).with_overrides(
+            output=file, calib_limit=8, eval_limit=4, threads=1, speed=False, placement="rules"
+        )
+    )
     loaded = load.load(file)
     for pass_ in PROPAGATION:
         pass_.run(loaded.graph, default_context())
@@ -194,7 +198,11 @@ def fused_further(
 @pytest.mark.parametrize("path", JOBS, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_no_fusion_that_ort_makes_is_left_out(path: Path, tmp_path: Path) -> None:
     file = tmp_path / "quantized.onnx"
-    quantize(load_job(path).with_overrides(output=file, calib_limit=8, eval_limit=4, threads=1, speed=False))
+    quantize(
+        load_job(path).with_overrides(
+            output=file, calib_limit=8, eval_limit=4, threads=1, speed=False, placement="rules"
+        )
+    )
     fusion_of(file)
 
 

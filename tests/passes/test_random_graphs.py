@@ -131,7 +131,7 @@ FAMILIES = {
             p.takes is not Stage.FLOAT and (p.takes, p.gives) != (Stage.QDQ, Stage.QDQ) and p.gives is not Stage.FLOAT
         )
     ),
-    "random_graphs": ["insert-qdq"],
+    "random_graphs": ["insert-qdq", "float-to-half"],
 }
 
 
@@ -287,13 +287,14 @@ def close(old: Outputs, new: Outputs) -> str:
     return f"outputs differ: {far} dB" if far else ""
 
 
+LOUD = 1e6
 NETWORK_DB = 15.0
 """Least SQNR (dB) of the fused model against its Q/DQ."""
 
 
 def check_network(recipe: random_graphs.Recipe, _: random.Random, tally: Tally) -> None:
-    """insert-qdq carries out a plan and refuses nothing: what counts is that the plan leaves a node in float, with a
-    reason. Behind it come the rest of qoperator. (tests/properties looks at the plan itself.)
+    """insert-qdq and float-to-half carry out a plan: what counts as a refusal is that the plan leaves a node in float, or
+    in float32, with a reason. Behind insert-qdq come the rest of qoperator. (tests/properties looks at the plan itself.)
     """
     network = random_graphs.build(recipe)
     if not tally.new(load.from_proto(whole.copy(network))):
@@ -305,6 +306,15 @@ def check_network(recipe: random_graphs.Recipe, _: random.Random, tally: Tally) 
     assert not random_passes.broken_names(made.model)
     rest = [s for s in load_pipeline("qoperator").steps if s.body.takes is not Stage.FLOAT]
     random_passes.pipeline(made.model, rest, samples[0], close, "the rest of qoperator")
+    if len(tally.graphs) % 2:  # beyond what half precision holds
+        samples = [{n: v * np.float32(LOUD) if v.dtype == np.float32 else v for n, v in one.items()} for one in samples]
+    half = whole.quantized(network, samples, "tensorrt", float_type="float16")
+    single = whole.quantized(network, samples, "tensorrt", float_type="float32")
+    tally.fired["float-to-half"] += any(t.dtype == np.float16 for n in half.model.graph.nodes for t in n.outputs)
+    tally.refused["float-to-half"] += bool(half.plan.singles)
+    assert not random_passes.broken_names(half.model)
+    fault = close(*(random_passes.run(one.model, samples[0]) for one in (single, half)))
+    assert not fault, f"in half precision, {fault}"
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))

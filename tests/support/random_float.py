@@ -229,6 +229,7 @@ _FRAGMENTS = tuple(
 )  # fmt: skip
 _RARE = (
     "flat)",
+    "mix) {o}",
     "Constant<",
     "wide",
     "row_again",
@@ -245,6 +246,9 @@ _RARE = (
     "Sigmoid({a}) {o}",
     "Add(row, two)",
     "{n}r)",
+    "({n}r, {n}",
+    "({n}m, {n}s)",
+    "{o} = Add({n}m, {n}k)",
 )
 FRAGMENTS = (*_FRAGMENTS, *(f for f in _FRAGMENTS for part in _RARE if part in f.text))
 """What only one or two fragments have stands here twice or more."""

@@ -61,10 +61,11 @@ def quantized(
     method: str = "minmax",
     keep_float: Sequence[str] = (),
     reduce_range: bool | None = None,
+    float_type: str | None = None,
 ) -> Quantized:
     """Everything that `onnxq quantize` does between opening files and saving."""
     options = Options(
-        target=load_target(target, reduce_range=reduce_range),
+        target=load_target(target, reduce_range=reduce_range, float_type=float_type),
         pipeline=load_pipeline(target),
         calibrators=make_calibrators(method, {}),
         keep_float=tuple(keep_float),
