@@ -46,11 +46,10 @@ from onnxq.placement.effort import EFFORTS
 from onnxq.placement.race import Timing, race
 from onnxq.placement.result import FLOAT, FULL, ORIGINAL, PAYS, Form, Placed, best
 from onnxq.placement.search import flips
-from onnxq.placement.told import OFF, told
-from onnxq.placement.units import Costs, layout, problem, share
+from onnxq.placement.told import OFF, counted, told
+from onnxq.placement.units import Costs, elements, layout, problem, share
 from onnxq.plan.kinds import SAID
 from onnxq.plan.plan import MEASURED, Placement, Plan
-from onnxq.runtime.observe import node_runs
 from onnxq.runtime.profile import profile
 from onnxq.runtime.session import SIDE_BY_SIDE, Session, physical_threads
 from onnxq.targets.hardware import detect
@@ -132,6 +131,7 @@ class _Place:
         ]
         self.weights: tuple[float, ...] = (1.0,)
         self.made: list[_Made] = []
+        self.seen: dict[str, list[Attribution]] = {}  # by form
         self.seconds: list[float] = []  # by form, as profiled where nothing is timed
 
     def run(self) -> Placed:
@@ -139,7 +139,7 @@ class _Place:
         floats = self._profiles(self.model, sessions)
         totals = [max(sum(seen.nodes.values()), 1e-9) for seen in floats]
         self.weights = tuple(totals[0] / (seconds * len(totals)) for seconds in totals)
-        self.layout = layout(self.model.graph, self.full, floats[0], self._elements(), self.able)
+        self.layout = layout(self.model.graph, self.full, floats[0], elements(self.model, self.samples[0]), self.able)
         for costs, seen in zip(self.costs, floats, strict=True):
             costs.floats.update(seen.nodes)
             costs.call = seen.call
@@ -148,6 +148,7 @@ class _Place:
         everything = tuple(bool(self.layout.placeable(names)) for names in self.layout.members)
         unknown = (math.nan,) * len(self.counts)
         self.made.append(_Made(FLOAT, self.replan(self._placement(nothing, plain)), nothing, plain, unknown, sessions))
+        self.seen[FLOAT] = floats
         add = functools.partial(self._add, predicted=unknown, learn=True)
         add(FULL, self.full, everything, plain)
         for kind in () if self.elsewhere else self.effort.tried(any(everything)):  # files of costs do not know them
@@ -164,7 +165,7 @@ class _Place:
                 break
         if len(self.counts) > 1 and self.effort.rounds > 1:
             for count, alone in zip(self.counts, self._problems(), strict=True):
-                self._cut(f"for {count} threads", alone)
+                self._cut(f"for {counted(count)}", alone)
         timings = self._timings()
         if not self.elsewhere:
             found = self.made[best(self._forms(timings))]
@@ -276,9 +277,13 @@ class _Place:
         if learn:
             self._learn(self.made[-1], model)
 
-    def _learn(self, made: _Made, model: Model) -> None:
-        """Costs become what they are in the company of this form."""
-        for costs, seen in zip(self.costs, self._profiles(model, made.sessions), strict=True):
+    def _learn(self, made: _Made, model: Model | None = None) -> None:
+        """Costs become what they are in the company of this form; without a model, what was seen of it counts again."""
+        if model is None and made.name not in self.seen:
+            model = self.insert(made.plan)
+        if model is not None:
+            self.seen[made.name] = self._profiles(model, made.sessions)
+        for costs, seen in zip(self.costs, self.seen[made.name], strict=True):
             for names, integer, kind in zip(self.layout.members, made.labels, made.kinds, strict=True):
                 known = costs.integers if integer else costs.floats
                 if kind is not None:
@@ -305,17 +310,6 @@ class _Place:
                 seen = profile(source, self.samples, threads=threads, runs=runs)
                 self.tables.append(observe(seen, threads=threads))
                 found.append(attribute(seen, model.graph))
-        return found
-
-    def _elements(self) -> dict[str, int]:
-        """Elements of every tensor of the main graph on the first sample."""
-        found = {name: math.prod(array.shape) for name, array in self.samples[0].items()}
-        with runnable(self.model) as source:
-            runs = node_runs(source, self.samples[0])
-        for node in self.model.graph.nodes:
-            for run in runs.get(node.name, [])[:1]:
-                named = [t.name for t in node.outputs if t.name]
-                found.update((t, math.prod(shape)) for t, shape in zip(named, run.outputs, strict=False))
         return found
 
     def _placement(self, labels: Labels, kinds: Kinds) -> Placement:
@@ -370,7 +364,9 @@ class _Place:
             for t in [[each[0] for each in timings]][: len(timings[0]) - len(forms)]
         ]
         at = best(forms)
-        chosen, problems = self.made[at], self._problems()
+        chosen = self.made[at]
+        self._learn(chosen)  # what others changed
+        problems = self._problems()
         choices = unit_choices(self.model.graph, self.layout, problems[0], chosen.labels, chosen.kinds, self._why)
         rest = always(self.model.graph, self.layout.unit, [costs.floats for costs in self.costs])
         return Placed(

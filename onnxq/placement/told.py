@@ -27,7 +27,7 @@ def told(forms: Sequence[Form], at: int, counts: Sequence[int], *, unknown: floa
         share = f" ({unknown * 100:.0f} % of the time is estimated)" if unknown >= _SAID else ""
         return [f"Placement by the cost file chose {chosen.name}: {said}{share}; nothing was timed here."]
     each = [
-        f"{a.seconds * 1e3:.3f} ms with {_threads(n)} (float {b.seconds * 1e3:.3f} ms)"
+        f"{a.seconds * 1e3:.3f} ms with {counted(n)} (float {b.seconds * 1e3:.3f} ms)"
         for n, a, b in zip(counts, chosen.timings, forms[0].timings, strict=True)
     ]
     notes = [f"Placement by measured cost chose {chosen.name} of {len(forms)} forms: {', '.join(each)}."]
@@ -36,7 +36,7 @@ def told(forms: Sequence[Form], at: int, counts: Sequence[int], *, unknown: floa
         worst = min(range(len(counts)), key=lambda i: fastest.timings[i].ratio)
         notes.append(
             f"The form {fastest.name} would be {fastest.gain / chosen.gain:.2f} times as fast over all, but is "
-            f"{(1 - fastest.slowest) * 100:.1f} % slower than the file with {_threads(counts[worst])}: give --threads "
+            f"{(1 - fastest.slowest) * 100:.1f} % slower than the file with {counted(counts[worst])}: give --threads "
             "to place for the number that the model will run with."
         )
     if abs(chosen.predicted / chosen.timing.seconds - 1) > OFF:  # NaN: nothing was predicted
@@ -47,5 +47,6 @@ def told(forms: Sequence[Form], at: int, counts: Sequence[int], *, unknown: floa
     return notes
 
 
-def _threads(count: int) -> str:
+def counted(count: int) -> str:
+    """Threads, in words."""
     return "1 thread" if count == 1 else f"{count} threads"

@@ -7,18 +7,24 @@ can have a kind are placed with the node that holds them, all that can be int8 i
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from onnxq.costs.estimate import Line, fit
 from onnxq.encoding import Kind
 from onnxq.ir import walk
+from onnxq.ir.model import Model
+from onnxq.ir.save import runnable
 from onnxq.placement.attribute import Attribution
 from onnxq.placement.cut import Alternative, Crossing, Kinds, Problem, Unit
 from onnxq.plan.plan import Plan, Use
+from onnxq.runtime.observe import node_runs
 
 
 @dataclass(kw_only=True)
@@ -84,6 +90,22 @@ class Layout:
         """Does the full plan put it into an integer kernel?"""
         decision = self.full.decisions.get(node)
         return decision is not None and decision.integer
+
+
+def elements(model: Model, sample: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Elements of every tensor of the main graph on a sample.
+
+    Raises:
+        ModelError: ORT cannot load or run the model.
+    """
+    found = {name: math.prod(array.shape) for name, array in sample.items()}
+    with runnable(model) as source:
+        runs = node_runs(source, sample)
+    for node in model.graph.nodes:
+        for run in runs.get(node.name, [])[:1]:
+            named = [t.name for t in node.outputs if t.name]
+            found.update((t, math.prod(shape)) for t, shape in zip(named, run.outputs, strict=False))
+    return found
 
 
 def layout(
