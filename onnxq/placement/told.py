@@ -33,10 +33,10 @@ def told(forms: Sequence[Form], at: int, counts: Sequence[int], *, unknown: floa
     notes = [f"Placement by measured cost chose {chosen.name} of {len(forms)} forms: {', '.join(each)}."]
     fastest = max(forms[1:], key=lambda f: f.gain, default=chosen)
     if fastest.slowest < NEVER_SLOWER and fastest.gain > chosen.gain:
-        worst = min(range(len(counts)), key=lambda i: fastest.timings[i].ratio)
+        worst = min(range(len(counts)), key=lambda i: fastest.timings[i].high)
         notes.append(
             f"The form {fastest.name} would be {fastest.gain / chosen.gain:.2f} times as fast over all, but is "
-            f"{(1 - fastest.slowest) * 100:.1f} % slower than the file with {counted(counts[worst])}: give --threads "
+            f"{(1 - fastest.timings[worst].ratio) * 100:.1f} % slower than the file with {counted(counts[worst])}: give --threads "
             "to place for the number that the model will run with."
         )
     if abs(chosen.predicted / chosen.timing.seconds - 1) > OFF:  # NaN: nothing was predicted
