@@ -34,10 +34,11 @@ def told(forms: Sequence[Form], at: int, counts: Sequence[int], *, unknown: floa
     fastest = max(forms[1:], key=lambda f: f.gain, default=chosen)
     if fastest.slowest < NEVER_SLOWER and fastest.gain > chosen.gain:
         worst = min(range(len(counts)), key=lambda i: fastest.timings[i].high)
+        lost = (1 - fastest.timings[worst].ratio) * 100
         notes.append(
             f"The form {fastest.name} would be {fastest.gain / chosen.gain:.2f} times as fast over all, but is "
-            f"{(1 - fastest.timings[worst].ratio) * 100:.1f} % slower than the file with {counted(counts[worst])}: give --threads "
-            "to place for the number that the model will run with."
+            f"{lost:.1f} % slower than the file with {counted(counts[worst])}: give --threads to place for the number "
+            "that the model will run with."
         )
     if abs(chosen.predicted / chosen.timing.seconds - 1) > OFF:  # NaN: nothing was predicted
         notes.append(
