@@ -363,6 +363,20 @@ def test_rounded_scales_count_where_nothing_is_half() -> None:
     assert scale == np.float16(0.1)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "constants"),
+    [
+        ("float[4] x", "float s = {0.5}, int8 z = {0}"),  # float16 holds it
+        ("float[4] x", "float s = {0.000000001}, int8 z = {0}"),  # float16 does not
+        ("float[4] x, float s", "int8 z = {0}"),
+    ],
+)
+def test_scales_that_stay_count_for_nothing(inputs: str, constants: str) -> None:
+    graph = f"({inputs}) => (float[4] y) <{constants}>"
+    body = "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) [neg] y = Neg(d) }"
+    assert _exactly(f"{graph} {body}", {"neg": "it is asked for"})[1].rewrites == 0
+
+
 def test_sentences() -> None:
     with pytest.raises(UsageError, match="float_type float16: what stays float on the target cpu computes in float32"):
         load_target("cpu", float_type="float16")
