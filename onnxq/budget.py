@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,17 +21,15 @@ from onnxq.data.sample import Dataset
 from onnxq.encoding import Kind
 from onnxq.faintest import faintest
 from onnxq.ir.model import Model
-from onnxq.ir.save import runnable
 from onnxq.options import Options
 from onnxq.placement.cut import Kinds, Labels, Problem, front
 from onnxq.placement.result import FLOAT, Placed
 from onnxq.plan.plan import Placement, Plan
 from onnxq.progress import Progress
-from onnxq.runtime.session import Session
 from onnxq.sensitivity.engine import Options as Sensing
 from onnxq.sensitivity.engine import sensitivity
 from onnxq.sensitivity.result import noise
-from onnxq.trial import has_floats, nearness, spread_samples
+from onnxq.trial import has_floats, nearness, outputs_of, spread_samples
 
 Choice = tuple[Labels, Kinds]
 
@@ -217,11 +215,7 @@ def within(
         model: normalised, float.
         data: calibration samples.
     """
-    budget = options.budget or Budget()
-    judge = options.judge
-    if judge is None:
-        samples = [s.inputs for s in spread_samples(data, SAMPLES)]
-        judge = by_outputs(model, samples, budget, options.threads)
+    judge = judge_of(model, data, options)
 
     def sense() -> Mapping[str, float]:
         found = sensitivity(
@@ -236,11 +230,15 @@ def within(
         )
         return noise(found, owned=True)
 
+    @cache
+    def heard() -> tuple[list[Mapping[str, NDArray[Any]]], list[dict[str, Any]]]:
+        few = [s.inputs for s in spread_samples(data, HEARD)]
+        return few, outputs_of(model, few, options.threads)
+
     def hear(some: Model) -> float:
         """Relative, on as many samples as sensitivities are."""
-        few = [s.inputs for s in spread_samples(data, HEARD)]
-        decibels = nearness(_outputs(model, few, options.threads), _outputs(some, few, options.threads))
-        return float(10 ** (-decibels / 10))
+        few, exact = heard()
+        return float(10 ** (-nearness(exact, outputs_of(some, few, options.threads)) / 10))
 
     effort = options.placing.effort if options.placing is not None else "fast"
     seconds = SLOWER * len(plan.values) * HEARD * placed.forms[0].timing.seconds
@@ -253,10 +251,17 @@ def within(
     return met
 
 
-def _outputs(model: Model, samples: Sequence[Mapping[str, NDArray[Any]]], threads: int | None) -> list[dict[str, Any]]:
-    with runnable(model) as source:
-        session = Session(source, threads=threads)
-    return [session.run(inputs) for inputs in samples]
+def judge_of(model: Model, data: Dataset, options: Options) -> Callable[[Model], Judged]:
+    """The judge of the options; without one, outputs are compared on calibration samples.
+
+    Args:
+        model: normalised, float.
+        data: calibration samples.
+    """
+    if options.judge is not None:
+        return options.judge
+    samples = [s.inputs for s in spread_samples(data, SAMPLES)]
+    return by_outputs(model, samples, options.budget or Budget(), options.threads)
 
 
 def by_outputs(
@@ -269,12 +274,12 @@ def by_outputs(
         samples: inputs, one at least.
     """
 
-    exact = _outputs(model, samples, threads)
+    exact = outputs_of(model, samples, threads)
     floats = has_floats(exact[0])
     limit, unit = (budget.min_sqnr_db, "dB SQNR") if floats else (LEAST_EQUAL, "% equal elements")
 
     def judge(some: Model) -> Judged:
-        made = _outputs(some, samples, threads)
+        made = outputs_of(some, samples, threads)
         worst = faintest(exact, made)
         near, where = (worst.decibels, worst.where) if worst is not None else (nearness(exact, made), "")
         return Judged(

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx_graphsurgeon as gs
 
-from onnxq.budget import SAMPLES, by_outputs
-from onnxq.config.placing import Budget, Judged
+from onnxq.budget import judge_of
+from onnxq.config.placing import Judged
 from onnxq.data.sample import Dataset
 from onnxq.encoding import Kind
 from onnxq.ir import walk
@@ -20,7 +20,6 @@ from onnxq.ir.model import Model
 from onnxq.options import Options
 from onnxq.plan.kinds import WEIGHTS, possible
 from onnxq.plan.plan import Placement, Plan
-from onnxq.trial import spread_samples
 
 SMALL = "its weights are smaller so"
 """Why an op that could be int8 is float at its borders."""
@@ -102,10 +101,7 @@ def shrunk(
         model: normalised, float.
         data: calibration samples.
     """
-    judge = options.judge
-    if judge is None:
-        samples = [s.inputs for s in spread_samples(data, SAMPLES)]
-        judge = by_outputs(model, samples, options.budget or Budget(), options.threads)
+    judge = judge_of(model, data, options)
     able = possible(model.graph, options.target, options.keep_float)
     return smallest(model.graph, plan, able, judge=judge, replan=replan, insert=insert)
 

@@ -77,7 +77,7 @@ def choose(
         for name in left:
             plan = plans[name]
             if plan.key not in seen:
-                got = _outputs(inserted(model, context, plan), samples, threads)
+                got = outputs_of(inserted(model, context, plan), [s.inputs for s in samples], threads)
                 seen[plan.key] = [nearness([one], [other]) for one, other in zip(exact, got, strict=True)]
             scores[name].extend(seen[plan.key])
         chosen, left = decided({n: scores[n] for n in left})
@@ -150,10 +150,17 @@ def inserted(model: Model, context: Context, plan: Plan) -> Model:
     return trial
 
 
-def _outputs(model: Model, samples: Sequence[Sample], threads: int | None) -> list[dict[str, Any]]:
+def outputs_of(
+    model: Model, samples: Sequence[Mapping[str, NDArray[Any]]], threads: int | None
+) -> list[dict[str, Any]]:
+    """What ORT computes on these inputs, at its default level.
+
+    Raises:
+        ModelError: it cannot load or run the model.
+    """
     with runnable(model) as source:
         session = Session(source, threads=threads)
-    return [session.run(s.inputs) for s in samples]
+    return [session.run(inputs) for inputs in samples]
 
 
 def _exact(model: Model, samples: Sequence[Sample], threads: int | None) -> tuple[list[dict[str, Any]], list[Sample]]:

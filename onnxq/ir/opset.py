@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, defs, version_converter
+from onnx import ModelProto, TensorProto, version_converter
 
 from onnxq.errors import OnnxqError
 from onnxq.ir import tensors, walk
@@ -23,6 +23,7 @@ from onnxq.ir.load import store_reader
 from onnxq.ir.model import Model
 from onnxq.ir.protobuf import import_graph, paused_gc
 from onnxq.ir.save import structure
+from onnxq.ir.schema import standard_schema
 
 Outputs = dict[str, NDArray[Any]]
 Run = Callable[[Model, Mapping[str, NDArray[Any]]], Outputs]
@@ -300,11 +301,8 @@ class _Signature:
 
 
 def _signature(op: str, opset: int) -> _Signature | None:
-    try:
-        schema = defs.get_schema(op, opset, "")
-    except defs.SchemaError:
-        return None
-    if schema.deprecated:
+    schema = standard_schema(op, opset)
+    if schema is None:
         return None
     return _Signature(
         attributes=tuple((name, str(a.type), str(a.default_value)) for name, a in sorted(schema.attributes.items())),

@@ -43,14 +43,20 @@ class Signature:
         return self.outputs[min(index, len(self.outputs) - 1)]
 
 
-@functools.lru_cache(maxsize=1024)
-def signature(op: str, opset: int) -> Signature | None:
+def standard_schema(op: str, opset: int) -> defs.OpSchema | None:
     """Of an operator of the standard domain; None if that opset has none of this name, or one that was withdrawn."""
     try:
         schema = defs.get_schema(op, opset, "")
     except defs.SchemaError:
         return None
-    if schema.deprecated:
+    return None if schema.deprecated else schema
+
+
+@functools.lru_cache(maxsize=1024)
+def signature(op: str, opset: int) -> Signature | None:
+    """Types of an operator, as `standard_schema` finds it."""
+    schema = standard_schema(op, opset)
+    if schema is None:
         return None
     kinds = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
 

@@ -220,12 +220,12 @@ class _Place:
     def _fill(self, found: _Made) -> None:
         """The best form once more, with channels of zeros, if that makes any convolution of it faster."""
         multiple = detect().channel_block
+        if not multiple:
+            return
         placement = dataclasses.replace(self._placement_of(found), channel_multiple=multiple)
         plan = self.replan(placement)
         model = self.insert(plan)
-        if not multiple or weight_bytes(model) == weight_bytes(
-            self.insert(dataclasses.replace(plan, channel_multiple=0))
-        ):
+        if weight_bytes(model) == weight_bytes(self.insert(dataclasses.replace(plan, channel_multiple=0))):
             return
         sessions, unknown = self._sessions(model), (math.nan,) * len(self.counts)
         made = _Made(f"{found.name}, filled up", plan, found.labels, found.kinds, unknown, sessions, multiple)

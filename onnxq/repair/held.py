@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from onnxq.data.sample import Dataset, Sample
 from onnxq.ir.model import Model
-from onnxq.ir.save import runnable
-from onnxq.runtime.session import Session
-from onnxq.trial import has_floats, nearness, spread_samples
+from onnxq.trial import has_floats, nearness, outputs_of, spread_samples
 
 Inputs = Mapping[str, NDArray[Any]]
 Levels = NDArray[np.float64]
@@ -65,7 +63,7 @@ class Held:
 
     def __init__(self, model: Model, samples: Sequence[Inputs], threads: int | None) -> None:
         self._samples, self._threads = samples, threads
-        self._exact = self._outputs(model)
+        self._exact = outputs_of(model, samples, threads)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -81,13 +79,8 @@ class Held:
         Raises:
             ModelError: ORT cannot load or run it.
         """
-        found = self._outputs(model)
+        found = outputs_of(model, self._samples, self._threads)
         return np.array([nearness([a], [b]) for a, b in zip(self._exact, found, strict=True)])
-
-    def _outputs(self, model: Model) -> list[dict[str, Any]]:
-        with runnable(model) as source:
-            session = Session(source, threads=self._threads)
-        return [session.run(inputs) for inputs in self._samples]
 
 
 def verdict(before: Levels, after: Levels) -> str:
