@@ -41,6 +41,14 @@ if TYPE_CHECKING:
     metavar="N",
     help="Measure the score on so many.",
 )
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0),
+    default=600,
+    show_default=True,
+    metavar="SECONDS",
+    help="Measure no longer, the quiet tensors last, which are estimated then; 0: no limit.",
+)
 @click.option("--rest", is_flag=True, help="Also measure what is left without each tensor.")
 @click.option("--units", is_flag=True, help="Also measure the tensors of each op together.")
 @click.option("--target", metavar="NAME", help="Whose plan is measured.  [default: cpu]")
@@ -65,6 +73,7 @@ def command(
     top: int,
     samples: int,
     eval_samples: int,
+    time_limit: float,
     rest: bool,
     units: bool,
     target: str | None,
@@ -112,7 +121,7 @@ def command(
             check_writable(path)
     if plot is not None:
         _check_plots()
-    wanted = Options(samples=samples, eval_samples=eval_samples, rest=rest, units=units)
+    wanted = Options(samples=samples, eval_samples=eval_samples, rest=rest, units=units, seconds=time_limit or None)
     found = measure(job, wanted, progress=make_progress())
     _write(found, output, plot)
     if as_json:

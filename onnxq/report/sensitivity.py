@@ -39,12 +39,13 @@ def sections(found: Sensitivity, top: int) -> list[Section]:
                 t.tensor,
                 t.kind,
                 t.op or "input",
-                _percent(t.share) if not t.follows else "as before",
-                _level(found, t.alone.sqnr_db, t.noise),
-                *((_signed(t.alone.drop),) if scored else ()),
+                _about(_percent(t.share), sure) if not t.follows else "as before",
+                _about(_level(found, _db(t.noise), t.noise), sure),
+                *((_signed(_drop(t)),) if scored else ()),
                 *((decibels(t.rest.sqnr_db) if t.rest is not None else "-",) if rest else ()),
             )
             for t in ranked[:top]
+            for sure in (t.alone is not None,)
         ]
         out.append(
             Section(
@@ -56,7 +57,16 @@ def sections(found: Sensitivity, top: int) -> list[Section]:
         )
     units = sorted(found.units, key=lambda u: -u.noise)
     if units:
-        lines = tuple((u.node, u.op, _level(found, _db(u.noise), u.noise), str(len(u.tensors))) for u in units[:top])
+        guessed = {t.tensor for t in ranked if t.alone is None}
+        lines = tuple(
+            (
+                u.node,
+                u.op,
+                _about(_level(found, _db(u.noise), u.noise), u.together is not None or guessed.isdisjoint(u.tensors)),
+                str(len(u.tensors)),
+            )
+            for u in units[:top]
+        )
         out.append(
             Section(
                 title=_title("Ops, with all their tensors", len(lines), len(units)),
@@ -76,6 +86,8 @@ def _overview(found: Sensitivity) -> Section:
         ("all tensors rounded", _level(found, found.total.sqnr_db, found.measured)),
         ("sum of single tensors", _level(found, _db(found.predicted), found.predicted)),
     ]
+    if found.unmeasured:
+        rows.append(("single tensors measured", f"{len(found.tensors) - found.unmeasured} of {len(found.tensors)}"))
     if len(found.total.outputs) > 1 or any(o.head for o in found.total.outputs):
         rows += [
             (f"output {o.name}", decibels(o.sqnr_db) if o.floating else f"{_percent(1 - o.relative)} equal")
@@ -101,6 +113,15 @@ def _level(found: Sensitivity, db: float, noise: float) -> str:
     """dB, or without float outputs the share of elements that differ."""
     floating = any(o.floating for o in found.total.outputs)
     return decibels(db) if floating else f"{_percent(noise)} differ"
+
+
+def _about(figure: str, sure: bool) -> str:
+    """Says what is an estimate."""
+    return figure if sure else f"about {figure}"
+
+
+def _drop(tensor: TensorSensitivity) -> float | None:
+    return None if tensor.alone is None else tensor.alone.drop
 
 
 def _percent(share: float) -> str:
@@ -137,11 +158,13 @@ def page(found: Sensitivity) -> str:
     rows = [
         (
             Marked(t.tensor, "name"), t.kind, t.type, t.op or "input", Marked(t.node, "name"),
-            Number(t.noise, f"{t.noise:.4g}"), Number(t.share, "as before" if t.follows else _percent(t.share)),
-            Number(t.alone.sqnr_db, decibels(t.alone.sqnr_db)),
-            Number(math.nan if t.alone.drop is None else t.alone.drop, _signed(t.alone.drop)),
+            Number(t.noise, _about(f"{t.noise:.4g}", sure)),
+            Number(t.share, "as before" if t.follows else _about(_percent(t.share), sure)),
+            Number(_db(t.noise), _about(decibels(_db(t.noise)), sure)),
+            Number(math.nan if t.alone is None or t.alone.drop is None else t.alone.drop, _signed(_drop(t))),
         )
         for t in found.ranked
+        for sure in (t.alone is not None,)
     ]  # fmt: skip
     parts.append(("tensors", "Tensors", table("tensors", heads, rows, caption="quantized tensors, the loudest first")))
     units = [
@@ -177,18 +200,24 @@ def alternative(found: Sensitivity) -> str:
         return "No tensor adds noise: there are no bars."
     named = ", ".join(f"{t.tensor} ({t.kind}) {_percent(t.share)}" for t in worst[:5])
     together = math.fsum(t.share for t in worst)
-    return (
+    words = (
         f"Bars: the share of the output noise that each of {len(worst)} of {len(found.tensors)} quantized tensors "
         f"causes alone, the loudest on top. Largest: {named}. Together they make {_percent(together)} of the sum."
     )
+    return f"{words} {_blank(found)}" if found.unmeasured else words
 
 
 def _plotted(found: Sensitivity) -> list[TensorSensitivity]:
-    return [t for t in found.ranked if t.share > 0.0][:PLOTTED]
+    return [t for t in found.ranked if t.share > 0.0 and t.alone is not None][:PLOTTED]
+
+
+def _blank(found: Sensitivity) -> str:
+    return f"{found.unmeasured} of {len(found.tensors)} tensors were not measured and have no bar."
 
 
 def _drawn(found: Sensitivity) -> str:
-    return plots.draw("sensitivity", _bars(_plotted(found)))
+    spec = _bars(_plotted(found))
+    return plots.draw("sensitivity", {**spec, "title": _blank(found)} if found.unmeasured else spec)
 
 
 def _bars(worst: Sequence[TensorSensitivity]) -> dict[str, Any]:
@@ -198,7 +227,7 @@ def _bars(worst: Sequence[TensorSensitivity]) -> dict[str, Any]:
             "tensor": name,
             "percent": 100 * t.share,
             "kind": t.kind,
-            "label": f"{t.tensor} ({t.kind}): {_percent(t.share)}, {decibels(t.alone.sqnr_db)} alone",
+            "label": f"{t.tensor} ({t.kind}): {_percent(t.share)}, {decibels(_db(t.noise))} alone",
         }
         for name, t in zip(names, worst, strict=True)
     ]

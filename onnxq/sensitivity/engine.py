@@ -14,14 +14,17 @@ from typing import Any
 
 from onnxq.data.sample import Dataset
 from onnxq.data.stream import spread
-from onnxq.errors import CalibrationError, ConfigError, MetricError, did_you_mean
+from onnxq.errors import CalibrationError, ConfigError, DataError, MetricError, ModelError, did_you_mean
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.plan.plan import Plan
 from onnxq.progress import Progress, Silent
+from onnxq.sensitivity.forward import PARTS, Forward
 from onnxq.sensitivity.gather import Trials, gather
 from onnxq.sensitivity.instrument import instrument
-from onnxq.sensitivity.measure import Rows, choose, measure
+from onnxq.sensitivity.limit import within
+from onnxq.sensitivity.loudness import loudness
+from onnxq.sensitivity.measure import NO_SAMPLE, Rows, Trial, choose, measure
 from onnxq.sensitivity.result import SCHEMA, Sensitivity
 from onnxq.sensitivity.switches import Instrumented
 from onnxq.sensitivity.work import Scoring, measure_elsewhere
@@ -50,6 +53,7 @@ class Options:
         rest: measure all but one tensor, too (as many runs again).
         units: measure each op's tensors together, too.
         feedback: output -> input of models that are fed their state.
+        seconds: to measure for; what is left unmeasured then are the quiet tensors, by an estimate; None: no limit.
     """
 
     samples: int | None = SAMPLES
@@ -57,6 +61,7 @@ class Options:
     rest: bool = False
     units: bool = False
     feedback: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
 
 
 def sensitivity(
@@ -71,6 +76,7 @@ def sensitivity(
     cache: Cache | None = None,
     executor: Executor | Pool | None = None,
     progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Sensitivity:
     """The noise at the outputs that each quantized tensor causes alone, and all together.
 
@@ -84,6 +90,7 @@ def sensitivity(
         threads: of ORT; divided among the workers of this machine.
         cache: see `onnxq.stats.cache`.
         executor: as `onnxq.stats.engine.calibrate` takes it.
+        clock: what a limit is held to.
 
     Raises:
         DataError, ModelError: there is no sample; ORT cannot run one.
@@ -106,24 +113,40 @@ def sensitivity(
         score = _Pass(data=judged, positions=tuple(spread(len(judged), options.eval_samples)), scoring=scoring)
     passes = [noise] if score is None else [noise, score]
     hashed, plan_hash = model_hash(model), digest(plan.to_json())
-    key = _key(hashed, plan_hash, options, passes, cache)
-    known = _known(cache, key)
+    limits = dict.fromkeys((None, options.seconds))  # what was measured without a limit serves with one
+    keys = [_key(hashed, plan_hash, options, passes, cache, limit) for limit in limits]
+    known = next((found for key in keys if (found := _known(cache, key)) is not None), None)
     if known is not None:
         return known
-    trials = Trials.of(made, rest=options.rest, units=options.units)
-    run = _Run(made=made, trials=trials, feedback=options.feedback, threads=threads, executor=executor, cache=cache)
+    run = _Run(made=made, feedback=options.feedback, threads=threads, executor=executor, cache=cache)
     notes = list(_notes(made, executor, options, scoring is not None and evaluation is None))
-    with (progress or Silent()).task("measuring", sum(len(p.positions) for p in passes) * len(trials.sets)) as tick:
-        rows = [run(one, tick) for one in passes]
-    found = gather(made, trials, rows[0], None if scoring is None else (scoring, rows[1]))
+    began, loud = clock(), _loudness(model, made, noise, options, threads)
+    trials = Trials.of(made, rest=options.rest, units=options.units, loudness=loud)
+    taken = wanted = [len(p.positions) for p in passes]
+    with (progress or Silent()).task("measuring", sum(wanted) * len(trials.sets)) as tick:
+        if options.seconds is None or not made.switches:
+            rows = [run(one, trials.sets, one.positions, tick) for one in passes]
+        else:
+            sets, rows, taken = within(
+                options.seconds - (clock() - began),
+                trials.sets,
+                [one.positions for one in passes],
+                lambda number, some, positions: run(passes[number], some, positions, tick),
+                clock,
+            )
+            trials = replace(trials, sets=sets)
+    found = gather(made, trials, rows[0], None if scoring is None else (scoring, rows[1]), loud)
+    cut = list(_cut(found, options, wanted, taken))
     found = replace(
         found,
         model_hash=hashed,
         plan_hash=plan_hash,
         data=data.description,
         eval_data="" if score is None else judged.description,
-        notes=(*notes, *found.notes, *dict.fromkeys(s for one in passes for s in one.data.skipped)),
+        seconds=options.seconds if cut else None,
+        notes=(*notes, *cut, *found.notes, *dict.fromkeys(s for one in passes for s in one.data.skipped)),
     )
+    key = keys[-1 if cut else 0]
     if cache is not None and key is not None and not _changed(passes, date):
         cache.put_text(KIND, key, found.to_json())
     return found
@@ -141,35 +164,76 @@ class _Pass:
 @dataclass(frozen=True, kw_only=True)
 class _Run:
     made: Instrumented
-    trials: Trials
     feedback: Mapping[str, str]
     threads: int | None
     executor: Executor | Pool | None
     cache: Cache | None
 
-    def __call__(self, one: _Pass, tick: Callable[[int], None]) -> Rows:
+    def __call__(
+        self, one: _Pass, sets: Sequence[Trial], positions: tuple[int, ...], tick: Callable[[int], None]
+    ) -> Rows:
         if self.executor is None or self.feedback:
             return measure(
                 self.made,
-                self.trials.sets,
-                choose(one.data, one.positions),
+                sets,
+                choose(one.data, positions),
                 metric=None if one.scoring is None else one.scoring.metric,
                 metric_name="" if one.scoring is None else one.scoring.name,
                 feedback=self.feedback,
-                threads=self.threads,
                 tick=tick,
+                forward=self.forward,
             )
         return measure_elsewhere(
             self.made,
-            self.trials.sets,
+            sets,
             one.data,
-            one.positions,
+            positions,
             self.executor,
             scoring=one.scoring,
             threads=self.threads,
             folder=self.cache.folder if self.cache is not None else None,
             tick=tick,
         )
+
+    @functools.cached_property
+    def forward(self) -> Forward:
+        """The sessions of this process, which all pieces share."""
+        return Forward(self.made, threads=self.threads, parts=1 if self.feedback else PARTS)
+
+
+def _loudness(model: Model, made: Instrumented, one: _Pass, options: Options, threads: int | None) -> tuple[float, ...]:
+    """Needed where not everything may be measured."""
+    if options.seconds is None:
+        return ()
+    for sample in choose(one.data, one.positions[:1]):
+        try:
+            return loudness(model, made.switches, sample.inputs, threads)
+        except ModelError as error:
+            raise ModelError(f"sample {sample.name} (index {sample.index}): {error}") from error
+    raise DataError(NO_SAMPLE)
+
+
+def _cut(found: Sensitivity, options: Options, wanted: Sequence[int], taken: Sequence[int]) -> Iterator[str]:
+    """What there was no time for.
+
+    Args:
+        wanted, taken: samples of each pass.
+    """
+    left = []
+    if found.unmeasured:
+        which = f"{found.unmeasured} of {len(found.tensors)} tensors"
+        left.append(f"the noise of {which}, those with the least rounding errors of their own, is an estimate")
+    unknown = sum(u.together is None for u in found.units) if options.units else 0
+    if unknown:
+        left.append(f"{unknown} of {len(found.units)} ops were not measured with their tensors together")
+    unknown = sum(t.rest is None for t in found.tensors) if options.rest else 0
+    if unknown:
+        left.append(f"{unknown} of {len(found.tensors)} tensors were not left out to measure the rest")
+    for what, all_, some in zip(("noise", "the score"), wanted, taken, strict=False):
+        if some < all_:
+            left.append(f"{what} was measured on {some} of {all_} samples")
+    if left and options.seconds is not None:
+        yield f"There was no more time than {options.seconds:g} s: {'; '.join(left)}."
 
 
 def _check_feedback(feedback: Mapping[str, str], made: Instrumented) -> None:
@@ -191,8 +255,19 @@ def _notes(made: Instrumented, executor: object, options: Options, flattered: bo
         yield "There is no evaluation data: the score was measured on the calibration samples, which flatters it."
 
 
-def _key(hashed: str, plan_hash: str, options: Options, passes: Sequence[_Pass], cache: Cache | None) -> str | None:
-    """None where something does not tell what it is: then nothing is cached."""
+def _key(
+    hashed: str,
+    plan_hash: str,
+    options: Options,
+    passes: Sequence[_Pass],
+    cache: Cache | None,
+    limit: float | None,
+) -> str | None:
+    """None where something does not tell what it is: then nothing is cached.
+
+    Args:
+        limit: in seconds, that cut what was measured; None: nothing is cut.
+    """
     if cache is None:
         return None
     told: list[Any] = []
@@ -202,7 +277,7 @@ def _key(hashed: str, plan_hash: str, options: Options, passes: Sequence[_Pass],
         if found is None or (one.scoring is not None and judge is None):
             return None
         told.append([found, one.data.description, list(one.positions), judge])
-    asked = [options.rest, options.units, dict(options.feedback)]
+    asked = [options.rest, options.units, dict(options.feedback), limit]
     return cache.key(KIND, SCHEMA, _own_digest(), hashed, plan_hash, asked, told)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +31,7 @@ class Trials:
     """Which sets of switches are measured, each once.
 
     Attributes:
-        sets: all of them.
+        sets: all of them, what is wanted most first; cut where the time was over.
         everything: all switches.
         rest: for each switch all others; empty if not asked for.
         units: integer op -> its switches; measured if `units_measured`.
@@ -43,8 +44,13 @@ class Trials:
     units_measured: bool
 
     @classmethod
-    def of(cls, made: Instrumented, *, rest: bool, units: bool) -> Trials:
-        """The trials of a model."""
+    def of(cls, made: Instrumented, *, rest: bool, units: bool, loudness: Sequence[float] = ()) -> Trials:
+        """The trials of a model.
+
+        Args:
+            loudness: of each switch's tensor: everything comes first then, then single tensors, the loudest first, and
+                those that follow others, then units, then the rests.
+        """
         everything = tuple(range(len(made.switches)))
         others = tuple(tuple(i for i in everything if i != one) for one in everything) if rest else ()
         nodes = (node for _, inner in walk.graphs(made.model.graph) for node in inner.nodes)
@@ -54,13 +60,31 @@ class Trials:
             for unit in switch.units:
                 members.setdefault(unit, []).append(index)
         together = {unit: tuple(members[unit]) for unit in sorted(members, key=order.__getitem__)}
-        singles = [(i,) for i in everything]
-        sets = dict.fromkeys([everything, *singles, *others, *(together.values() if units else ())])
+        first = (
+            sorted(everything, key=lambda i: (bool(made.switches[i].follows), -loudness[i])) if loudness else everything
+        )
+        sets = dict.fromkeys(
+            [
+                everything,
+                *((i,) for i in first),
+                *(together.values() if units else ()),
+                *(others[i] for i in first if rest),
+            ]
+        )
         return cls(sets=tuple(sets), everything=everything, rest=others, units=together, units_measured=units)
 
 
-def gather(made: Instrumented, trials: Trials, noise: Rows, scored: tuple[Scoring, Rows] | None) -> Sensitivity:
+def gather(
+    made: Instrumented,
+    trials: Trials,
+    noise: Rows,
+    scored: tuple[Scoring, Rows] | None,
+    loudness: Sequence[float] = (),
+) -> Sensitivity:
     """Sums over the samples, in their order. Hashes, descriptions and notes of the caller are not in it.
+
+    Args:
+        loudness: of each switch's tensor; what `trials` lacks is estimated by it.
 
     Raises:
         MetricError: the metric cannot score its records.
@@ -68,9 +92,10 @@ def gather(made: Instrumented, trials: Trials, noise: Rows, scored: tuple[Scorin
     effects = _effects(made, trials, noise, scored)
     nothing = Effect(outputs=_outputs(made, noise, np.zeros((len(noise.outputs), 5))), noise=0.0)
 
-    def effect(trial: Trial) -> Effect:
-        return effects[trial] if trial else nothing
+    def effect(trial: Trial) -> Effect | None:
+        return effects.get(trial) if trial else nothing
 
+    estimates = _estimates(made, [effect((i,)) for i in range(len(made.switches))], loudness)
     tensors = [
         TensorSensitivity(
             tensor=s.tensor,
@@ -81,6 +106,7 @@ def gather(made: Instrumented, trials: Trials, noise: Rows, scored: tuple[Scorin
             units=s.units,
             follows=s.follows,
             alone=effect((i,)),
+            estimate=estimates.get(i),
             rest=effect(trials.rest[i]) if trials.rest else None,
         )
         for i, s in enumerate(made.switches)
@@ -100,7 +126,7 @@ def gather(made: Instrumented, trials: Trials, noise: Rows, scored: tuple[Scorin
         )
         for name, trial in trials.units.items()
     )
-    everything = effect(trials.everything)
+    everything = effect(trials.everything) or nothing
     found = Sensitivity(
         model_hash="",
         plan_hash="",
@@ -123,6 +149,21 @@ def gather(made: Instrumented, trials: Trials, noise: Rows, scored: tuple[Scorin
             "score": _score(scoring, rows.records[:, 0]),
         }
     )
+
+
+def _estimates(made: Instrumented, alone: Sequence[Effect | None], loudness: Sequence[float]) -> dict[int, float]:
+    """The noise of what was not measured: its loudness times the median ratio of noise to loudness of the measured
+    tensors of its kind, or of all if none of its kind was."""
+    ratios: dict[str, list[float]] = {}
+    for switch, found, loud in zip(made.switches, alone, loudness, strict=bool(loudness)):
+        if found is not None and loud > 0.0:
+            ratios.setdefault(switch.kind, []).append(found.noise / loud)
+    everything = [ratio for some in ratios.values() for ratio in some] or [1.0]
+    return {
+        i: loudness[i] * statistics.median(ratios.get(switch.kind, everything)) if loudness[i] else 0.0
+        for i, switch in enumerate(made.switches)
+        if alone[i] is None
+    }
 
 
 def _share(noise: float, total: float) -> float:

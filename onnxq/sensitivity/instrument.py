@@ -187,7 +187,7 @@ class _Instrumenting:
             node=first.name,
             op=first.op,
             units=self._units(uses, None, places),
-            type=uses[0][3].type,
+            encoding=uses[0][3],
             flag=None if on is None else len(self.pieces) - 1,
             constants=tuple((constant.name, encoding) for constant, encoding in made.values()),
         )
@@ -219,7 +219,7 @@ class _Instrumenting:
             node="" if maker is None else maker.name,
             op="" if maker is None else maker.op,
             units=self._units(uses, maker, places),
-            type=uses[0][3].type,
+            encoding=uses[0][3],
             flag=len(self.pieces) - 1,
         )
         return switch, list(made.values())

@@ -25,6 +25,8 @@ from onnxq.validate.outputs import as_array
 SIGNAL, NOISE, ELEMENTS, EQUAL, LOST = range(5)
 """Columns of `Rows.energies`."""
 
+NO_SAMPLE = "there is no sample to measure sensitivities on: give a folder or file with samples"
+
 Trial = tuple[int, ...]
 """Switches that are on together."""
 
@@ -52,6 +54,24 @@ class Rows:
             floating=tuple(any(p.floating[i] for p in parts) for i in range(len(parts[0].outputs))),
             energies=np.concatenate([p.energies for p in parts]),
             records=np.concatenate([p.records for p in parts]),
+        )
+
+    @staticmethod
+    def beside(parts: Sequence[Rows]) -> Rows:
+        """The rows of adjacent trials, of the same samples.
+
+        Raises:
+            MetricError: the records of the trials differ in length.
+        """
+        widths = {p.records.shape[2] for p in parts}
+        if len(widths) != 1:
+            raise MetricError(_uneven("the metric", widths))
+        first, *others = (p.records for p in parts)
+        return Rows(
+            outputs=parts[0].outputs,
+            floating=parts[0].floating,
+            energies=np.concatenate([p.energies for p in parts], axis=1),
+            records=np.concatenate([first, *(r[:, 1:] for r in others)], axis=1),
         )
 
 
@@ -114,7 +134,7 @@ def measure(
         energies.append(table)
         records.append(rows)
     if not records:
-        raise DataError("there is no sample to measure sensitivities on: give a folder or file with samples")
+        raise DataError(NO_SAMPLE)
     return Rows(
         outputs=names,
         floating=tuple(floating),
@@ -174,7 +194,9 @@ def _record(metric: Metric, name: str, outputs: Mapping[str, Any], label: Any, s
 def _stacked(records: Collection[list[list[float]]], name: str) -> NDArray[np.float64]:
     widths = {len(row) for rows in records for row in rows}
     if len(widths) != 1:
-        raise MetricError(
-            f'metric "{name}" gave rows of different lengths ({sorted(widths)}): record must give one fixed length'
-        )
+        raise MetricError(_uneven(f'metric "{name}"', widths))
     return np.array(list(records), dtype=np.float64)
+
+
+def _uneven(metric: str, widths: Collection[int]) -> str:
+    return f"{metric} gave rows of different lengths ({sorted(widths)}): record must give one fixed length"

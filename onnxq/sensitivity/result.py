@@ -31,7 +31,7 @@ from onnxq.errors import ConfigError
 from onnxq.ir.files import write_text
 from onnxq.validate.metrics.fidelity import decibels
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the file. A field that is added keeps it; one that is renamed or means something else raises it."""
 
 
@@ -105,8 +105,10 @@ class TensorSensitivity:
         units: the integer ops that make or read it.
         follows: tensors that it is moved from, as they are, with the same encoding: where these are rounded, its
             rounding changes nothing, and its noise is no noise of its own.
-        alone: only this tensor rounded.
-        rest: all but this one rounded; None unless asked for.
+        alone: only this tensor rounded; None if the time was over before.
+        rest: all but this one rounded; None unless asked for and measured.
+        estimate: of the noise, if it was not measured: by what rounding does to the tensor itself, see
+            `onnxq.sensitivity.loudness`.
         share: of the sum of all tensors' noise, 0 to 1; 0 of a tensor that follows others.
     """
 
@@ -117,14 +119,17 @@ class TensorSensitivity:
     op: str
     units: tuple[str, ...]
     follows: tuple[str, ...]
-    alone: Effect
+    alone: Effect | None
     rest: Effect | None = None
+    estimate: float | None = None
     share: float = 0.0
 
     @property
     def noise(self) -> float:
-        """With this tensor alone."""
-        return self.alone.noise
+        """With this tensor alone; the estimate where that was not measured, NaN without one."""
+        if self.alone is not None:
+            return self.alone.noise
+        return math.nan if self.estimate is None else self.estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +140,7 @@ class UnitSensitivity:
         node, op: of the float model.
         tensors: that it makes or reads and that are quantized.
         summed: sum of the tensors' noise, see `predict`.
-        together: all of them rounded, measured; None unless asked for.
+        together: all of them rounded, measured; None unless asked for and measured.
         owned: the part of `summed` that is this op's when each tensor's noise is split evenly among the ops that make
             or read it: the sum over all ops is the sum over all tensors.
     """
@@ -163,6 +168,7 @@ class Sensitivity:
         eval_samples, eval_data, metric, higher_is_better, score: of the labelled score; `score` is the float model's.
         tensors, units: in the order of the graph; `ranked` has the loudest first.
         total: everything rounded.
+        seconds: that measuring was given; None: no limit.
         notes: sentences for the user.
     """
 
@@ -178,7 +184,13 @@ class Sensitivity:
     metric: str = ""
     higher_is_better: bool = True
     score: float | None = None
+    seconds: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def unmeasured(self) -> int:
+        """Tensors for which there was no time, whose noise is an estimate."""
+        return sum(t.alone is None for t in self.tensors)
 
     @property
     def predicted(self) -> float:
@@ -220,6 +232,7 @@ class Sensitivity:
                     "units": tuple(_unit(u) for u in raw["units"]),
                     "total": _effect(raw["total"]),
                     "score": _number(raw["score"]),
+                    "seconds": _number(raw["seconds"]),
                     "notes": tuple(raw["notes"]),
                 }
             )
@@ -326,8 +339,9 @@ def _tensor(raw: Mapping[str, Any]) -> TensorSensitivity:
             **_only(TensorSensitivity, raw),
             "units": tuple(raw["units"]),
             "follows": tuple(raw["follows"]),
-            "alone": _effect(raw["alone"]),
+            "alone": _maybe(raw["alone"]),
             "rest": _maybe(raw["rest"]),
+            "estimate": _number(raw["estimate"]),
             "share": float(raw["share"]),
         }
     )

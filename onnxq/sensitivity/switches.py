@@ -30,7 +30,7 @@ class Switch:
         node, op: what makes the activation, "" for an input of the model; what reads the constant first.
         units: the integer ops that make or read it, in the order of the graph; of a bias that a float Add reads, the op
             in front.
-        type: of the integers.
+        encoding: of its first use.
         flag: position in the vector ENABLE; None for constants that no body reads.
         constants: (initializer of the instrumented model, encoding); empty for activations.
         follows: tensors that this one is moved from, with its encoding: where these are rounded, rounding it changes
@@ -43,11 +43,16 @@ class Switch:
     node: str
     op: str
     units: tuple[str, ...]
-    type: str
+    encoding: Affine
     flag: int | None = None
     constants: tuple[tuple[str, Affine], ...] = ()
     follows: tuple[str, ...] = ()
     position: int = 0
+
+    @property
+    def type(self) -> str:
+        """Of the integers."""
+        return self.encoding.type
 
 
 @dataclass(frozen=True, kw_only=True)

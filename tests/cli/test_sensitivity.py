@@ -53,7 +53,7 @@ def test_json_is_the_file_and_the_cache_and_workers_change_nothing(
         assert main([*arguments, "--samples", "4", "--json", *more]) == 0
         texts.append(json.loads(capsys.readouterr().out))
         texts[-1].pop("notes")  # which say where the statistics came from
-    assert texts[0]["schema"] == 1 and texts.count(texts[0]) == 4
+    assert texts[0]["schema"] == 2 and texts.count(texts[0]) == 4
 
 
 def test_labels_decide_about_a_score_and_a_metric_needs_them(
@@ -95,3 +95,17 @@ def test_what_stays_float_has_no_switch(arguments: list[str], capsys: pytest.Cap
     whole = {t["tensor"] for t in json.loads(capsys.readouterr().out)["tensors"]}
     assert main([*arguments, "--samples", "1", "--json", "--keep-float", "gemm"]) == 0
     assert {t["tensor"] for t in json.loads(capsys.readouterr().out)["tensors"]} < whole
+
+
+def test_a_limit_of_time_is_kept_and_said(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--time-limit", "0.000001", "--plot", str(tmp_path / "p.svg"), "--json"]) == 0
+    found = Sensitivity.from_json(capsys.readouterr().out, "what was printed")
+    assert found.samples == 1 and found.seconds == 0.000001
+    assert any(n.startswith("There was no more time than 1e-06 s: ") for n in found.notes)
+    if found.unmeasured:
+        assert f"{found.unmeasured} of {len(found.tensors)} tensors were not" in (tmp_path / "p.svg").read_text("utf-8")
+    assert main([*arguments, "--time-limit", "0", "--json"]) == 0
+    found = Sensitivity.from_json(capsys.readouterr().out, "what was printed")
+    assert found.samples == 16 and found.seconds is None and not found.unmeasured

@@ -149,3 +149,25 @@ def test_small_shares_are_not_zero(share: float, told: str) -> None:
     found = _found(1)
     one = dataclasses.replace(found.tensors[0], share=share)
     assert _table(dataclasses.replace(found, tensors=(one,)), "Tensors").rows[0][3] == told
+
+
+def test_what_was_not_measured_is_said_in_table_plot_and_page() -> None:
+    found = _found(3)
+    t0, *others = found.tensors
+    guessed = dataclasses.replace(t0, alone=None, estimate=0.001)
+    found = dataclasses.replace(found, tensors=(guessed, *others), seconds=60.0)
+    assert [row[3:] for row in _table(found, "Tensors").rows] == [
+        ("50.0 %", "25.2 dB"),
+        ("33.3 %", "27.0 dB"),
+        ("about 16.7 %", "about 30.0 dB"),
+    ]
+    assert _table(found, "Ops").rows[0][2] == "about 30.0 dB"
+    assert ("single tensors measured", "2 of 3") in sections(found, 20)[0].rows
+    assert alternative(found).endswith("1 of 3 tensors were not measured and have no bar.")
+    assert "of 2 of 3 quantized tensors" in alternative(found)
+    drawn = ET.fromstring(svg(found))
+    assert "1 of 3 tensors were not measured and have no bar." in [
+        e.text for e in drawn.iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert "about 16.7 %" in page(found)
+    assert "not measured" not in svg(_found(3)) and "about" not in str(_table(_found(3), "Tensors").rows)

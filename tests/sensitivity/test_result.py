@@ -97,7 +97,7 @@ def test_a_field_of_a_later_version_is_passed_over() -> None:
     [
         ("{", "holds no sensitivities"),
         ("[]", "holds no sensitivities"),
-        ('{"schema": 1}', "holds no sensitivities .'tensors'"),
+        ('{"schema": 2}', "holds no sensitivities .'tensors'"),
         ('{"schema": 7}', f"has schema 7, this onnxq reads {SCHEMA}"),
     ],
 )
