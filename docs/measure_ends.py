@@ -17,14 +17,17 @@ from typing import Any
 
 from onnxq.config.job import load_job
 from onnxq.data.sample import Sample
+from onnxq.faintest import faintest
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
+from onnxq.jobs import job_pipeline, open_source
 from onnxq.pipeline.calibration import over
 from onnxq.progress import Silent
+from onnxq.provider import PlanProvider
 from onnxq.runtime.session import SIDE_BY_SIDE, Session
 from onnxq.stats.engine import Resources
-from onnxq.trial import inserted, nearness
-from onnxq.workbench.planning import job_pipeline, open_source, ready
+from onnxq.trial import inserted
+from onnxq.workbench.planning import ready
 
 
 def main() -> None:
@@ -37,7 +40,7 @@ def main() -> None:
     job = load_job(told.job).with_overrides(threads=1, method="minmax", calib_limit=told.calib)
     assert job.data.calib is not None and job.data.eval is not None
     data, pipeline = open_source(job, job.data.calib, told.calib), job_pipeline(job)
-    begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent())
+    begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent(), PlanProvider)
     begin.provider.gather(begin.graph)
     held = list(open_source(job, job.data.eval, told.held))[: told.held]
 
@@ -49,7 +52,7 @@ def main() -> None:
     first, last = heavy[0], heavy[-1]
     forms = [form(names) for names in ((), [first.name], [last.name], [first.name, last.name])]
     exact = outputs(opened(begin.model), held)
-    near = [nearness(exact, outputs(session, held)) for session in forms]
+    near = [faintest(exact, outputs(session, held)).decibels for session in forms]
     inputs = next(iter(data)).inputs
     ratios: list[list[float]] = [[] for _ in forms]
     for _ in range(told.runs):

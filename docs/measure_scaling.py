@@ -20,8 +20,10 @@ from typing import Any
 from onnxq import registry
 from onnxq.config.job import load_job
 from onnxq.data.sample import Sample
+from onnxq.faintest import faintest
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
+from onnxq.jobs import job_pipeline, open_source
 from onnxq.pipeline.base import Report
 from onnxq.pipeline.calibration import over
 from onnxq.progress import Silent
@@ -29,11 +31,11 @@ from onnxq.provider import PlanProvider
 from onnxq.repair.smooth import Smoothed, smooth
 from onnxq.runtime.session import Session
 from onnxq.stats.engine import Resources
-from onnxq.trial import inserted, nearness
-from onnxq.workbench.planning import Ready, job_pipeline, open_source, ready
+from onnxq.trial import inserted
+from onnxq.workbench.planning import Ready, ready
 
 EXACT = 59.0
-"""dB above which two float models are taken to be equal; `nearness` ends at 60."""
+"""dB above which two float models are taken to be equal; SQNR is told up to 60."""
 
 LARGE = 8
 """Calibration samples, the largest, on which times are taken."""
@@ -51,7 +53,7 @@ def main() -> None:
     job = load_job(told.job).with_overrides(threads=1, method=told.method, calib_limit=told.calib)
     assert job.data.calib is not None and job.data.eval is not None
     data, pipeline = open_source(job, job.data.calib, told.calib), job_pipeline(job)
-    begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent())
+    begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent(), PlanProvider)
     held = list(open_source(job, job.data.eval, told.held))[: told.held]
     exact = outputs(begin.model, held)
     inputs = [sample.inputs for sample in data]
@@ -93,10 +95,10 @@ def main() -> None:
         for change in changes:
             model, said = change(model)
             what.append(said)
-        assert nearness(exact, outputs(model, held)) > EXACT, "scaling changed what the model computes"
+        assert faintest(exact, outputs(model, held)).decibels > EXACT, "scaling changed what the model computes"
         session = opened(quantized(begin, model))
         base = base or session
-        near = nearness(exact, [session.run(sample.inputs) for sample in held])
+        near = faintest(exact, [session.run(sample.inputs) for sample in held]).decibels
         price = ratio(base, session, large, told.runs)
         print(f"| {form} | {', '.join(what)} | {near:.1f} | {price:.3f} |", flush=True)
 
@@ -119,7 +121,7 @@ def outputs(model: Model, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     return [session.run(sample.inputs) for sample in samples]
 
 
-def quantized(begin: Ready, model: Model) -> Model:
+def quantized(begin: Ready[PlanProvider], model: Model) -> Model:
     """The int8 form of a float model."""
     first = begin.provider
     provider = PlanProvider(model, first.data, first.options, first=first.first)

@@ -16,13 +16,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.config.job import load_job
 from onnxq.ir.save import runnable
+from onnxq.jobs import job_pipeline, open_source
 from onnxq.pipeline.calibration import over
 from onnxq.progress import Silent
+from onnxq.provider import PlanProvider
 from onnxq.runtime.session import Level, Session
 from onnxq.sensitivity.forward import Forward
 from onnxq.sensitivity.instrument import instrument
 from onnxq.stats.engine import Resources
-from onnxq.workbench.planning import job_pipeline, open_source, ready
+from onnxq.workbench.planning import ready
 
 CHAIN, SIZE, RUNS = 8, 1 << 20, 30
 
@@ -88,7 +90,7 @@ def whole() -> None:
     job = load_job(folder / "job.yaml").with_overrides(threads=1, method="minmax", calib_limit=8)
     assert job.data.calib is not None
     data, pipeline = open_source(job, job.data.calib, 8), job_pipeline(job)
-    begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent())
+    begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent(), PlanProvider)
     begin.provider(begin.graph, begin.context)
     assert begin.context.plan is not None
     with runnable(begin.model) as source:

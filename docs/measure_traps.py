@@ -13,16 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxq.config.job import load_job
+from onnxq.jobs import job_pipeline, open_source
 from onnxq.pipeline.calibration import over
 from onnxq.plan.calibrated import CalibratedRanges
 from onnxq.plan.facts import every
 from onnxq.plan.select import select
 from onnxq.plan.traps import trapped
 from onnxq.progress import Silent
+from onnxq.provider import PlanProvider
 from onnxq.stats.engine import Resources
 from onnxq.stats.statistics import Statistics
 from onnxq.targets.target import Limits, Target
-from onnxq.workbench.planning import job_pipeline, open_source, ready
+from onnxq.workbench.planning import ready
 
 MOST = 80
 """dB up to which limits are tried."""
@@ -43,7 +45,7 @@ def row(path: Path, samples: int) -> list[str]:
     job = load_job(path).with_overrides(threads=1, method="mixed", calib_limit=samples)
     assert job.data.calib is not None
     data, pipeline = open_source(job, job.data.calib, samples), job_pipeline(job)
-    begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent())
+    begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent(), PlanProvider)
     provider = begin.provider
     provider.gather(begin.graph)
     assert isinstance(provider.statistics, Statistics)

@@ -34,6 +34,7 @@ from bench_process import ONE_THREAD, ROOT, describe, own_peak, run
 if TYPE_CHECKING:
     from onnxq.config.job import Job
     from onnxq.data.sample import Dataset, Sample
+    from onnxq.pipeline.manager import Pipeline
 
 MODELS = Path(__file__).resolve().parent
 GOALS: dict[str, tuple[float, float]] = {
@@ -108,33 +109,38 @@ def work(kind: str, job: Job, count: int, folder: Path) -> dict[str, Any]:
 
 
 def _ours(kind: str, job: Job, data: Dataset, folder: Path) -> dict[str, Any]:
+    from onnxq.pipeline.calibration import over
+    from onnxq.pipeline.spec import load_pipeline
+    from onnxq.progress import Silent
+    from onnxq.stats.engine import Resources
+
+    pipeline = load_pipeline(job.target, job.base)
+    if kind == "quantize":
+        return _quantized(job, pipeline, data, folder)
+    from onnxq.gathering import Gathering
+    from onnxq.workbench.planning import ready
+
+    method = "minmax" if kind == "minmax" else "auto"
+    calibration = replace(over(job.calibration, pipeline.calibration), method=method, settings={}, threads=1)
+    begin = ready(job, data, pipeline, calibration, Resources(), Silent(), Gathering)  # as `onnxq calibrate` does
+    begin.provider.gather(begin.graph)
+    assert begin.provider.outcome is not None
+    return {"tensors": len(begin.provider.outcome.statistics.tensors)}
+
+
+def _quantized(job: Job, pipeline: Pipeline, data: Dataset, folder: Path) -> dict[str, Any]:
+    from onnxq.ir.load import load_float
     from onnxq.ir.save import save
     from onnxq.options import Options
-    from onnxq.pipeline.base import Context
-    from onnxq.pipeline.manager import run_pipeline
-    from onnxq.pipeline.prepare import Literally, prepare
-    from onnxq.pipeline.spec import load_pipeline
-    from onnxq.provider import FIRST, PlanProvider, first_samples
-    from onnxq.quantization import load_float, make_calibrators, quantize_model
+    from onnxq.quantization import quantize_model
+    from onnxq.stats.calibrator import make_calibrators
     from onnxq.targets.target import load_target
 
-    target, pipeline = load_target(job.target), load_pipeline(job.target, job.base)
-    method = "minmax" if kind == "minmax" else "auto"
-    options = Options(target=target, pipeline=pipeline, calibrators=make_calibrators(method, {}), threads=1)
-    model = load_float(job.model, keep_overridable=False)
-    if kind == "quantize":
-        done = quantize_model(model, data, options)
-        save(done.model, folder / "int8.onnx")
-        return {"stages": dict(done.timing.seconds)}
-    # what `onnxq calibrate` does: the passes before the first that needs a plan, then the run over the data
-    ends = [i for i, step in enumerate(pipeline.steps) if "plan" in step.body.needs]
-    first, literally = first_samples(data, FIRST), Literally()
-    model = prepare(model, target, first[0].inputs, keep_overridable=False, run=literally)
-    provider = PlanProvider(model, data, options, first=first, exact=literally.take(model))
-    run_pipeline(model.graph, replace(pipeline, steps=pipeline.steps[: ends[0]]), Context(target=target))
-    provider.gather(model.graph)
-    assert provider.outcome is not None
-    return {"tensors": len(provider.outcome.statistics.tensors)}
+    calibrators = make_calibrators("auto", {})
+    options = Options(target=load_target(job.target), pipeline=pipeline, calibrators=calibrators, threads=1)
+    done = quantize_model(load_float(job.model, keep_overridable=False), data, options)
+    save(done.model, folder / "int8.onnx")
+    return {"stages": dict(done.timing.seconds)}
 
 
 def _peer(kind: str, job: Job, data: Dataset, folder: Path) -> dict[str, Any]:

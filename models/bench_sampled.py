@@ -27,12 +27,13 @@ from bench_tables import replace_block
 from bench_worker import load, opened
 
 from onnxq.encoding import Scheme
+from onnxq.ir.load import load_float
 from onnxq.pipeline.base import Context
 from onnxq.pipeline.manager import run_pipeline
 from onnxq.pipeline.prepare import prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.plan.planner import wanted
-from onnxq.quantization import load_float, make_calibrators
+from onnxq.stats.calibrator import make_calibrators
 from onnxq.stats.collect import collect, observe_shapes
 from onnxq.stats.observers import SUBSET
 from onnxq.stats.statistics import Statistics, TensorStatistics

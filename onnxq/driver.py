@@ -17,8 +17,9 @@ from onnxq.config.placing import Judged
 from onnxq.data.sample import Dataset, InputSpec
 from onnxq.details import with_details
 from onnxq.errors import OutputError, UsageError, VerdictError
+from onnxq.gathering import made_up_samples
 from onnxq.ir.files import check_writable
-from onnxq.ir.load import external_files
+from onnxq.ir.load import external_files, load_float
 from onnxq.ir.model import Model
 from onnxq.ir.save import save
 from onnxq.jobs import input_specs, job_options, job_pipeline, open_source
@@ -28,8 +29,7 @@ from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline
 from onnxq.plan.plan import MEASURED
 from onnxq.progress import Progress, Silent
-from onnxq.provider import made_up_samples
-from onnxq.quantization import Quantized, load_float, quantize_model
+from onnxq.quantization import Quantized, quantize_model
 from onnxq.runtime.session import physical_threads
 from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics

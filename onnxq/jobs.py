@@ -12,8 +12,8 @@ from onnxq.options import Options
 from onnxq.pipeline.calibration import PipelineCalibration
 from onnxq.pipeline.manager import Pipeline
 from onnxq.pipeline.spec import load_pipeline
-from onnxq.quantization import make_calibrators
 from onnxq.runtime.session import Level, Session
+from onnxq.stats.calibrator import make_calibrators
 from onnxq.stats.engine import Resources
 from onnxq.targets.target import Target
 

@@ -4,21 +4,19 @@ nothing of each other.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq import registry
 from onnxq.budget import Met
 from onnxq.data.sample import Dataset
-from onnxq.errors import ConfigError, ModelError, UnknownNameError, did_you_mean
-from onnxq.ir.load import is_quantized, load
+from onnxq.errors import ConfigError, ModelError
+from onnxq.gathering import FIRST, first_samples, unmatched
+from onnxq.ir.load import load_float
 from onnxq.ir.model import Model
 from onnxq.options import Options, Timing
 from onnxq.pipeline.base import Context
@@ -28,9 +26,8 @@ from onnxq.pipeline.prepare import Literally, prepare
 from onnxq.placement.result import Placed
 from onnxq.plan.plan import Plan
 from onnxq.progress import Progress
-from onnxq.provider import FIRST, PlanProvider, first_samples, unmatched
+from onnxq.provider import PlanProvider
 from onnxq.runtime.session import DISABLED
-from onnxq.stats.calibrator import AUTO, Calibrator
 from onnxq.stats.ranges import RangeTable
 from onnxq.stats.statistics import Statistics
 from onnxq.trial import NOTHING
@@ -54,52 +51,6 @@ class Quantized:
     placed: Placed | None = None
     met: Met | None = None
     repaired: tuple[Repair, ...] = ()
-
-
-def load_float(path: Path, *, keep_overridable: bool) -> Model:
-    """Load a model that is to be quantized.
-
-    Raises:
-        ModelError: it cannot be read, or is quantized already.
-    """
-    model = load(path, keep_overridable=keep_overridable)
-    found = is_quantized(model.graph)
-    if found:
-        raise ModelError(
-            f"{path} is quantized already (it has {', '.join(found)}): give the float model, look at this one with "
-            f"onnxq inspect, or let passes work on it with onnxq run import {path} -o out.onnx"
-        )
-    return model
-
-
-CANDIDATES = ("minmax", "mixed", "mse", "percentile", "entropy")
-"""What `auto` tries, in the order of how much they clip: no single method wins on every model."""
-
-
-def make_calibrators(method: str, settings: Mapping[str, Any]) -> dict[str, Calibrator]:
-    """A registered calibrator by its name, or all candidates of `auto`.
-
-    Raises:
-        UnknownNameError, ConfigError: no such method or setting.
-    """
-    if method != AUTO:
-        if method not in registry.names(registry.CALIBRATORS):
-            known = [AUTO, *registry.names(registry.CALIBRATORS)]
-            raise UnknownNameError(f'there is no method "{method}": {did_you_mean(method, known)}')
-        return {method: _make_calibrator(method, settings)}
-    if settings:
-        raise ConfigError("the method auto has no settings: name one method to give it some")
-    return {name: _make_calibrator(name, {}) for name in CANDIDATES}
-
-
-def _make_calibrator(method: str, settings: Mapping[str, Any]) -> Calibrator:
-    cls = registry.load(registry.CALIBRATORS, method)
-    known = [f.name for f in dataclasses.fields(cls)]
-    for key in settings:
-        if key not in known:
-            raise ConfigError(f'method "{method}" has no setting "{key}": {did_you_mean(key, known)}')
-    calibrator: Calibrator = cls(**settings)
-    return calibrator
 
 
 def quantize_model(

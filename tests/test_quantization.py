@@ -13,9 +13,10 @@ from onnx import parser
 from onnxq.config.job import Job
 from onnxq.driver import quantize
 from onnxq.errors import ConfigError, ModelError, UnknownNameError, UsageError
-from onnxq.quantization import CANDIDATES, DECISIONS, make_calibrators
+from onnxq.quantization import DECISIONS
 from onnxq.runtime.session import Session
-from onnxq.trial import BEST, MARGIN, WORST, decibels_of, nearness
+from onnxq.stats.calibrator import CANDIDATES, make_calibrators
+from onnxq.trial import MARGIN
 
 ROOT = Path(__file__).parent.parent
 RES8 = ROOT / "models/fashion-res8/model.onnx"
@@ -119,21 +120,3 @@ def test_nothing_is_overwritten_when_the_job_fails(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the model itself"):
         quantize(_job(RES8, CALIB, RES8))
     assert [p.name for p in tmp_path.iterdir()] == ["o.onnx"]
-
-
-def test_each_sample_counts_alike_when_methods_are_compared() -> None:
-    """One flipped decision must not decide about the method."""
-    exact = [{"y": np.array([10.0, 0.0], np.float32)}, {"y": np.array([1.0, 0.0], np.float32)}]
-    flipped = [{"y": np.array([0.0, 10.0], np.float32)}, {"y": np.array([1.0, 0.001], np.float32)}]
-    assert nearness(exact, flipped) == pytest.approx((10 * np.log10(0.5) + 60) / 2, abs=0.01)
-    assert nearness(exact, exact) == BEST
-
-
-def test_lost_outputs_count_as_worst() -> None:
-    exact = np.ones(3)
-    assert decibels_of(exact, np.array([1.0, np.nan, 1.0])) == WORST
-    assert decibels_of(exact, np.ones(2)) == WORST
-    assert decibels_of(np.zeros(3), np.zeros(3)) == decibels_of(np.ones(0), np.ones(0)) == BEST  # nothing was lost
-    assert decibels_of(np.zeros(3), np.full(3, 1e-3)) == WORST
-    ints = [{"y": np.array([1, 2, 3, 4])}]
-    assert nearness(ints, [{"y": np.array([1, 2, 0, 4])}]) == 75.0

@@ -16,8 +16,8 @@ from onnxq.config.job import Job
 from onnxq.data.sample import Sample
 from onnxq.driver import quantize
 from onnxq.pipeline import prepare
-from onnxq.quantization import CANDIDATES
 from onnxq.runtime.session import Session
+from onnxq.stats.calibrator import CANDIDATES
 from onnxq.trial import decided, rounds, spread_samples
 
 ROOT = Path(__file__).parent.parent

@@ -94,7 +94,7 @@ def _info(tensor: gs.Tensor) -> tuple[str, str, str]:
 
 
 def _cheap(array: NDArray[Any], state: Any) -> None:
-    state.update(f"{array.dtype} {array.shape} ".encode())
+    state.update(f"{array.dtype.num} {array.shape} ".encode())
     if array.nbytes > _SMALL or array.dtype == object:
         address = array.__array_interface__["data"][0] if array.dtype.kind in "biufc" else 0
         state.update(f"{id(array)} {address}".encode())

@@ -180,6 +180,22 @@ def _constants(graph: gs.Graph) -> dict[str, gs.Constant]:
     return found
 
 
+def load_float(path: Path, *, keep_overridable: bool) -> Model:
+    """Load a model that is to be quantized.
+
+    Raises:
+        ModelError: it cannot be read, or is quantized already.
+    """
+    model = load(path, keep_overridable=keep_overridable)
+    found = is_quantized(model.graph)
+    if found:
+        raise ModelError(
+            f"{path} is quantized already (it has {', '.join(found)}): give the float model, look at this one with "
+            f"onnxq inspect, or let passes work on it with onnxq run import {path} -o out.onnx"
+        )
+    return model
+
+
 def is_quantized(graph: gs.Graph) -> list[str]:
     """Types of the quantized operators in a graph and its inner graphs, sorted; empty for a float model."""
     quantized = {

@@ -15,13 +15,16 @@ are its settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxq import registry
 from onnxq.encoding import Scheme
+from onnxq.errors import ConfigError, UnknownNameError, did_you_mean
 from onnxq.stats.statistics import TensorStatistics
 
 AUTO = "auto"
@@ -59,3 +62,33 @@ class FeelingCalibrator(Calibrator, Protocol):
     ) -> tuple[float, float]:
         """As `range`; an error counts by what it changes behind each of `readers` (none: by itself)."""
         ...
+
+
+CANDIDATES = ("minmax", "mixed", "mse", "percentile", "entropy")
+"""What `auto` tries, in the order of how much they clip: no single method wins on every model."""
+
+
+def make_calibrators(method: str, settings: Mapping[str, Any]) -> dict[str, Calibrator]:
+    """A registered calibrator by its name, or all candidates of `auto`.
+
+    Raises:
+        UnknownNameError, ConfigError: no such method or setting.
+    """
+    if method != AUTO:
+        if method not in registry.names(registry.CALIBRATORS):
+            known = [AUTO, *registry.names(registry.CALIBRATORS)]
+            raise UnknownNameError(f'there is no method "{method}": {did_you_mean(method, known)}')
+        return {method: _make_calibrator(method, settings)}
+    if settings:
+        raise ConfigError("the method auto has no settings: name one method to give it some")
+    return {name: _make_calibrator(name, {}) for name in CANDIDATES}
+
+
+def _make_calibrator(method: str, settings: Mapping[str, Any]) -> Calibrator:
+    cls = registry.load(registry.CALIBRATORS, method)
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f'method "{method}" has no setting "{key}": {did_you_mean(key, known)}')
+    calibrator: Calibrator = cls(**settings)
+    return calibrator

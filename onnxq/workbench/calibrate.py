@@ -15,15 +15,15 @@ from onnxq.config.job import Job
 from onnxq.data.open import open_dataset
 from onnxq.data.sample import Dataset
 from onnxq.errors import CalibrationError, UsageError
+from onnxq.gathering import Gathering
 from onnxq.ir.files import check_writable
 from onnxq.ir.load import external_files
 from onnxq.jobs import job_pipeline, open_source
 from onnxq.pipeline.calibration import over
 from onnxq.pipeline.manager import Pipeline
 from onnxq.progress import Progress, Silent
-from onnxq.quantization import make_calibrators
 from onnxq.stats.cache import Cache, Request, changed_since, digest, file_digest, folder_digest
-from onnxq.stats.calibrator import AUTO
+from onnxq.stats.calibrator import AUTO, make_calibrators
 from onnxq.stats.checkpoint import SECONDS
 from onnxq.stats.engine import Outcome
 from onnxq.stats.ranges import RangeTable, make_ranges
@@ -83,7 +83,7 @@ def calibrate(
         cached = Outcome(statistics=known, ran=0, cached=True)
         return Calibrated(outcome=cached, data=source.path, seconds=time.monotonic() - begun, notes=())
     data = open_source(job, source, calibration.limit)
-    begin = ready(job, data, pipeline, calibration, means, progress or Silent())
+    begin = ready(job, data, pipeline, calibration, means, progress or Silent(), Gathering)
     begin.provider.gather(begin.graph)
     outcome = begin.provider.outcome
     assert outcome is not None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import onnx_graphsurgeon as gs
 
 from onnxq.config.job import Job
 from onnxq.data.sample import Dataset
 from onnxq.errors import ConfigError
+from onnxq.gathering import FIRST, Gathering, first_samples, unmatched
+from onnxq.ir.load import load_float
 from onnxq.ir.model import Model
 from onnxq.jobs import job_options
 from onnxq.pipeline.base import Context
@@ -16,24 +19,24 @@ from onnxq.pipeline.calibration import PipelineCalibration
 from onnxq.pipeline.manager import Pipeline, run_pipeline
 from onnxq.pipeline.prepare import Literally, prepare
 from onnxq.progress import Progress
-from onnxq.provider import FIRST, PlanProvider, first_samples, unmatched
-from onnxq.quantization import load_float
 from onnxq.stats.engine import Resources
 from onnxq.targets.target import load_target
 
+G = TypeVar("G", bound=Gathering)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
-    """A model behind the passes that normalise it; the plan is made when somebody calls the provider.
+class Ready(Generic[G]):
+    """A model behind the passes that normalise it.
 
     Attributes:
         model: normalised.
-        provider: of the plan, for `context`.
+        provider: of statistics, or of the plan, too, for `context`.
         context: as the passes had it.
     """
 
     model: Model
-    provider: PlanProvider
+    provider: G
     context: Context
     _notes: tuple[str, ...]
 
@@ -55,12 +58,14 @@ def ready(
     calibration: PipelineCalibration,
     means: Resources,
     progress: Progress,
-) -> Ready:
+    provider: type[G],
+) -> Ready[G]:
     """Load the model and run the passes that come before the first one that needs a plan.
 
     Args:
         data: calibration samples.
         calibration: the job's over the pipeline's.
+        provider: what the model is to be handed to.
 
     Raises:
         ConfigError: no pass needs a plan.
@@ -77,7 +82,7 @@ def ready(
     first, literally = first_samples(data, FIRST), Literally()
     model = prepare(model, target, first[0].inputs, keep_overridable=job.keep_overridable, run=literally)
     exact = literally.take(model)
-    provider = PlanProvider(model, data, options, unused=unused, first=first, exact=exact, progress=progress)
+    made = provider(model, data, options, unused=unused, first=first, exact=exact, progress=progress)
     context = Context(target=target, keep_float=options.keep_float, keep_overridable=job.keep_overridable)
     run = run_pipeline(model.graph, before, context)
-    return Ready(model=model, provider=provider, context=context, _notes=tuple(run.notes))
+    return Ready(model=model, provider=made, context=context, _notes=tuple(run.notes))

@@ -10,6 +10,7 @@ from onnxq.errors import UsageError
 from onnxq.jobs import job_pipeline, open_source
 from onnxq.pipeline.calibration import over
 from onnxq.progress import Progress, Silent
+from onnxq.provider import PlanProvider
 from onnxq.sensitivity.engine import Options, sensitivity
 from onnxq.sensitivity.result import Sensitivity
 from onnxq.sensitivity.work import Scoring
@@ -42,7 +43,7 @@ def measure(job: Job, options: Options | None = None, *, progress: Progress | No
     means = resources(calibration)
     data = open_source(job, calib, calibration.limit)
     evaluation = None if judged is None or scoring is None else open_source(job, judged, None)
-    begin = ready(job, data, pipeline, calibration, means, progress)
+    begin = ready(job, data, pipeline, calibration, means, progress, PlanProvider)
     begin.provider(begin.graph, begin.context)
     plan = begin.context.plan
     assert plan is not None

@@ -15,6 +15,7 @@ from onnxq.data.preprocess import Preprocess
 from onnxq.data.sample import Dataset
 from onnxq.data.state import open_stateful
 from onnxq.errors import DataError, ModelError, UsageError
+from onnxq.gathering import unmatched
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
 from onnxq.ir.shapes import infer
@@ -26,9 +27,9 @@ from onnxq.pipeline.prepare import describe, made_up_inputs, prepare
 from onnxq.pipeline.spec import load_pipeline
 from onnxq.pipeline.write import DEFAULT_TARGET
 from onnxq.progress import Progress, Silent
-from onnxq.provider import PlanProvider, unmatched
-from onnxq.quantization import make_calibrators
+from onnxq.provider import PlanProvider
 from onnxq.runtime.session import Level, Session
+from onnxq.stats.calibrator import make_calibrators
 from onnxq.targets.target import Target, load_target
 
 SAMPLES = 2

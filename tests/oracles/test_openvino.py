@@ -29,9 +29,12 @@ from rewriting import model as text_of
 from onnxq.config.job import Job, load_job
 from onnxq.data.open import open_dataset
 from onnxq.ir import save
+from onnxq.ir.load import load_float
+from onnxq.options import Options
 from onnxq.pipeline.spec import load_pipeline
-from onnxq.quantization import Options, load_float, make_calibrators, quantize_model
+from onnxq.quantization import quantize_model
 from onnxq.runtime.session import Level, Session
+from onnxq.stats.calibrator import make_calibrators
 from onnxq.targets.target import load_target
 
 pytestmark = pytest.mark.slow

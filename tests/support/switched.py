@@ -28,10 +28,11 @@ from onnxq.pipeline.spec import load_pipeline
 from onnxq.plan.plan import Plan, Use
 from onnxq.progress import Silent
 from onnxq.provider import PlanProvider
-from onnxq.quantization import make_calibrators
 from onnxq.runtime.session import Level, Session
+from onnxq.stats.calibrator import make_calibrators
 from onnxq.stats.engine import Resources
 from onnxq.targets.target import load_target
+from onnxq.provider import PlanProvider
 from onnxq.workbench.planning import ready
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,7 +75,7 @@ def res8(*, calib: int = 8) -> tuple[Model, Plan, Dataset, Dataset]:
     job = load_job(RES8).with_overrides(threads=1, method="minmax", calib_limit=calib)
     assert job.data.calib is not None and job.data.eval is not None
     data = open_source(job, job.data.calib, calib)
-    begin = ready(job, data, load_pipeline("cpu"), job_calibration(job), Resources(), Silent())
+    begin = ready(job, data, load_pipeline("cpu"), job_calibration(job), Resources(), Silent(), PlanProvider)
     begin.provider(begin.graph, begin.context)
     assert begin.context.plan is not None
     whole, judged = open_source(job, job.data.calib, None), open_source(job, job.data.eval, None)

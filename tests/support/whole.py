@@ -14,9 +14,11 @@ from onnx import helper
 
 from onnxq.data.sample import Sample
 from onnxq.ir import load, save
+from onnxq.options import Options
 from onnxq.pipeline.spec import load_pipeline
-from onnxq.quantization import Options, Quantized, make_calibrators, quantize_model
+from onnxq.quantization import Quantized, quantize_model
 from onnxq.runtime.session import Level, Session
+from onnxq.stats.calibrator import make_calibrators
 from onnxq.targets.target import load_target
 
 Arrays = Mapping[str, NDArray[Any]]
