@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxq.config.placing import Budget, Judged
 from onnxq.data.sample import Dataset
 from onnxq.encoding import Kind
-from onnxq.faintest import faintest
+from onnxq.faintest import Parts, faintest
 from onnxq.ir.model import Model
 from onnxq.options import Options
 from onnxq.placement.cut import Kinds, Labels, Problem, front
@@ -29,7 +29,7 @@ from onnxq.progress import Progress
 from onnxq.sensitivity.engine import Options as Sensing
 from onnxq.sensitivity.engine import sensitivity
 from onnxq.sensitivity.result import noise
-from onnxq.trial import has_floats, nearness, outputs_of, spread_samples
+from onnxq.trial import outputs_of, spread_samples
 
 Choice = tuple[Labels, Kinds]
 
@@ -238,7 +238,7 @@ def within(
     def hear(some: Model) -> float:
         """Relative, on as many samples as sensitivities are."""
         few, exact = heard()
-        return float(10 ** (-nearness(exact, outputs_of(some, few, options.threads)) / 10))
+        return float(10 ** (-faintest(exact, outputs_of(some, few, options.threads)).decibels / 10))
 
     effort = options.placing.effort if options.placing is not None else "fast"
     seconds = SLOWER * len(plan.values) * HEARD * placed.forms[0].timing.seconds
@@ -275,17 +275,16 @@ def by_outputs(
     """
 
     exact = outputs_of(model, samples, threads)
-    floats = has_floats(exact[0])
-    limit, unit = (budget.min_sqnr_db, "dB SQNR") if floats else (LEAST_EQUAL, "% equal elements")
+    parts = Parts(exact)
+    limit, unit = (budget.min_sqnr_db, "dB SQNR") if parts.floats else (LEAST_EQUAL, "% equal elements")
 
     def judge(some: Model) -> Judged:
-        made = outputs_of(some, samples, threads)
-        worst = faintest(exact, made)
-        near, where = (worst.decibels, worst.where) if worst is not None else (nearness(exact, made), "")
+        worst = parts.faintest(parts.levels(exact, outputs_of(some, samples, threads)))
+        near = f"{worst.decibels:.1f} {unit}{worst.where}"
         return Judged(
-            holds=near >= limit,
-            sentence=f"{near:.1f} {unit}{where} on {len(samples)} calibration samples, at least {limit:g} asked",
-            sqnr_db=near if floats else None,
+            holds=worst.decibels >= limit,
+            sentence=f"{near} on {len(samples)} calibration samples, at least {limit:g} asked",
+            sqnr_db=worst.decibels if parts.floats else None,
         )
 
     return judge

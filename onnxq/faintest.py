@@ -1,21 +1,24 @@
-"""How near outputs are to those of the float model, told of the part that suffers most.
+"""How near outputs are to those of the float model, told of the part that suffers most: what every choice without
+labels goes by (the method, repairs, the accuracy budget).
 
 One figure for all outputs hides what is lost: of box coordinates beside class scores in one tensor the SQNR speaks of
 boxes only, and six exact key-value caches beside ruined logits give a good mean. So the worst part of the worst output
 counts.
+
+    faintest(exact, other).decibels               of the float model and of one that is judged, by sample
+    parts = Parts(exact)                          the same where samples come in rounds
+    parts.faintest(parts.levels(exact, other)).decibels
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from onnxq.trial import decibels_of, floats_of
 
 APART = 30.0
 """Times by which the RMS of a slice lies below the loudest slice of its output to count as quiet."""
@@ -23,7 +26,11 @@ APART = 30.0
 LEAST = 8
 """Elements that a slice has in each sample at least: fewer are single scores, whose noise says nothing."""
 
+WORST, BEST = -20.0, 60.0
+"""dB between which samples are told apart: beyond, an output is lost, or as good as equal."""
+
 Arrays = list[NDArray[np.float64]]
+Levels = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,56 +38,141 @@ class Faintest:
     """The part of the outputs that is nearest to being lost.
 
     Attributes:
-        decibels: mean of its SQNR over the samples.
+        decibels: mean of its SQNR over the samples; of a model without float outputs the percentage of equal elements.
         where: what to call it behind "dB SQNR"; empty where there is only one part.
+        levels: by sample, [samples].
     """
 
     decibels: float
     where: str
+    levels: Levels
 
 
-def faintest(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> Faintest | None:
-    """The worst part of the worst float output; None if no output is float.
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A float output, or the slices of it along an axis where `mask` is."""
+
+    output: str
+    where: str
+    axis: int = 0
+    mask: NDArray[np.bool_] | None = None
+
+    def cut(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The part of an array; all of it where its axis has another length than in the samples that were looked at."""
+        if self.mask is None or array.ndim <= self.axis or array.shape[self.axis] != self.mask.size:
+            return array
+        return np.compress(self.mask, array, axis=self.axis)
+
+
+class Parts:
+    """The parts of a model's outputs.
 
     An output has two parts where some slices along its channel axis are quieter than 1/30 of the loudest one: the loud
     and the quiet slices. The channel axis is 1 of matrices and pictures, the last one of rank 5, the shorter one of
     axes 1 and 2 of rank 3. Probabilities, whose sum over that axis is 1, are one part: small ones are meant to be so.
+    If no output is float, all of them are one part, of which equal elements are counted.
 
     Args:
-        exact: of the float model, by sample.
+        exact: what the float model gives, by sample, one at least.
+
+    Attributes:
+        floats: is any output float?
+    """
+
+    def __init__(self, exact: Sequence[Mapping[str, Any]]) -> None:
+        self._parts: list[_Part] = []
+        for name in exact[0]:
+            arrays = [a for outputs in exact for a in floats_of(outputs[name])]
+            if arrays:
+                self._parts.extend(_parts(name, arrays))
+        self.floats = bool(self._parts)
+
+    def levels(self, exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> Levels:
+        """SQNR in dB, 10 log10 of signal over noise energy, from `WORST` to `BEST`: [samples, parts].
+
+        Each sample counts alike: in one sum over all, the one sample whose decision flips would decide. Without float
+        outputs the percentage of equal elements, [samples, 1].
+
+        Args:
+            exact: of the float model.
+            other: of the model that is judged, in the same order.
+        """
+        if not self.floats:
+            return np.array([[_equal(a, b)] for a, b in zip(exact, other, strict=True)])
+        table = np.empty((len(exact), len(self._parts)))
+        for row, a, b in zip(table, exact, other, strict=True):
+            row[:] = [_level(part, a[part.output], b.get(part.output)) for part in self._parts]
+        return table
+
+    def faintest(self, levels: Levels) -> Faintest:
+        """The part whose mean over samples is least.
+
+        Args:
+            levels: as `levels` gives them, of one sample at least.
+        """
+        at = int(levels.mean(axis=0).argmin())
+        where = self._parts[at].where if len(self._parts) > 1 else ""
+        return Faintest(decibels=float(np.mean(levels[:, at])), where=where, levels=levels[:, at])
+
+
+def faintest(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> Faintest:
+    """The worst part of the worst output.
+
+    Args:
+        exact: of the float model, by sample, one at least.
         other: of the model that is judged, in the same order.
     """
-    found: list[Faintest] = []
-    parts = 0
-    for name in exact[0] if exact else ():
-        pairs = [p for a, b in zip(exact, other, strict=True) for p in _pairs(a[name], b.get(name))]
-        if not pairs:
-            continue
-        quiet = _quiet([x for x, _ in pairs])
-        if quiet is None:
-            parts += 1
-            found.append(Faintest(decibels=_mean(pairs), where=f' of output "{name}"'))
-            continue
-        axis, mask = quiet
-        parts += 2
-        for part, said in ((~mask, ""), (mask, "the quiet part of ")):
-            cut = [(_slices(x, axis, part), _slices(y, axis, part) if y.shape == x.shape else y) for x, y in pairs]
-            along = f" ({int(mask.sum())} of {mask.size} slices along axis {axis})" if said else ""
-            found.append(Faintest(decibels=_mean(cut), where=f' of {said}output "{name}"{along}'))
-    worst = min(found, key=lambda f: f.decibels, default=None)
-    return Faintest(decibels=worst.decibels, where="") if worst is not None and parts == 1 else worst
+    parts = Parts(exact)
+    return parts.faintest(parts.levels(exact, other))
 
 
-def _pairs(x: Any, y: Any) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    return list(zip(floats_of(x), floats_of(y), strict=False))
+def decibels_of(exact: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """SQNR from WORST to BEST; BEST if nothing differs, silence included."""
+    if exact.shape != other.shape:
+        return WORST
+    finite = np.isfinite(exact)
+    signal = float((exact[finite] ** 2).sum())
+    noise = float(((exact[finite] - other[finite]) ** 2).sum())
+    if not np.isfinite(noise):  # NaN or Inf that the float model does not have
+        return WORST
+    if noise == 0.0:
+        return BEST
+    return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), WORST, BEST))
 
 
-def _mean(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float:
-    return float(np.mean([decibels_of(x, y) for x, y in pairs]))
+def floats_of(value: Any) -> Arrays:
+    """The float arrays of an output: of a tensor one at most, of a sequence those in it."""
+    items = value if isinstance(value, list) else [value]
+    return [v.astype(np.float64) for v in items if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
 
 
-def _slices(array: NDArray[np.float64], axis: int, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.compress(mask, array, axis=axis)
+def _parts(name: str, arrays: Arrays) -> Iterator[_Part]:
+    quiet = _quiet(arrays)
+    if quiet is None:
+        yield _Part(output=name, where=f' of output "{name}"')
+        return
+    axis, mask = quiet
+    along = f"({int(mask.sum())} of {mask.size} slices along axis {axis})"
+    yield _Part(output=name, where=f' of output "{name}"', axis=axis, mask=~mask)
+    yield _Part(output=name, where=f' of the quiet part of output "{name}" {along}', axis=axis, mask=mask)
+
+
+def _level(part: _Part, exact: Any, other: Any) -> float:
+    """Mean over the arrays of an output, of which a sequence has many; of none, nothing is lost."""
+    pairs = zip(floats_of(exact), floats_of(other), strict=False)
+    found = [decibels_of(part.cut(x), part.cut(y) if y.shape == x.shape else y) for x, y in pairs]
+    return float(np.mean(found)) if found else BEST
+
+
+def _equal(exact: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Percentage of equal elements."""
+    equal = count = 0
+    for name, value in exact.items():
+        got = other[name]
+        if isinstance(value, np.ndarray) and value.shape == got.shape:
+            equal += int((value == got).sum())
+            count += value.size
+    return 100.0 * equal / max(count, 1)
 
 
 def _quiet(arrays: Arrays) -> tuple[int, NDArray[np.bool_]] | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxq import registry
 from onnxq.data.sample import Dataset, Sample
 from onnxq.data.stream import spread
+from onnxq.faintest import Faintest, Levels, Parts
 from onnxq.ir.model import Model
 from onnxq.ir.save import EMBED_LIMIT, runnable, weight_bytes
 from onnxq.pipeline.base import Context, Pass
@@ -41,16 +42,13 @@ CERTAIN = 2.0
 HELD = 64 << 20
 """Bytes of the float model's outputs that are held at a time; of larger ones, fewer samples are taken."""
 
-WORST, BEST = -20.0, 60.0
-"""dB between which samples are told apart: beyond, an output is lost, or as good as equal."""
-
 
 def choose(
     model: Model, plans: Mapping[str, Plan], context: Context, data: Dataset, threads: int | None
 ) -> tuple[str, list[str]]:
     """The plan whose model comes nearest to the float model on a few calibration samples, and a note with the figures.
 
-    Nearness is the mean over samples and float outputs of the SQNR in dB (10 log10 of signal over noise energy), ORT
+    Nearness is the mean over samples of the SQNR of the part of the outputs that suffers most (`onnxq.faintest`), ORT
     at its default level; for a model without float outputs it is the percentage of equal elements. `plans` are named
     in the order of how much they clip; a later one is taken only if it is nearer by `MARGIN`. Equal plans are tried
     once. After `TRIAL_SAMPLES` samples, a method goes on only while, by `CERTAIN` standard errors of its difference
@@ -64,35 +62,48 @@ def choose(
         return names[0], []
     if weight_bytes(model) > EMBED_LIMIT:
         return names[0], [f"The model is too large to try several methods: {names[0]} was taken."]
-    scores: dict[str, list[float]] = {n: [] for n in names}
-    left, chosen, unit = names, names[0], "dB"
+    tables: dict[str, list[Levels]] = {n: [] for n in names}
+    scores: dict[str, Faintest] = {}
+    parts: Parts | None = None
+    left, chosen = names, names[0]
     light = weight_bytes(model) + sum(np.asarray(v).nbytes for v in spread_samples(data, 1)[0].inputs.values()) <= LIGHT
     for positions in rounds(len(data), light=light):
         samples = samples_at(data, positions)
         if not samples or len({plans[n].key for n in left}) == 1:
             break
         exact, samples = _exact(model, samples, threads)
-        unit = "dB" if has_floats(exact[0]) else "%"
-        seen: dict[object, list[float]] = {}
+        parts = parts or Parts(exact)
+        seen: dict[object, Levels] = {}
         for name in left:
             plan = plans[name]
             if plan.key not in seen:
                 got = outputs_of(inserted(model, context, plan), [s.inputs for s in samples], threads)
-                seen[plan.key] = [nearness([one], [other]) for one, other in zip(exact, got, strict=True)]
-            scores[name].extend(seen[plan.key])
-        chosen, left = decided({n: scores[n] for n in left})
-    count = len(scores[chosen])
-    measure = "SQNR" if unit == "dB" else "equal elements"
-    figures = ", ".join(f"{n} {np.mean(s):.1f} {unit}" + _fewer(len(s), count) for n, s in scores.items())
+                seen[plan.key] = parts.levels(exact, got)
+            tables[name].append(seen[plan.key])
+            scores[name] = parts.faintest(np.concatenate(tables[name]))
+        chosen, left = decided({n: scores[n].levels for n in left})
+    assert parts is not None
+    return chosen, [_told(chosen, scores, floats=parts.floats)]
+
+
+def _told(chosen: str, scores: Mapping[str, Faintest], *, floats: bool) -> str:
+    """The sentence with the figures; it names the part that they are of, if there are several."""
+    count = len(scores[chosen].levels)
+    unit = "dB" if floats else "%"
+    figures = ", ".join(f"{n} {s.decibels:.1f} {unit}" + _fewer(len(s.levels), count) for n, s in scores.items())
     what = "1 calibration sample" if count == 1 else f"{count} calibration samples"
-    return chosen, [f"Method {chosen} was chosen by the outputs' {measure} on {what}: {figures}."]
+    where = {s.where for s in scores.values()}
+    measure = "the outputs' SQNR" if floats else "the outputs' equal elements"
+    if where != {""}:
+        measure = f"the SQNR{where.pop()}" if len(where) == 1 else "the SQNR of the output part that suffers most"
+    return f"Method {chosen} was chosen by {measure} on {what}: {figures}."
 
 
 def _fewer(own: int, count: int) -> str:
     return f" (on {own})" if own < count else ""
 
 
-def decided(scores: Mapping[str, Sequence[float]]) -> tuple[str, list[str]]:
+def decided(scores: Mapping[str, Sequence[float] | Levels]) -> tuple[str, list[str]]:
     """The method to choose by what is known, and those that may yet turn out to be the right one, it among them.
 
     Args:
@@ -175,48 +186,6 @@ def _exact(model: Model, samples: Sequence[Sample], threads: int | None) -> tupl
         if held > HELD and len(out) > 1:
             break
     return out, list(samples[: len(out)])
-
-
-def nearness(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
-    """Mean over samples and float outputs of the SQNR in dB; the percentage of equal elements if no output is float.
-
-    Each sample counts alike: in one sum over all, the one sample whose decision flips would decide about the method.
-    """
-    decibels: list[float] = []
-    equal = count = 0
-    for sample, other_sample in zip(exact, other, strict=True):
-        for name, value in sample.items():
-            got = other_sample[name]
-            decibels.extend(decibels_of(x, y) for x, y in zip(floats_of(value), floats_of(got), strict=False))
-            if isinstance(value, np.ndarray) and value.shape == got.shape:
-                equal += int((value == got).sum())
-                count += value.size
-    return float(np.mean(decibels)) if decibels else 100.0 * equal / max(count, 1)
-
-
-def decibels_of(exact: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """SQNR from WORST to BEST; BEST if nothing differs, silence included."""
-    if exact.shape != other.shape:
-        return WORST
-    finite = np.isfinite(exact)
-    signal = float((exact[finite] ** 2).sum())
-    noise = float(((exact[finite] - other[finite]) ** 2).sum())
-    if not np.isfinite(noise):  # NaN or Inf that the float model does not have
-        return WORST
-    if noise == 0.0:
-        return BEST
-    return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), WORST, BEST))
-
-
-def has_floats(outputs: Mapping[str, Any]) -> bool:
-    """Is any output float?"""
-    return any(floats_of(value) for value in outputs.values())
-
-
-def floats_of(value: Any) -> list[NDArray[np.float64]]:
-    """The float arrays of an output: of a tensor one at most, of a sequence those in it."""
-    items = value if isinstance(value, list) else [value]
-    return [v.astype(np.float64) for v in items if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
 
 
 def spread_samples(data: Dataset, count: int) -> list[Sample]:

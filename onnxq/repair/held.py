@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.sample import Dataset, Sample
+from onnxq.faintest import Levels, Parts
 from onnxq.ir.model import Model
-from onnxq.trial import has_floats, nearness, outputs_of, spread_samples
+from onnxq.trial import outputs_of, spread_samples
 
 Inputs = Mapping[str, NDArray[Any]]
-Levels = NDArray[np.float64]
-"""SQNR of the outputs by sample, dB."""
 
 SAMPLES = {"fast": 24, "default": 96, "max": 192}
 """Calibration samples by effort, evenly spread; every third is held out."""
@@ -64,6 +63,7 @@ class Held:
     def __init__(self, model: Model, samples: Sequence[Inputs], threads: int | None) -> None:
         self._samples, self._threads = samples, threads
         self._exact = outputs_of(model, samples, threads)
+        self._parts = Parts(self._exact)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -71,16 +71,17 @@ class Held:
     @property
     def measurable(self) -> bool:
         """Is there a float output?"""
-        return bool(self._exact) and has_floats(self._exact[0])
+        return self._parts.floats
 
     def levels(self, model: Model) -> Levels:
-        """SQNR of a form of the model, run as it will be: with all of ORT's optimizations.
+        """SQNR by sample, in dB, of the part of the outputs that suffers most in a form of the model, run as it will
+        be: with all of ORT's optimizations.
 
         Raises:
             ModelError: ORT cannot load or run it.
         """
         found = outputs_of(model, self._samples, self._threads)
-        return np.array([nearness([a], [b]) for a, b in zip(self._exact, found, strict=True)])
+        return self._parts.faintest(self._parts.levels(self._exact, found)).levels
 
 
 def verdict(before: Levels, after: Levels) -> str:

@@ -18,11 +18,12 @@ from onnxq import registry
 from onnxq.config.repair import BIAS, EQUALIZE, REPAIRS, WEIGHTS, Repairing
 from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import ModelError
+from onnxq.faintest import Levels
 from onnxq.ir.model import Model
 from onnxq.ir.save import weight_bytes
 from onnxq.plan.plan import Plan
 from onnxq.repair.bias import Correction, Inputs
-from onnxq.repair.held import LARGEST, LEAST, Held, Levels, split, verdict
+from onnxq.repair.held import LARGEST, LEAST, Held, split, verdict
 from onnxq.repair.smooth import smooth
 from onnxq.trial import inserted
 from onnxq.validate.repaired import Repair

@@ -12,8 +12,8 @@ class Repair:
     Attributes:
         name: as `--repair` takes it.
         kept: it is in the model that was written.
-        before_db, after_db: mean SQNR of the outputs without and with it, dB, on held-out calibration samples; None
-            where it was not tried.
+        before_db, after_db: mean SQNR of the worst part of the outputs without and with it, dB, on held-out samples;
+            None where it was not tried.
         samples: held out.
         seconds: that it took.
         told: one sentence: what was changed, or why not.
