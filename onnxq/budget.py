@@ -23,6 +23,7 @@ from onnxq.faintest import Parts, faintest
 from onnxq.ir.model import Model
 from onnxq.options import Options
 from onnxq.placement.cut import Kinds, Labels, Problem, front
+from onnxq.placement.effort import EFFORTS
 from onnxq.placement.result import FLOAT, Placed
 from onnxq.plan.plan import Placement, Plan
 from onnxq.progress import Progress
@@ -216,18 +217,24 @@ def within(
         data: calibration samples.
     """
     judge = judge_of(model, data, options)
+    effort = options.placing.effort if options.placing is not None else "fast"
+    stopped = EFFORTS[effort].sensing_seconds if options.placing is not None and options.placing.costs is None else None
+    guessed: list[str] = []
 
     def sense() -> Mapping[str, float]:
         found = sensitivity(
             model,
             replan(Placement(eager=True)) if any(placed.kinds) else plan,  # what has a kind now could be int8
             data,
-            Sensing(samples=HEARD, feedback=options.feedback),
+            Sensing(samples=HEARD, feedback=options.feedback, seconds=stopped),  # by a cost file no clock decides
             threads=options.threads,
             cache=options.resources.cache,
             executor=options.resources.pool,
             progress=progress,
         )
+        if found.unmeasured:
+            which = f"{found.unmeasured} of {len(found.tensors)} tensors, the quiet ones by their own rounding errors,"
+            guessed.append(f"The noise of {which} is an estimate: measuring ended after {stopped:g} s.")
         return noise(found, owned=True)
 
     @cache
@@ -240,11 +247,11 @@ def within(
         few, exact = heard()
         return float(10 ** (-faintest(exact, outputs_of(some, few, options.threads)).decibels / 10))
 
-    effort = options.placing.effort if options.placing is not None else "fast"
     seconds = SLOWER * len(plan.values) * HEARD * placed.forms[0].timing.seconds
     short = effort == "max" or seconds <= SWEEP_SECONDS
     wanted = options.sweep and effort != "fast"
     met = meet(placed, plan, judge=judge, replan=replan, insert=insert, sense=sense, hear=hear, sweep=wanted and short)
+    met = replace(met, notes=(*met.notes, *guessed))
     if wanted and not short and not met.front and any(placed.labels):
         why = f"it would take about {seconds:.0f} s: give --effort max"
         met = replace(met, notes=(*met.notes, f"The front of time against noise was not measured, since {why}."))

@@ -149,12 +149,47 @@ def test_a_front_that_takes_long_is_left_out_and_said(
     monkeypatch.setattr(budget, "meet", watched)
     monkeypatch.setattr(budget, "SWEEP_SECONDS", 1.5 * budget.SLOWER * budget.HEARD)  # a run takes a second
     plan: Any = SimpleNamespace(values=[None] * tensors)
-    options: Any = SimpleNamespace(budget=None, judge=str, sweep=True, placing=SimpleNamespace(effort=effort))
+    options: Any = SimpleNamespace(
+        budget=None, judge=str, sweep=True, placing=SimpleNamespace(effort=effort, costs=None)
+    )
     given: Any = None
     for start in (placed(5.0), placed(-1.0)):
         found = budget.within(start, plan, SOME, given, options, replan=given, insert=given, progress=given)
         assert any("give --effort max" in note for note in found.notes) is (said and start.units[0].integer)
     assert asked == [swept, swept]
+
+
+@pytest.mark.parametrize(
+    ("effort", "costs", "limit"), [("fast", None, 10.0), ("max", None, 600.0), ("fast", "file", None)]
+)
+def test_noise_is_measured_no_longer_than_the_effort_says_and_estimates_are_said(
+    effort: str, costs: str | None, limit: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def sensed(_model: Model, _plan: Plan, _data: Any, sensing: Any, **_: Any) -> Any:
+        asked.append(sensing.seconds)
+        return SimpleNamespace(unmeasured=2 if limit else 0, tensors=[None] * 5, units=())
+
+    def senses(start: Placed, plan: Plan, *, sense: Any, **_: object) -> Met:
+        assert sense() == {}
+        return Met(holds=True, plan=plan, placement=start.placement, points=(), notes=("It holds.",))
+
+    monkeypatch.setattr(budget, "sensitivity", sensed)
+    monkeypatch.setattr(budget, "meet", senses)
+    resources = SimpleNamespace(cache=None, pool=None)
+    options: Any = SimpleNamespace(
+        judge=str, sweep=False, placing=SimpleNamespace(effort=effort, costs=costs), feedback={}, threads=1,
+        resources=resources,
+    )  # fmt: skip
+    plan = Plan(values={}, uses={}, decisions={})
+    given: Any = None
+    found = budget.within(placed(5.0), plan, SOME, given, options, replan=given, insert=given, progress=given)
+    said = (
+        "The noise of 2 of 5 tensors, the quiet ones by their own rounding errors, is an estimate: measuring ended "
+        f"after {limit or 0:g} s."
+    )
+    assert asked == [limit] and found.notes == (("It holds.", said) if limit else ("It holds.",))
 
 
 def test_a_budget_that_only_float_keeps_is_not_met_and_the_nearest_is_given() -> None:

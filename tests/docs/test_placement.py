@@ -52,3 +52,6 @@ def test_the_defaults_that_it_names() -> None:
     assert seconds == {"fast": 0.0, "default": 10.0, "max": 60.0} and "10 seconds (`max`: 60)" in PAGE.replace(
         "\n", " "
     )
+    seconds = {name: effort.sensing_seconds for name, effort in EFFORTS.items()}
+    assert seconds == {"fast": 10.0, "default": 30.0, "max": 600.0}
+    assert "after 30 seconds (`fast`: 10, `max`: 600)" in PAGE
