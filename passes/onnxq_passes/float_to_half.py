@@ -78,10 +78,10 @@ class _Halver:
             self._follow(node)
             self.before[id(node)] = list(node.inputs)
         made = {id(t): t for n in nodes for t in n.outputs if self._writes_half(n, t)}
+        self._outputs(made)
         for node in nodes:
             self._read(node, made)
         self._bodies(made)
-        self._outputs(made)
         for tensor in made.values():
             tensor.dtype = np.dtype(np.float16)
         self.editor.commit()
@@ -190,15 +190,18 @@ class _Halver:
             self.rounded[id(tensor)] = self.editor.constant(f"{tensor.name}_half", _to_half(tensor.values))
         return self.rounded[id(tensor)]
 
-    def _cast(self, tensor: gs.Tensor, to: int) -> gs.Variable:
+    def _cast(self, tensor: gs.Tensor, to: int, result: gs.Variable | None = None) -> gs.Variable:
+        """The tensor in the other type; `result` where it is made first, if that has a name already."""
         if (id(tensor), to) not in self.casts:
-            dtype, kind = (np.float16, "half") if to == FLOAT16 else (np.float32, "float")
-            result = gs.Variable(self.editor.fresh_tensor(f"{tensor.name}_{kind}"), np.dtype(dtype), tensor.shape)
+            name = tensor.name if result is None else result.name
+            if result is None:
+                dtype, kind = (np.float16, "half") if to == FLOAT16 else (np.float32, "float")
+                result = gs.Variable(self.editor.fresh_tensor(f"{name}_{kind}"), np.dtype(dtype), tensor.shape)
             maker = self.editor.producer(tensor)
             if maker is not None and maker.op == "DequantizeLinear":  # the reader wants to stand behind one
                 cast = self.editor.node(maker.op, self.before[id(maker)], [result], name=maker.name, attrs=maker.attrs)
             else:
-                cast = self.editor.node("Cast", [tensor], [result], name=f"{tensor.name}_Cast", attrs={"to": to})
+                cast = self.editor.node("Cast", [tensor], [result], name=f"{name}_Cast", attrs={"to": to})
             if maker is None:
                 self.editor.insert(cast, top=self.editor.main)
             else:
@@ -214,7 +217,7 @@ class _Halver:
                         self.editor.set_input(node, slot, self._cast(tensor, FLOAT))
 
     def _outputs(self, made: dict[int, gs.Tensor]) -> None:
-        """What the caller reads keeps its name and type."""
+        """What the caller reads keeps its name and type, and readers in float32 read the same tensor."""
         for tensor in self.editor.main.outputs:
             maker = self.editor.producer(tensor)
             if id(tensor) not in made or maker is None:
@@ -222,9 +225,9 @@ class _Halver:
             inner = gs.Variable(self.editor.fresh_tensor(f"{tensor.name}_half"), np.dtype(np.float16), tensor.shape)
             self.editor.set_output(maker, next(i for i, t in enumerate(maker.outputs) if t is tensor), inner)
             self.editor.replace_uses(tensor, inner)
-            cast = self.editor.node("Cast", [inner], [tensor], name=f"{tensor.name}_Cast", attrs={"to": FLOAT})
-            self.editor.insert(cast, after=maker)
+            self._cast(inner, FLOAT, tensor)
             del made[id(tensor)]
+            made[id(inner)] = inner
 
 
 def _keeps_bits(scales: NDArray[Any]) -> bool:

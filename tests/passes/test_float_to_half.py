@@ -420,9 +420,8 @@ float[2,3] h> { [a] a = Add(x, k) [b] b = Clip(a, , one) [c] c = Mul(b, k) [s] s
             's2_half = Cast(s2) {to=10} "s2_Cast"',
             't = Sub(s2_half, s_half) "t"',
             'y_half = Neg(t) "u"',
-            'y_float = Cast(y_half) {to=1} "y_Cast"',
-            'y = Cast(y_half) {to=1} "y_Cast_1"',
-            'v = Abs(y_float) "v"',
+            'y = Cast(y_half) {to=1} "y_Cast"',
+            'v = Abs(y) "v"',
             'v_half = Cast(v) {to=10} "v_Cast"',
             'q = Cast(i) {to=10} "q"',
             'r = Cast(v_half) {to=6} "r"',
@@ -613,7 +612,6 @@ def test_types_and_shapes_of_what_is_new() -> None:
         "s": ("float32", None),
         "s_half": ("float16", None),
         "y_half": ("float16", [2, 3]),
-        "y_float": ("float32", [2, 3]),
         "y": ("float32", [2, 3]),
         "r": ("int32", [2, 3]),
         "p": ("float16", [2, 3]),
@@ -639,3 +637,28 @@ def test_the_least_scale_that_keeps_its_bits(steps: float, fits: bool) -> None:
     source = f"(float[4] x) => (float[4] y) <float S = {{{scale}}}, int8 Z = {{0}}> {{ q = QuantizeLinear(x, S, Z) d = DequantizeLinear(q, S, Z) [y] y = Neg(d) }}"
     _, report = _exactly(source, {})
     assert [r.reason.partition(" does not fit")[1:2] for r in report.refusals] == ([] if fits else [(" does not fit",)])
+
+
+@pytest.mark.parametrize("single", [{"v": "v is single"}, {}])
+def test_an_output_that_is_read_inside_is_cast_once(single: dict[str, str]) -> None:
+    source = "(float[2] x) => (float[2] y, float[2] z) { [u] y = Neg(x) [v] v = Abs(y) [w] z = Exp(v) }"
+    graph, _ = _exactly(source, single)
+    casts = [(n.inputs[0].name, n.outputs[0].name) for n in graph.nodes if n.op == "Cast"]
+    inner = [("v", "v_half")] if single else []
+    assert casts == [("x", "x_half"), ("y_half", "y"), *inner, ("z_half", "z")]
+    assert [n.inputs[0].name for n in graph.nodes if n.op == "Abs"] == ["y" if single else "y_half"]
+
+
+def test_an_output_of_a_dequantize_that_half_reads_comes_from_a_second_one() -> None:
+    graph, _ = _exactly(
+        """(float[4] x) => (float[4] d, float[4] z) <float S = {0.1}, int8 Z = {0}> { [q] q = QuantizeLinear(x, S, Z)
+        [d] d = DequantizeLinear(q, S, Z) [n] n = Neg(d) [m] m = Abs(d) [z] z = Add(n, m) }""",
+        {"m": "m is single"},
+    )
+    assert sorted(n.op for n in graph.nodes) == sorted(
+        ("QuantizeLinear", "DequantizeLinear", "DequantizeLinear", "Neg", "Abs", "Cast", "Add", "Cast")
+    )
+    made = {n.outputs[0].name: n for n in graph.nodes}
+    assert made["d"].op == "DequantizeLinear" and made["d"].outputs[0].dtype == np.float32
+    assert made["d_half"].op == "DequantizeLinear" and made["d_half"].outputs[0].dtype == np.float16
+    assert made["n"].inputs[0].name == "d_half" and made["m"].inputs[0].name == "d"
