@@ -30,10 +30,19 @@ from bench_process import ROOT
 from bench_tables import replace_block
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from onnxq.config.job import Job
+    from onnxq.validate.metrics.base import Metric
 
 METHODS = ("auto", "minmax", "percentile", "entropy", "mse", "mixed")
 OUT = ROOT / "out" / "methods.json"
+
+LEVEL = 0.95
+"""Of the interval over pairs; where all methods are compared with `auto`, that of all of them together."""
+
+RESAMPLES = 4000
+"""Draws of an interval: the tail that belongs to one of five methods holds 20 of them."""
 
 
 def measure(entry: Entry, methods: Sequence[str], eval_samples: int | None) -> dict[str, Any]:
@@ -79,7 +88,6 @@ def _judged(job: Job, rows: dict[str, dict[str, Any]], files: Mapping[str, Path]
     from onnxq.runtime.session import Session
     from onnxq.validate.outputs import OutputSums
     from onnxq.validate.records import Records
-    from onnxq.validate.statistics import difference_interval
 
     metric = job_metric(job)
     name = job.validate.metric or ""
@@ -109,13 +117,34 @@ def _judged(job: Job, rows: dict[str, dict[str, Any]], files: Mapping[str, Path]
             score=score.candidate if score else None,
             higher_is_better=score.higher_is_better if score else True,
         )
-    best = best_single(rows)
-    if metric is not None and "auto" in rows and best:
-        pair = (records[same[m]].arrays()[1] for m in (best, "auto"))
-        interval = difference_interval(metric, *pair, resamples=2000)
-        ends = (interval.low, interval.high) if metric.higher_is_better else (-interval.high, -interval.low)
-        rows["auto"]["behind"] = {"method": best, "low": ends[0], "high": ends[1]}
+    if metric is not None and "auto" in rows and best_single(rows):
+        kept = {form: found.arrays()[1] for form, found in records.items()}
+        rows["auto"]["behind"] = compared(metric, rows, same, kept)
     return rows
+
+
+def compared(
+    metric: Metric, rows: Mapping[str, Mapping[str, Any]], same: Mapping[str, str], kept: Mapping[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """By how much the best single method is better than `auto`, and which ones are by more than chance.
+
+    Args:
+        rows: by method.
+        same: method -> form; methods of equal bytes share one.
+        kept: records by form, on the same samples.
+    """
+    from onnxq.validate.statistics import difference_interval
+
+    def ends(method: str, level: float) -> tuple[float, float]:
+        found = difference_interval(metric, kept[same[method]], kept[same["auto"]], resamples=RESAMPLES, level=level)
+        return (found.low, found.high) if metric.higher_is_better else (-found.high, -found.low)
+
+    others = {same[m]: m for m in rows if same[m] != same["auto"]}
+    level = 1 - (1 - LEVEL) / max(len(others), 1)
+    best = best_single(rows)
+    low, high = ends(best, LEVEL)
+    ahead = [m for m in others.values() if ends(m, level)[0] > 0]
+    return {"method": best, "low": low, "high": high, "others": len(others), "ahead": ahead}
 
 
 def best_single(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -127,7 +156,7 @@ def best_single(rows: Mapping[str, Mapping[str, Any]]) -> str:
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: a row per model, a column per method: score (SQNR in dB); the best single score in bold."""
     methods = [m for m in METHODS if any(m in row for row in found.values())]
-    head = ["model", "metric", "samples", "fp32", *methods, "best single less auto"]
+    head = ["model", "metric", "samples", "fp32", *methods, "best single less auto", "ahead of auto"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in found.items():
         first = next((r for r in row.values() if "error" not in r), None)
@@ -137,7 +166,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
         cells = [_cell(m, row.get(m), best) for m in methods]
         fp32 = "" if first["fp32"] is None else f"{first['fp32']:.4f}"
         lead = [name, first["metric"] or "SQNR", str(first["samples"]), fp32]
-        lines.append("| " + " | ".join([*lead, *cells, _behind(row)]) + " |")
+        lines.append("| " + " | ".join([*lead, *cells, _behind(row), _ahead(row)]) + " |")
     return "\n".join(lines)
 
 
@@ -150,6 +179,18 @@ def _behind(row: Mapping[str, Any]) -> str:
     gap = row[told["method"]]["score"] - auto["score"]
     gap = gap if auto["higher_is_better"] else -gap
     return f"{gap:.4f} ({told['low']:.4f} to {told['high']:.4f})"
+
+
+def _ahead(row: Mapping[str, Any]) -> str:
+    """The methods that are better than `auto` by more than chance, all of them compared (Bonferroni: each interval at
+    1 - 0.05 / number of forms that differ from auto's). "chance" stands for the best where only that keeps it out.
+    """
+    told = row.get("auto", {}).get("behind")
+    if not told or "ahead" not in told:
+        return ""
+    if told["ahead"]:
+        return ", ".join(told["ahead"])
+    return f"none (chance, as the best of {told['others']})" if told["low"] > 0 else "none"
 
 
 def _key(row: Mapping[str, Any]) -> tuple[float, float]:
