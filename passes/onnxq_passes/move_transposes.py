@@ -30,16 +30,18 @@ class MoveTransposes(Pass):
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place until nothing changes; it ends, since each rewrite takes Transposes away."""
-        report = Report()
+        report, moved = Report(), set[int]()
         while True:
             rewrites = report.rewrites
             report.refusals.clear()
-            _round(graph, context, report)
+            _round(graph, context, report, moved)
             if report.rewrites == rewrites:
                 return report
 
 
-def _round(graph: gs.Graph, context: Context, report: Report) -> None:
+def _round(graph: gs.Graph, context: Context, report: Report, moved: set[int]) -> None:
+    """Each region once; `moved` are ops of regions that were rewritten, which are not refused between their new
+    Transposes."""
     editor, known = Editor(graph), ranks(graph, context)
     seen: set[tuple[int, tuple[int, ...]]] = set()
     changed: set[int] = set()
@@ -58,9 +60,10 @@ def _round(graph: gs.Graph, context: Context, report: Report) -> None:
             if gone > come:
                 region.rewrite()
                 changed.update(region.nodes)
+                moved.update(region.nodes)
                 report.rewrites += 1
-            elif gone > 1:
-                report.refuse(reader, "moving the Transposes around its region would not leave fewer of them")
+            elif gone > 1 and moved.isdisjoint(region.nodes):
+                report.refuse(reader, region.obstacle())
     editor.commit()
 
 
@@ -107,6 +110,16 @@ class _Region:
             gone += len(undo)
             come += rest
         return gone, come
+
+    def obstacle(self) -> str:
+        """Why no fewer Transposes would be left."""
+        past = [t for t in self.inputs.values() if self._past(t) is not None]
+        found = {
+            "other inputs of its region would need one": len(past) < len(self.inputs),
+            "one in front is also read elsewhere": not all(self.editor.private(t, self.nodes.values()) for t in past),
+            "a result is also read as it is": any(self._outside(t)[1] for t in self.outputs.values()),
+        }
+        return f"no fewer Transposes would be left: {'; '.join(what for what, so in found.items() if so)}"
 
     def rewrite(self) -> None:
         """Carry it out."""

@@ -9,7 +9,12 @@ from onnxq_passes.move_transposes import MoveTransposes
 
 PASS = MoveTransposes()
 TO_LAST, TO_FIRST = "Transpose<perm = [0, 2, 3, 1]>", "Transpose<perm = [0, 3, 1, 2]>"
-MORE = "would not leave fewer"
+MORE = "no fewer Transposes would be left: "
+INPUTS, ELSEWHERE, RESULT = (
+    "other inputs of its region would need one",
+    "one in front is also read elsewhere",
+    "a result is also read as it is",
+)
 
 
 def nchw(body: str, constants: str = "", *, outs: str = "float[1,2,3,4] y", ins: str = "float[1,2,3,4] x") -> str:
@@ -94,7 +99,7 @@ def test_near_misses() -> None:
             outs="float[1,2,3,4] y, float[1,3,4,2] w",
             ins="float[1,2,3,4] x, float[1,3,4,2] v",
         ),
-        MORE,
+        f"{MORE}{INPUTS}; {RESULT}",
     )
     keep(  # the one in front stays, the one behind is another one
         PASS,
@@ -200,7 +205,7 @@ def test_ops_that_are_not_elementwise_tell_no_rank() -> None:
 def test_a_region_with_many_transposes_in_front_is_refused_once() -> None:
     ins = ", ".join(f"float[1,{s}] {n}" for n, s in (("x", "2,3,4"), ("u", "2,3,4"), ("v", "3,4,2"), ("w", "3,4,2")))
     nodes = f"a = {TO_LAST}(x) b = {TO_LAST}(u) c = Mul(a, v) d = Mul(b, w) y = Add(c, d)"
-    keep(PASS, nchw(nodes, ins=ins, outs="float[1,3,4,2] y"), MORE)
+    keep(PASS, nchw(nodes, ins=ins, outs="float[1,3,4,2] y"), f"{MORE}{INPUTS}; {RESULT}")
 
 
 WIDE = "float[4,2] k = {1, 2, 3, 4, 5, 6, 7, 8}"
@@ -286,7 +291,9 @@ def test_the_balance_counts_each_transpose() -> None:
         return nchw(ops, "float[1,3,4,2] e", ins=", ".join(IMAGES[n] for n in ins), outs=outs)
 
     two = f"a = {TO_LAST}(x) b = {TO_LAST}(u)"
-    keep(PASS, source(f"{two} c = Sum(a, b, v, w, t) d = {TO_FIRST}(c) y = Neg(d)", "xuvwt"), MORE)  # 3 and 3
+    keep(
+        PASS, source(f"{two} c = Sum(a, b, v, w, t) d = {TO_FIRST}(c) y = Neg(d)", "xuvwt"), f"{MORE}{INPUTS}"
+    )  # 3 and 3
     rewrite(  # 3 and 2; the new ones stand behind what makes their input
         PASS,
         source(f"{two} e = Softmax(v) [m] c = Sum(a, b, e, w) d = {TO_FIRST}(c) y = Neg(d)", "xuvw"),
@@ -295,8 +302,7 @@ def test_the_balance_counts_each_transpose() -> None:
             "[m] c_moved = Sum(x, u, e_moved, w_moved) y = Neg(c_moved)",
             "xuvw",
         ),
-        rewrites=1,
-        refused=[MORE],  # of the region as it is then, between the new ones
+        rewrites=1,  # and nothing is refused: between the new ones, the region would be moved back
         atol=1e-6,
     )
     rewrite(  # 2 and 1
@@ -363,3 +369,24 @@ def test_sites_behind_one_that_is_none() -> None:
         f"{head} {{ {first} [r] b_moved = Relu(x) y = Neg(b_moved) }}",
         rewrites=1,
     )
+
+
+@pytest.mark.parametrize(
+    ("ops", "outs", "stopped"),
+    [
+        ("c = Sum(a, b, v, w, t) d = {1}(c) y = Neg(d)", "y", [INPUTS]),
+        ("c = Mul(a, b) d = Relu(c) p = Softmax(c) q = Softmax(d)", "pq", [RESULT]),
+        ("c = Relu(a) d = {1}(c) e = {1}(c) p = Softmax(a) q = Softmax(c) r = Abs(c) y = Neg(d) z = Neg(e)", "pqryz",
+         [ELSEWHERE, RESULT]),
+        ("c = Relu(a) d = {1}(c) e = {1}(c) p = Softmax(a) q = Softmax(c) y = Neg(d) z = Neg(e)", "pqyz", None),
+        ("c = Relu(a) p = Softmax(c)", "p", []),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_what_stopped_it_and_nothing_else(ops: str, outs: str, stopped: list[str] | None) -> None:
+    """None: it is not stopped. An empty list: there is nothing to gain and nothing to say."""
+    results = ", ".join(f"float[1,{'2,3,4' if n in 'yz' else '3,4,2'}] {n}" for n in outs)
+    both = f"a = {TO_LAST}(x) b = {TO_LAST}(u) "
+    source = nchw(both + ops.format(TO_LAST, TO_FIRST), ins=", ".join(IMAGES.values()), outs=results)
+    report = PASS.run(text.parse(model(source)).graph, default_context())
+    assert report.rewrites == (stopped is None)
+    assert [r.reason for r in report.refusals] == ([MORE + "; ".join(stopped)] if stopped else [])
