@@ -110,6 +110,10 @@ class Costs:
             self._known[key] = self._find(key)
         return self._known[key]
 
+    def knows(self, key: CostKey) -> bool:
+        """Is anything of this op measured, in whatever shapes?"""
+        return any(key.kind in table.by_kind for table in self.tables)
+
     def conversion(self, op: str, elements: int, *, dtype: str = "uint8", threads: int = 1) -> Estimate:
         """Of a QuantizeLinear or DequantizeLinear of a whole tensor with one scale, between float and `dtype`."""
         data, scale, zero = (Operand(dtype=t, shape=s) for t, s in (("float", (elements,)), ("float", ()), (dtype, ())))

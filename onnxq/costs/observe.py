@@ -24,11 +24,13 @@ class Priced:
         profile: each kernel with its seconds by the table; `seconds` is their sum and the call.
         measured: names of the kernels whose key is in the table.
         estimated: name of each other one -> how its time was found, see `onnxq.costs.estimate`.
+        foreign: ops of which the tables hold nothing in any shape, ascending.
     """
 
     profile: Profile
     measured: tuple[str, ...]
     estimated: dict[str, str]
+    foreign: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -73,6 +75,7 @@ def price(profile: Profile, costs: Costs, *, threads: int = 1) -> Priced:
     found: dict[str, KernelRun] = {}
     measured: list[str] = []
     estimated: dict[str, str] = {}
+    foreign: set[str] = set()
     for kernel, key in keys(profile, threads=threads):
         estimate = costs.seconds(key)
         seconds = estimate.seconds * kernel.count if estimate.seconds > 0 else kernel.seconds
@@ -81,7 +84,9 @@ def price(profile: Profile, costs: Costs, *, threads: int = 1) -> Priced:
             measured.append(kernel.name)
         else:
             estimated[kernel.name] = estimate.how
+            if not costs.knows(key):
+                foreign.add(kernel.op)
     kernels = tuple(found.get(k.name, k) for k in profile.kernels)
     total = profile.call + sum(k.seconds for k in kernels)
     priced = dataclasses.replace(profile, kernels=kernels, seconds=total)
-    return Priced(profile=priced, measured=tuple(measured), estimated=estimated)
+    return Priced(profile=priced, measured=tuple(measured), estimated=estimated, foreign=tuple(sorted(foreign)))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxq.config.placing import Placing
 from onnxq.encoding import Kind
+from onnxq.ir.model import Model
+from onnxq.ir.save import weight_bytes
+from onnxq.runtime.session import physical_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +53,15 @@ EFFORTS = {
         rounds=6, profile_seconds=3.0, race_seconds=10.0, search_seconds=60.0, sensing_seconds=600.0, kinds=KINDS
     ),
 }
+
+_HEAVY = 128 << 20
+"""Bytes of weights above which all is done with one number of threads: each form is in memory once for each."""
+
+
+def counts(model: Model, placing: Placing) -> tuple[int, ...]:
+    """Numbers of threads to place for."""
+    if placing.threads is not None:
+        return (placing.threads,)
+    if placing.costs is not None or weight_bytes(model) > _HEAVY:
+        return (1,)
+    return tuple(sorted({1, physical_threads()}))

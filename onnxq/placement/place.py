@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from onnxq.config.placing import Placing
 from onnxq.costs.estimate import Line
 from onnxq.costs.files import open_costs, remember
-from onnxq.costs.observe import observe, price
+from onnxq.costs.observe import Priced, observe, price
 from onnxq.costs.table import CostTable
 from onnxq.encoding import Kind
 from onnxq.errors import OutputError
@@ -42,7 +42,7 @@ from onnxq.placement.account import always, kernel_limit
 from onnxq.placement.attribute import Attribution, attribute
 from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
 from onnxq.placement.cut import Kinds, Labels, Problem, cheapest, combined
-from onnxq.placement.effort import EFFORTS
+from onnxq.placement.effort import EFFORTS, counts
 from onnxq.placement.race import Timing, race
 from onnxq.placement.result import FLOAT, FULL, ORIGINAL, PAYS, Form, Placed, best
 from onnxq.placement.search import flips
@@ -51,7 +51,7 @@ from onnxq.placement.units import Costs, elements, layout, problem, share
 from onnxq.plan.kinds import SAID
 from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.profile import profile
-from onnxq.runtime.session import SIDE_BY_SIDE, Session, physical_threads
+from onnxq.runtime.session import SIDE_BY_SIDE, Session
 from onnxq.targets.hardware import detect
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -59,8 +59,6 @@ Inputs = Mapping[str, NDArray[Any]]
 _DUEL_SECONDS = 0.5
 _WON = 1.005
 _ENDS = (1 << 10, 1 << 20)
-_HEAVY = 128 << 20
-"""Bytes of weights above which all is done with one number of threads: each form is in memory once for each."""
 
 
 def place(
@@ -118,7 +116,7 @@ class _Place:
         self.model, self.full, self.replan, self.insert = model, full, replan, insert
         self.samples, self.effort, self.able = samples, EFFORTS[placing.effort], able
         self.elsewhere = placing.costs is not None
-        self.counts = _counts(model, placing)
+        self.counts = counts(model, placing)
         self.original = None if self.elsewhere else original
         self.prices, self.notes = open_costs(placing.costs)
         if not self.elsewhere:
@@ -151,11 +149,14 @@ class _Place:
         self.seen[FLOAT] = floats
         add = functools.partial(self._add, predicted=unknown, learn=True)
         add(FULL, self.full, everything, plain)
-        for kind in () if self.elsewhere else self.effort.tried(any(everything)):  # files of costs do not know them
+        for kind in self.effort.tried(any(everything)):
             kinds: Kinds = tuple(kind if kind in mine else None for mine in self.layout.kinds)
             plan = self.replan(self._placement(nothing, kinds))
             if not plan.kinds or share(self.layout, self.costs[0], kinds) < PAYS - 1:
                 continue  # it could not win by as much as a form must
+            if strange := self._strange(plan):
+                self.notes += (f"{SAID[kind]} was not tried: nothing is known of what {strange} costs there.",)
+                continue
             add(f"all {SAID[kind]}", plan, nothing, kinds)
             rest: Kinds = tuple(kind if self.layout.beside(at, kind) else None for at in range(len(nothing)))
             if any(rest) and any(everything):
@@ -293,12 +294,24 @@ class _Place:
             costs.quantize.update(seen.quantize)
             costs.dequantize.update(seen.dequantize)
 
+    def _strange(self, plan: Plan) -> str:
+        """Ops of a form that a file of costs holds nothing of, in any shape; an op like it would be no guide."""
+        if not self.elsewhere:
+            return ""
+        with runnable(self.insert(plan)) as one, runnable(self.model) as other:
+            known, found = self._priced(other).foreign, self._priced(one).foreign
+        return ", ".join(op for op in found if op not in known)
+
+    def _priced(self, source: Path | bytes) -> Priced:
+        """A form by the file of costs."""
+        (threads,) = self.counts
+        return price(profile(source, self.samples, threads=threads, runs=1), self.prices, threads=threads)
+
     def _profiles(self, model: Model, sessions: Sequence[Session]) -> list[Attribution]:
         """By number of threads."""
         with runnable(model) as source:
             if self.elsewhere:
-                (threads,) = self.counts
-                priced = price(profile(source, self.samples, threads=threads, runs=1), self.prices, threads=threads)
+                priced = self._priced(source)
                 self.unknown = max(self.unknown, 1.0 - priced.share)
                 self.seconds.append(priced.profile.seconds)
                 return [attribute(priced.profile, model.graph)]
@@ -385,12 +398,3 @@ class _Place:
             calls=tuple(costs.call for costs in self.costs),
             notes=(*self.notes, *told(forms, at, self.counts, unknown=self.unknown if self.elsewhere else None)),
         )
-
-
-def _counts(model: Model, placing: Placing) -> tuple[int, ...]:
-    """Numbers of threads to place for."""
-    if placing.threads is not None:
-        return (placing.threads,)
-    if placing.costs is not None or weight_bytes(model) > _HEAVY:
-        return (1,)
-    return tuple(sorted({1, physical_threads()}))

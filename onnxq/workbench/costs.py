@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +25,12 @@ from onnxq.ir.save import runnable
 from onnxq.pipeline.calibration import CalibrationSection
 from onnxq.pipeline.manager import run_pipeline
 from onnxq.pipeline.prepare import made_up_inputs
+from onnxq.plan.kinds import SAID, possible, with_kinds
+from onnxq.plan.plan import Plan
 from onnxq.progress import Progress, Silent
 from onnxq.runtime.profile import profile
 from onnxq.runtime.session import Session
+from onnxq.trial import inserted
 from onnxq.workbench.setup import Request, read_pipeline, set_up
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -42,7 +46,7 @@ class Form:
     """One form of the model that was profiled; seconds are of one run.
 
     Attributes:
-        name: "as it is", "normalised" or "int8".
+        name: "as it is", "normalised", "int8", or a kind of integers between float borders (`onnxq.plan.kinds`).
         seconds: measured without the profiler.
         kernels: sum over the kernels, by the profiler; less what the profiler adds.
         predicted: what the shipped tables or a given file say, had nothing been measured here.
@@ -77,7 +81,8 @@ def measure_model(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Measured:
-    """Profile a model as it is, and, if it is float, normalised and with all the int8 that kernels allow.
+    """Profile a model as it is, and, if it is float, normalised, with all the int8 that kernels allow, and with each
+    kind of integers between float borders wherever an op can have it.
 
     Args:
         calib: samples, as for `onnxq quantize`; None: made up from types and shapes, which costs the same time unless
@@ -132,14 +137,21 @@ def _made_up(model: Model, path: Path) -> Inputs:
 
 
 def _forms(request: Request, loaded: Model, progress: Progress) -> tuple[list[Inputs], list[tuple[str, Model]]]:
-    """The model as it is, after the passes in front of the plan, and after all."""
+    """The model as it is, after the passes in front of the plan, with each kind, and after all passes."""
     pipeline, _ = read_pipeline(request)
-    before = tuple(step for step in pipeline.steps if "plan" not in step.body.needs)
+    before = tuple(itertools.takewhile(lambda step: "plan" not in step.body.needs, pipeline.steps))
     plain = set_up(request, steps=before)
     run_pipeline(plain.model.graph, plain.pipeline, plain.context)
     whole = set_up(request, progress=progress)
     run_pipeline(whole.model.graph, whole.pipeline, whole.context)
-    return whole.samples, [("as it is", loaded), ("normalised", plain.model), ("int8", whole.model)]
+    forms = [("as it is", loaded), ("normalised", plain.model), ("int8", whole.model)]
+    able = possible(plain.model.graph, plain.context.target)
+    for kind in plain.context.target.kinds:
+        some = {name: kind for name, reasons in able.items() if reasons.get(kind) == ""}
+        if some:
+            plan = with_kinds(Plan(values={}, uses={}, decisions={}), plain.model.graph, plain.context.target, some)
+            forms.append((SAID[kind], inserted(plain.model, plain.context, plan)))
+    return whole.samples, forms
 
 
 def _profiled(

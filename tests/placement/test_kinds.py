@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxq.config.job import Job
+from onnxq.costs.files import save
+from onnxq.costs.table import Cost
 from onnxq.driver import quantize
 from onnxq.errors import VerdictError
 from onnxq.validate.result import Result
+from onnxq.workbench.costs import measure_model
 
 HIDDEN = 192
 
@@ -68,6 +72,26 @@ def test_an_lstm_becomes_dynamic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     again = made(tmp_path, body=body)  # by what was measured before
     assert any("measured before" in note for note in again.notes)
     assert [unit.form for unit in again.placement] == ["int8 (dynamic)"]
+
+
+def test_files_of_costs_decide_about_kinds_that_they_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
+    lstm(tmp_path / "m.onnx", body=False)
+    measured = measure_model(tmp_path / "m.onnx", None)
+    assert [form.name for form in measured.forms] == ["as it is", "normalised", "int8", "int8 (dynamic)"]
+    dynamic = measured.table.by_kind["DynamicQuantizeLSTM"]
+    cases = {
+        "int8 (dynamic)": {key: Cost(context=(1e-5,)) for key, _ in dynamic},
+        "float": {key: Cost(context=(1.0,)) for key, _ in dynamic},
+        "": {},
+    }
+    for form, changed in cases.items():
+        kept = {k: c for k, c in measured.table.costs.items() if changed or k.kind != "DynamicQuantizeLSTM"}
+        save(replace(measured.table, costs={**kept, **changed}), tmp_path / "costs.json")
+        result = made(tmp_path, costs=tmp_path / "costs.json")
+        assert [unit.form for unit in result.placement] == [form or "float"]
+        told = "int8 (dynamic) was not tried: nothing is known of what com.microsoft.DynamicQuantizeLSTM costs there."
+        assert (told in result.notes) == (not form)
 
 
 def test_what_is_kept_float_stays_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
