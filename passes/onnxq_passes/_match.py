@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnxq.pipeline.base import Context
+from onnxq.pipeline.base import Context, Report
 from onnxq_passes._edit import FLOAT, Editor, float_type, scalar, standard
 
 _DEPTH = 12
+
+
+def rewrite_each(
+    graph: gs.Graph, ops: Sequence[str], rewrite: Callable[[gs.Node, Editor, Report], str | None]
+) -> Report:
+    """Ask `rewrite` for each node of these ops, in all bodies; what it says is why a node stays, None that it does not
+    or that there is nothing to say."""
+    report, editor = Report(), Editor(graph)
+    for node in editor.live(ops=ops):
+        reason = rewrite(node, editor, report)
+        if reason:
+            report.refuse(node, reason)
+    editor.commit()
+    return report
 
 
 def close(value: float, target: float) -> bool:

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from onnxq.ir.walk import constant_array
 from onnxq.pipeline.base import Context, Pass, Report
 from onnxq_passes._edit import Editor, ints, rank, standard, static_shape
-from onnxq_passes._match import leak, made_by, not_float
+from onnxq_passes._match import leak, made_by, not_float, rewrite_each
 
 _NO_END = (1 << 31) - 1
 _RANK, _SPATIAL = 4, (2, 3)
@@ -30,13 +30,7 @@ class RecomposeFocus(Pass):
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
-        report, editor = Report(), Editor(graph)
-        for node in editor.live(ops=["Concat"]):
-            reason = _rewrite(node, editor, report)
-            if reason:
-                report.refuse(node, reason)
-        editor.commit()
-        return report
+        return rewrite_each(graph, ["Concat"], _rewrite)
 
 
 def _rewrite(node: gs.Node, editor: Editor, report: Report) -> str | None:

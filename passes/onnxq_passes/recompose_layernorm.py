@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnxq.pipeline.base import Context, Pass, Report
 from onnxq_passes._edit import Editor, input_at, ints, scalar
-from onnxq_passes._match import dimensions, leak, made_by, not_float, other, plus, reader
+from onnxq_passes._match import dimensions, leak, made_by, not_float, other, plus, reader, rewrite_each
 
 OPSET = 17
 
@@ -31,16 +32,10 @@ class RecomposeLayernorm(Pass):
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
-        report, editor = Report(), Editor(graph)
-        for node in editor.live(ops=["ReduceMean"]):
-            reason = _rewrite(node, editor, context, report, graph.opset)
-            if reason:
-                report.refuse(node, reason)
-        editor.commit()
-        return report
+        return rewrite_each(graph, ["ReduceMean"], partial(_rewrite, context=context, opset=graph.opset))
 
 
-def _rewrite(variance: gs.Node, editor: Editor, context: Context, report: Report, opset: int) -> str | None:
+def _rewrite(variance: gs.Node, editor: Editor, report: Report, *, context: Context, opset: int) -> str | None:
     square = made_by(editor, variance.inputs[0], ("Pow", "Mul"))
     if square is None or not _is_square(square):
         return None  # a mean of something else

@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.pipeline.base import Context, Pass, Report
 from onnxq_passes._edit import Editor
-from onnxq_passes._match import leak, made_by, not_float, other, times
+from onnxq_passes._match import leak, made_by, not_float, other, rewrite_each, times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +24,7 @@ class RecomposeSilu(Pass):
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
-        report, editor = Report(), Editor(graph)
-        for node in editor.live(ops=["Mul"]):
-            reason = _rewrite(node, editor, report)
-            if reason:
-                report.refuse(node, reason)
-        editor.commit()
-        return report
+        return rewrite_each(graph, ["Mul"], _rewrite)
 
 
 def _rewrite(node: gs.Node, editor: Editor, report: Report) -> str | None:

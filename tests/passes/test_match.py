@@ -11,10 +11,10 @@ import pytest
 from rewriting import model
 
 from onnxq.ir import text
-from onnxq.pipeline.base import Context
+from onnxq.pipeline.base import Context, Report
 from onnxq.testing import default_context
 from onnxq_passes._edit import Editor
-from onnxq_passes._match import close, dimensions, made_by, plus, polynomial, reader, times
+from onnxq_passes._match import close, dimensions, made_by, plus, polynomial, reader, rewrite_each, times
 
 NUMBERS = "float two = {2}, float three = {3}, float four = {4}, float zero = {0}, float[2] both = {2, 3}"
 
@@ -131,3 +131,24 @@ def test_dimensions_of_the_graph_come_first() -> None:
         assert dimensions(tensor, Context(target=plain.target, observed_shapes={"x": seen})) == wanted
     assert dimensions(gs.Variable("x", np.float32), plain) is None
     assert dimensions(gs.Variable("x", np.float32), Context(target=plain.target, observed_shapes={"x": (7,)})) == (7,)
+
+
+def test_each_node_is_asked_in_all_bodies_and_what_is_said_is_its_refusal() -> None:
+    graph = text.parse(
+        model(
+            "(float[2] x, bool c) => (float[2] y) { [a] p = Relu(x) [b] q = Neg(p) [i] y = If(c) <then_branch = t () => "
+            "(float[2] e) { [d] e = Relu(q) }, else_branch = f () => (float[2] g) { [h] g = Abs(q) }> }"
+        )
+    ).graph
+    asked: list[str] = []
+
+    def rewrite(node: gs.Node, editor: Editor, report: Report) -> str | None:
+        asked.append(node.name)
+        if node.name == "b":
+            editor.fuse(node, [node], "Sin", [node.inputs[0]], report)
+        return {"a": "why not", "h": ""}.get(node.name)
+
+    report = rewrite_each(graph, ["Relu", "Neg", "Abs"], rewrite)
+    assert sorted(asked) == ["a", "b", "d", "h"]
+    assert report.rewrites == 1 and [(r.node, r.reason) for r in report.refusals] == [("a", "why not")]
+    assert [n.op for n in graph.nodes] == ["Relu", "Sin", "If"]
