@@ -22,13 +22,8 @@ if TYPE_CHECKING:
 @click.argument("model", required=False, type=options.UserPath())
 @click.option("--calib", metavar="DATA", help="Samples: a folder, a file, or module:function.")
 @click.option("-o", "--output", type=options.UserPath(), metavar="FILE", help="Where the statistics go (npz).")
-@click.option("--target", metavar="NAME", help="Whose plan decides about the tensors.  [default: cpu]")
-@click.option("--method", metavar="NAME", help="Collect what this method reads.  [default: what all of ours read]")
-@click.option("--keep-float", multiple=True, metavar="PATTERN", help="As onnxq quantize will be told; repeatable.")
-@options.config_option
-@click.option("--calib-samples", type=click.IntRange(min=1), metavar="N", help="At most so many samples.")
+@options.plan_options(method="Collect what this method reads.  [default: what all of ours read]")
 @click.option("--keep-overridable", is_flag=True, default=None, help="As onnxq quantize will be told.")
-@options.engine_options
 @click.option(
     "--checkpoint",
     type=click.FloatRange(min=0),
@@ -37,9 +32,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Between two checkpoints, from which a run that was killed goes on; 0: behind each sample.",
 )
-@options.skip_bad_option
-@options.threads_option
-@options.preprocess_options
+@options.means_options
 @options.json_option
 @debug_option
 def command(
@@ -47,43 +40,20 @@ def command(
     model: Path | None,
     calib: str | None,
     output: Path | None,
-    target: str | None,
-    method: str | None,
-    keep_float: tuple[str, ...],
-    config: Path | None,
-    calib_samples: int | None,
     keep_overridable: bool | None,
-    cache: bool | None,
-    workers: int | None,
-    cluster: str | None,
     checkpoint: float,
-    skip_bad: bool | None,
-    threads: int | None,
     as_json: bool,
-    **preprocess: Any,
+    **planning: Any,
 ) -> None:
     """Run the samples through the model once and write what its tensors held.
 
-    The file is for onnxq quantize --statistics, onnxq ranges and onnxq statistics.
+    The file is for onnxq quantize --statistics, onnxq ranges and onnxq statistics; the options are those that onnxq
+    quantize will be given.
     """
     from onnxq.report.progress import make_progress
     from onnxq.workbench.calibrate import calibrate
 
-    job = options.start_job(config, model).with_overrides(
-        model=model,
-        target=target,
-        calib=calib,
-        preprocess=options.given(preprocess),
-        skip_bad=skip_bad,
-        method=method,
-        calib_limit=calib_samples,
-        keep_float=keep_float,
-        keep_overridable=keep_overridable,
-        threads=threads,
-        cache=cache,
-        workers=workers,
-        cluster=cluster,
-    )
+    job = options.planning_job(model, planning, calib=calib, keep_overridable=keep_overridable)
     done = calibrate(job, output, progress=make_progress(), seconds=checkpoint)
     outcome = done.outcome
     if as_json:

@@ -1,8 +1,7 @@
-"""Options that several commands share, and how their values are read. What is not given is None: the job decides."""
+"""Options that several commands share, and how commands read them. What is not given is None: the job decides."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnxq.cli.values import read_by, read_number, read_numbers, read_resize, read_size
 from onnxq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,78 +38,6 @@ class UserPath(click.Path):
         return Path(os.fsdecode(super().convert(value, param, ctx))).expanduser()
 
 
-def read_numbers(text: str) -> tuple[float, ...]:
-    """`0.485,0.456,0.406` as floats; each may be a fraction.
-
-    Raises:
-        ValueError: that is no list of numbers.
-
-    >>> read_numbers("0.5,127/255")
-    (0.5, 0.4980392156862745)
-    """
-    return tuple(read_number(part) for part in text.split(","))
-
-
-def read_number(text: str) -> float:
-    """`0.25`, `1e-3` or `1/255`.
-
-    Raises:
-        ValueError: that is no finite number.
-
-    >>> read_number("1/4")
-    0.25
-    """
-    numerator, slash, denominator = text.partition("/")
-    try:
-        value = float(numerator) / float(denominator) if slash else float(numerator)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f'"{text}" is no number: write it like 0.25 or 1/255')
-    return value
-
-
-def read_size(text: str) -> int | tuple[int, int]:
-    """`256` for one number, `224x320` for height and width.
-
-    Raises:
-        ValueError: that is neither.
-
-    >>> read_size("256"), read_size("224x320")
-    (256, (224, 320))
-    """
-    height, cross, width = text.partition("x")
-    if not height.isdecimal() or (cross and not width.isdecimal()):
-        raise ValueError(f'"{text}" is no size: write it like 256 or 224x320 (height x width)')
-    return (int(height), int(width)) if cross else int(height)
-
-
-def read_resize(text: str) -> int | tuple[int, int] | dict[str, int]:
-    """As `read_size`, or `48x` for a height and `x320` for a width whose other side follows.
-
-    Raises:
-        ValueError: none of these.
-
-    >>> read_resize("48x"), read_resize("x320")
-    ({'height': 48}, {'width': 320})
-    """
-    if text.endswith("x") and text[:-1].isdecimal():
-        return {"height": int(text[:-1])}
-    if text.startswith("x") and text[1:].isdecimal():
-        return {"width": int(text[1:])}
-    return read_size(text)
-
-
-def _read_by(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    def callback(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-        try:
-            return None if value is None else read(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error), ctx, parameter) from error
-
-    return callback
-
-
 def preprocess_options(function: F) -> F:
     """The fields of `onnxq.data.Preprocess` as options; a command takes them as `**preprocess`."""
     for option in reversed(
@@ -118,29 +46,29 @@ def preprocess_options(function: F) -> F:
             click.option(
                 "--resize",
                 metavar="SIZE",
-                callback=_read_by(read_resize),
+                callback=read_by(read_resize),
                 help="256: the shorter side; 224x320: height x width; 48x or x320: one side, the other follows.",
             ),
             click.option(
-                "--crop", metavar="SIZE", callback=_read_by(read_size), help="From the centre: 224 or 224x320."
+                "--crop", metavar="SIZE", callback=read_by(read_size), help="From the centre: 224 or 224x320."
             ),
             click.option("--interpolation", metavar="nearest|bilinear|bicubic", help="How to resize."),
             click.option(
                 "--scale",
                 metavar="X",
-                callback=_read_by(read_number),
+                callback=read_by(read_number),
                 help="Factor on the values 0 to 255, like 1/255.",
             ),
             click.option(
                 "--mean",
                 metavar="X,...",
-                callback=_read_by(read_numbers),
+                callback=read_by(read_numbers),
                 help="Taken off after scaling, one or one per channel.",
             ),
             click.option(
                 "--std",
                 metavar="X,...",
-                callback=_read_by(read_numbers),
+                callback=read_by(read_numbers),
                 help="Divided by after that, one or one per channel.",
             ),
             click.option("--layout", metavar="nchw|nhwc", help="Where the channels are, if the model does not tell."),
@@ -231,6 +159,76 @@ def engine_options(function: F) -> F:
     return function
 
 
+def plan_options(*, target: str = "cpu", method: str = "Calibration method.  [default: auto]") -> Callable[[F], F]:
+    """What decides about a plan: a command takes `target`, `method`, `keep_float` and `calib_samples`.
+
+    Args:
+        target: default, in words.
+        method: help of --method.
+    """
+
+    def add(function: F) -> F:
+        for option in reversed(
+            (
+                click.option(
+                    "--target",
+                    metavar="NAME",
+                    shell_complete=complete("onnxq.targets"),
+                    help=f"What the model is to run on.  [default: {target}]",
+                ),
+                click.option(
+                    "--method", metavar="NAME", shell_complete=complete("onnxq.calibrators", "auto"), help=method
+                ),
+                click.option(
+                    "--keep-float",
+                    multiple=True,
+                    metavar="PATTERN",
+                    help="Shell pattern of node names, op types or outputs; repeatable.",
+                ),
+                click.option(
+                    "--calib-samples",
+                    type=click.IntRange(min=1),
+                    metavar="N",
+                    help="Calibrate with at most so many samples.",
+                ),
+            )
+        ):
+            function = option(function)
+        return function
+
+    return add
+
+
+def means_options(function: F) -> F:
+    """What `quantize`, `calibrate` and `sensitivity` work with; `planning_job` reads it, and `plan_options`."""
+    for option in (preprocess_options, threads_option, skip_bad_option, engine_options, config_option):
+        function = option(function)
+    return function
+
+
+def planning_job(model: Path | None, values: Mapping[str, Any], **more: Any) -> Job:
+    """The values of `plan_options` and `means_options` as a job for `model`, put over the job file; what is left over
+    are preprocessing settings.
+
+    Raises:
+        UsageError: neither a model nor a job file is given.
+        ConfigError: the job file does not follow the schema.
+    """
+    rest = dict(values)
+    asked = {
+        name: rest.pop(name) for name in ("target", "method", "keep_float", "threads", "cache", "workers", "cluster")
+    }
+    job = start_job(rest.pop("config"), model)
+    return job.with_overrides(
+        model=model,
+        calib_limit=rest.pop("calib_samples"),
+        skip_bad=rest.pop("skip_bad"),
+        preprocess=given(rest),
+        **asked,
+        **more,
+    )
+
+
 def placement_options(function: F) -> F:
     """Where int8 is used: a command takes `placement`, `effort`, `costs`, `optimize`, `repair` and those
     of the budget."""
@@ -283,27 +281,7 @@ def pipeline_options(function: F) -> F:
             click.option(
                 "--calib", metavar="DATA", help="Samples to calibrate with: a folder, a file, or module:function."
             ),
-            click.option(
-                "--target",
-                metavar="NAME",
-                shell_complete=complete("onnxq.targets"),
-                help="What the model is to run on.  [default: the pipeline's]",
-            ),
-            click.option(
-                "--method",
-                metavar="NAME",
-                shell_complete=complete("onnxq.calibrators", "auto"),
-                help="Calibration method.  [default: the pipeline's]",
-            ),
-            click.option(
-                "--calib-samples",
-                type=click.IntRange(min=1),
-                metavar="N",
-                help="Calibrate with at most so many samples.",
-            ),
-            click.option(
-                "--keep-float", multiple=True, metavar="PATTERN", help="Pattern of what stays float; repeatable."
-            ),
+            plan_options(target="the pipeline's", method="Calibration method.  [default: the pipeline's]"),
             click.option(
                 "--keep-overridable", is_flag=True, help="Keep initializers that are inputs, too, and what reads them."
             ),

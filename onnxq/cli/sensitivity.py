@@ -51,15 +51,8 @@ if TYPE_CHECKING:
 )
 @click.option("--rest", is_flag=True, help="Also measure what is left without each tensor.")
 @click.option("--units", is_flag=True, help="Also measure the tensors of each op together.")
-@click.option("--target", metavar="NAME", help="Whose plan is measured.  [default: cpu]")
-@click.option("--method", metavar="NAME", help="Calibration method.  [default: auto]")
-@click.option("--keep-float", multiple=True, metavar="PATTERN", help="Pattern of what stays float; repeatable.")
-@options.config_option
-@click.option("--calib-samples", type=click.IntRange(min=1), metavar="N", help="Calibrate with at most so many.")
-@options.engine_options
-@options.skip_bad_option
-@options.threads_option
-@options.preprocess_options
+@options.plan_options()
+@options.means_options
 @options.json_option
 @debug_option
 def command(
@@ -76,18 +69,8 @@ def command(
     time_limit: float,
     rest: bool,
     units: bool,
-    target: str | None,
-    method: str | None,
-    keep_float: tuple[str, ...],
-    config: Path | None,
-    calib_samples: int | None,
-    cache: bool | None,
-    workers: int | None,
-    cluster: str | None,
-    skip_bad: bool | None,
-    threads: int | None,
     as_json: bool,
-    **preprocess: Any,
+    **planning: Any,
 ) -> None:
     """Measure how much of the output error each quantized tensor causes alone, and how much score.
 
@@ -98,22 +81,7 @@ def command(
     from onnxq.sensitivity.engine import Options
     from onnxq.workbench.sensitivity import measure
 
-    job = options.start_job(config, model).with_overrides(
-        model=model,
-        target=target,
-        calib=calib,
-        eval=judged,
-        metric=metric,
-        preprocess=options.given(preprocess),
-        skip_bad=skip_bad,
-        method=method,
-        calib_limit=calib_samples,
-        keep_float=keep_float,
-        threads=threads,
-        cache=cache,
-        workers=workers,
-        cluster=cluster,
-    )
+    job = options.planning_job(model, planning, calib=calib, eval=judged, metric=metric)
     if judged is not None and job.validate.metric is None:
         raise UsageError("evaluation data are given and no metric: give --metric NAME, or leave --eval out")
     for path in (output, plot):

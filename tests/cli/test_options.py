@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from onnxq.cli import gate, options, output, quantize, validate
+from onnxq.cli import gate, output, quantize, validate, values
 from onnxq.config.job import Job, Source
 from onnxq.config.placing import PlacementSection
 from onnxq.config.repair import RepairSection
@@ -20,32 +20,32 @@ from onnxq.progress import Progress
     ("text", "number"), [("0.25", 0.25), ("1/255", 1 / 255), ("-1e-3", -1e-3), ("127/255", 127 / 255)]
 )
 def test_numbers(text: str, number: float) -> None:
-    assert options.read_number(text) == number
-    assert options.read_numbers(f"{text},1") == (number, 1.0)
+    assert values.read_number(text) == number
+    assert values.read_numbers(f"{text},1") == (number, 1.0)
 
 
 @pytest.mark.parametrize("text", ["", "a", "1/0", "nan", "inf", "1/2/3", "0.1,", "0.1 0.2"])
 def test_no_numbers(text: str) -> None:
     with pytest.raises(ValueError, match=r"^\".*\" is no number: write it like 0\.25 or 1/255$"):
-        options.read_numbers(text)
+        values.read_numbers(text)
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("256", 256), ("224x320", (224, 320)), ("48x", {"height": 48}), ("x320", {"width": 320})]
 )
 def test_sizes(text: str, size: Any) -> None:
-    assert options.read_resize(text) == size
+    assert values.read_resize(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "2x3x4", "1.5", "axb"])
 def test_no_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="is no size: write it like 256 or 224x320"):
-        options.read_resize(text)
+        values.read_resize(text)
 
 
 def test_one_side_is_no_crop() -> None:
     with pytest.raises(ValueError, match="is no size"):
-        options.read_size("48x")
+        values.read_size("48x")
 
 
 def test_every_preprocess_setting_is_an_option() -> None:

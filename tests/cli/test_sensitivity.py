@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from onnxq.cli.main import main
-from onnxq.sensitivity.result import Sensitivity
+from onnxq.sensitivity.result import SCHEMA, Sensitivity
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_json_is_the_file_and_the_cache_and_workers_change_nothing(
         assert main([*arguments, "--samples", "4", "--json", *more]) == 0
         texts.append(json.loads(capsys.readouterr().out))
         texts[-1].pop("notes")  # which say where the statistics came from
-    assert texts[0]["schema"] == 2 and texts.count(texts[0]) == 4
+    assert texts[0]["schema"] == SCHEMA and texts.count(texts[0]) == 4
 
 
 def test_labels_decide_about_a_score_and_a_metric_needs_them(
