@@ -6,7 +6,7 @@ per-axis with equal scales, which has the same values.
 2. A chain of moves (MaxPool, Reshape ...): a scalar DQ in front of it is pushed through the chain (QDQPropagation).
    Where such an op as in 1 reads the chain, its weights would be quantized; where a body of If, Loop or Scan is the
    only reader, ORT 1.31 aborts the process. Where no axis has a size that the weights fix, the op that makes the
-   tensor stays float.
+   tensor stays float; so it does in case 1, too, if the axis has size 1: one scale counts as scalar at any rank.
 3. A Q behind a chain of moves is pulled forward over them, even over a graph output that only they read: what the
    caller gets is then quantized, and cut by a Relu that ORT fused into the Q. Nothing reads such a chain in 8 bits.
 """
@@ -54,12 +54,17 @@ def form(
     per_axis = facts.graph.opset >= PER_CHANNEL_OPSET
     if danger := _behind_moves(facts, target, node, values, integer):
         axis = _fixed_axis(facts, node.inputs[0]) if per_axis else None
-        return danger if axis is None else _per_axis(encoding, axis)
+        return danger if axis is None or axis[1] == 1 else _per_axis(encoding, axis)
     if (
         per_axis
         and target.protect_float_weights
         and (axis := _weights_at_risk(facts, target, node, values)) is not None
     ):
+        if axis[1] == 1:
+            return (
+                f"{node.op} {node.name} reads it, which has one channel: ONNX Runtime would round the float weights of "
+                "that to int8"
+            )
         return _per_axis(encoding, axis)
     return encoding
 

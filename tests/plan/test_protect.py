@@ -133,6 +133,32 @@ def test_case_1_a_float_op_in_front_of_moves_and_a_q() -> None:
     loads_and_agrees(result)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("moves", ["", "r = Transpose<perm = [0,1,3,2]>(a)"])
+def test_one_channel_has_no_form_of_its_own(channels: int, moves: str) -> None:
+    """One scale is a scalar for ORT whatever its rank is: what makes the tensor stays float. Found on a music model."""
+    rng = np.random.default_rng(5)
+    shapes = {"W": (channels, 4, 3, 3), "D": (channels, 4, 3, 3), "V": (4, 4, 3, 3)}
+    weights = {n: rng.normal(0, 0.1, s).astype(np.float32) for n, s in shapes.items()}
+    weights["D"][0, 0, 0, 0] = 5.0  # so that rounding D per tensor would be seen
+    pads = "<pads=[1,1,1,1]>"
+    body = (
+        f"a = Conv {pads} (x, W) {moves} d = ConvTranspose {pads} ({'r' if moves else 'a'}, D) y = Conv {pads} (d, V)"
+    )
+    inits = ", ".join(f"float[{','.join(map(str, s))}] {n} = {{0}}" for n, s in shapes.items())
+    result = quantize_text(
+        f"{HEAD} g (float[1,4,8,8] x) => (float[1,4,8,8] y) <{inits}> {{ {body} }}", constants=weights
+    )
+    made = next(d for d in result.plan.decisions.values() if d.op == "Conv")
+    assert made.integer is (channels > 1)
+    if channels == 1:
+        assert "ONNX Runtime would round the float weights" in made.reason
+        assert axes(result, "a") == []
+    else:
+        assert axes(result, "a") == [1]
+    loads_and_agrees(result)
+
+
 @pytest.mark.parametrize(
     ("moves", "protected"),
     [
