@@ -87,20 +87,25 @@ def choose(
 
 
 def _told(chosen: str, scores: Mapping[str, Faintest], *, floats: bool) -> str:
-    """The sentence with the figures; it names the part that they are of, if there are several."""
-    count = len(scores[chosen].levels)
+    """The sentence with the figures; it names the part that they are of, if there are several. Who was tried on fewer
+    samples is told beside the chosen one on the same, and a better figure that was not taken has a word why."""
+    own = scores[chosen].levels
+    count = len(own)
     unit = "dB" if floats else "%"
-    figures = ", ".join(f"{n} {s.decibels:.1f} {unit}" + _fewer(len(s.levels), count) for n, s in scores.items())
+    beside = {n: float(np.mean(own[: len(s.levels)])) for n, s in scores.items()}
+    figures = ", ".join(
+        f"{n} {s.decibels:.1f} {unit}"
+        + (f" (on {len(s.levels)}, {chosen} {beside[n]:.1f} there)" if len(s.levels) < count else "")
+        for n, s in scores.items()
+    )
+    if any(round(s.decibels, 1) > round(beside[n], 1) for n, s in scores.items()):
+        figures += f"; a method that clips more must be {MARGIN:g} {unit} better"
     what = "1 calibration sample" if count == 1 else f"{count} calibration samples"
     where = {s.where for s in scores.values()}
     measure = "the outputs' SQNR" if floats else "the outputs' equal elements"
     if where != {""}:
         measure = f"the SQNR{where.pop()}" if len(where) == 1 else "the SQNR of the output part that suffers most"
     return f"Method {chosen} was chosen by {measure} on {what}: {figures}."
-
-
-def _fewer(own: int, count: int) -> str:
-    return f" (on {own})" if own < count else ""
 
 
 def decided(scores: Mapping[str, Sequence[float] | Levels]) -> tuple[str, list[str]]:

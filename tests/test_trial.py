@@ -15,6 +15,7 @@ from onnxq import provider, trial
 from onnxq.config.job import Job
 from onnxq.data.sample import Sample
 from onnxq.driver import quantize
+from onnxq.faintest import Faintest
 from onnxq.pipeline import prepare
 from onnxq.runtime.session import Session
 from onnxq.stats.calibrator import CANDIDATES
@@ -95,7 +96,22 @@ def test_each_model_is_loaded_once_a_round_and_no_two_at_a_time(
     assert note is not None
     assert " on 32 calibration samples" in note  # all there are: the model is light
     assert 6 <= len(loaded) <= 2 * (1 + len(CANDIDATES))
-    assert " (on 16)" in note  # a method that was clearly behind
+    assert " (on 16, " in note and " there)" in note  # a method that was clearly behind
+
+
+def test_a_better_figure_that_was_not_taken_has_a_word_why() -> None:
+    def scores(**levels: list[float]) -> dict[str, Faintest]:
+        return {n: Faintest(decibels=float(np.mean(x)), where="", levels=np.array(x)) for n, x in levels.items()}
+
+    near = scores(minmax=[40.0, 20.0], mse=[40.6, 20.6], entropy=[39.0])
+    assert trial._told("minmax", near, floats=True) == (
+        "Method minmax was chosen by the outputs' SQNR on 2 calibration samples: minmax 30.0 dB, mse 30.6 dB, "
+        "entropy 39.0 dB (on 1, minmax 40.0 there); a method that clips more must be 1 dB better."
+    )
+    far = scores(minmax=[40.0, 20.0], entropy=[39.0])
+    assert trial._told("minmax", far, floats=True).endswith("entropy 39.0 dB (on 1, minmax 40.0 there).")
+    equal = scores(minmax=[99.0], mse=[98.0])
+    assert trial._told("minmax", equal, floats=False).endswith("minmax 99.0 %, mse 98.0 %.")
 
 
 def test_methods_that_may_yet_turn_the_choice_go_on() -> None:
