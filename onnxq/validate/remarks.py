@@ -9,7 +9,7 @@ from onnxq.validate.coverage import Coverage
 from onnxq.validate.latency import Latency
 
 SLOWER = 0.98
-"""Below this speed-up the result says that it is slower than the float model, and why."""
+"""Below this speed-up, if its interval excludes 1, the result says that it is slower than the float model, and why."""
 
 LOST_DB = 10.0
 """SQNR below which an output is said to be far off: a tenth of its energy is error."""
@@ -37,9 +37,14 @@ def elsewhere(target: str) -> tuple[str, ...]:
     )
 
 
+def _chance(one: Latency) -> bool:
+    """The interval of the speed-up does not exclude that the model is as fast."""
+    return one.speedup_interval is not None and one.speedup_interval.high >= 1.0
+
+
 def slow(latency: Sequence[Latency], found: Coverage) -> tuple[str, ...]:
     """Why a quantized model is not faster, as far as structure tells."""
-    slower = [one for one in latency if one.speedup < SLOWER]
+    slower = [one for one in latency if one.speedup < SLOWER and not _chance(one)]
     if not slower:
         return ()
     counts = ", ".join(f"{one.speedup:.2f}x at {one.threads} thread{'s' if one.threads > 1 else ''}" for one in slower)

@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 
 from onnxq.validate.accuracy import Accuracy, MetricResult
+from onnxq.validate.coverage import Coverage
 from onnxq.validate.intervals import Interval
+from onnxq.validate.latency import Latency
 from onnxq.validate.outputs import OutputAccuracy
-from onnxq.validate.remarks import LOST_DB, lost
+from onnxq.validate.remarks import LOST_DB, SLOWER, lost, slow
 
 
 def accuracy(*decibels: float | None) -> Accuracy:
@@ -44,3 +46,18 @@ def test_labels_say_more() -> None:
     )
     assert lost(replace(accuracy(0.0), metric=metric)) == ()
     assert lost(None) == ()
+
+
+@pytest.mark.parametrize(
+    ("speedup", "low", "high", "said"),
+    [(0.93, 0.92, 0.94, True), (0.93, 0.62, 1.06, False), (0.99, 0.985, 0.995, False), (1.2, 1.1, 1.3, False)],
+    ids=["slower", "by chance", "as fast", "faster"],
+)
+def test_slower_means_measurably_slower(speedup: float, low: float, high: float, said: bool) -> None:
+    one = Latency(
+        threads=1, pairs=9, inner=1, reference_ms=speedup, candidate_ms=1.0, speedup=speedup, speedup_low=low,
+        speedup_high=high, noisy=False, seconds=0.1, speedup_interval=Interval(low=low, high=high, method="median"),
+    )  # fmt: skip
+    found = Coverage(ops=(), kernels={})
+    assert bool(slow([one], found)) is said
+    assert bool(slow([replace(one, speedup_interval=None)], found)) is (speedup < SLOWER)
