@@ -30,7 +30,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnxq.config.placing import Placing
-from onnxq.costs.estimate import Line
 from onnxq.costs.files import open_costs, remember
 from onnxq.costs.observe import Priced, observe, price
 from onnxq.costs.table import CostTable
@@ -47,18 +46,18 @@ from onnxq.placement.race import Timing, race
 from onnxq.placement.result import FLOAT, FULL, ORIGINAL, PAYS, Form, Placed, best
 from onnxq.placement.search import flips
 from onnxq.placement.told import OFF, counted, told
-from onnxq.placement.units import Costs, elements, layout, problem, share
+from onnxq.placement.units import Costs, elements, layout, line, problem, share
 from onnxq.plan.kinds import SAID
 from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.profile import profile
-from onnxq.runtime.session import SIDE_BY_SIDE, Session
+from onnxq.runtime.session import Session
+from onnxq.runtime.turns import IN_TURNS
 from onnxq.targets.hardware import detect
 
 Inputs = Mapping[str, NDArray[Any]]
 
 _DUEL_SECONDS = 0.5
 _WON = 1.005
-_ENDS = (1 << 10, 1 << 20)
 
 
 def place(
@@ -98,6 +97,7 @@ class _Made:
     predicted: tuple[float, ...]
     sessions: tuple[Session, ...]
     """By number of threads, both; no session where nothing is timed."""
+    size: int  # bytes of weights
     multiple: int = 0
 
 
@@ -124,7 +124,10 @@ class _Place:
         self.unknown = 0.0
         self.tables: list[CostTable] = []
         self.costs = [
-            Costs(quantize_line=self._line("QuantizeLinear", n), dequantize_line=self._line("DequantizeLinear", n))
+            Costs(
+                quantize_line=line(self.prices, "QuantizeLinear", n),
+                dequantize_line=line(self.prices, "DequantizeLinear", n),
+            )
             for n in self.counts
         ]
         self.weights: tuple[float, ...] = (1.0,)
@@ -145,7 +148,8 @@ class _Place:
         plain: Kinds = (None,) * len(nothing)
         everything = tuple(bool(self.layout.placeable(names)) for names in self.layout.members)
         unknown = (math.nan,) * len(self.counts)
-        self.made.append(_Made(FLOAT, self.replan(self._placement(nothing, plain)), nothing, plain, unknown, sessions))
+        plan, size = self.replan(self._placement(nothing, plain)), weight_bytes(self.model)
+        self.made = [_Made(FLOAT, plan, nothing, plain, unknown, sessions, size)]
         self.seen[FLOAT] = floats
         add = functools.partial(self._add, predicted=unknown, learn=True)
         add(FULL, self.full, everything, plain)
@@ -226,10 +230,12 @@ class _Place:
         placement = dataclasses.replace(self._placement_of(found), channel_multiple=multiple)
         plan = self.replan(placement)
         model = self.insert(plan)
-        if weight_bytes(model) == weight_bytes(self.insert(dataclasses.replace(plan, channel_multiple=0))):
+        plain, size = dataclasses.replace(plan, channel_multiple=0), weight_bytes(model)
+        same = [m.size for m in self.made if m.plan.key == plain.key]
+        if size == (same[0] if same else weight_bytes(self.insert(plain))):
             return
         sessions, unknown = self._sessions(model), (math.nan,) * len(self.counts)
-        made = _Made(f"{found.name}, filled up", plan, found.labels, found.kinds, unknown, sessions, multiple)
+        made = _Made(f"{found.name}, filled up", plan, found.labels, found.kinds, unknown, sessions, size, multiple)
         if self._wins(made, found):
             self.made.append(made)
             self._learn(made, model)
@@ -247,18 +253,12 @@ class _Place:
             with contextlib.suppress(OutputError):
                 remember(functools.reduce(lambda a, b: a.merge(b), self.tables))
 
-    def _line(self, op: str, threads: int) -> Line:
-        """What a conversion costs by its size, where no profile says it."""
-        few, many = (self.prices.conversion(op, n, threads=threads).seconds for n in _ENDS)
-        slope = max(many - few, 0.0) / (_ENDS[1] - _ENDS[0])
-        return Line(a=max(few - slope * _ENDS[0], 0.0), b=slope)
-
     def _sessions(self, model: Model | Path) -> tuple[Session, ...]:
         """By number of threads; none where nothing is timed."""
         if self.elsewhere:
             return ()
         with contextlib.nullcontext(model) if isinstance(model, Path) else runnable(model) as source:
-            return tuple(Session(source, threads=n, config=SIDE_BY_SIDE) for n in self.counts)
+            return tuple(Session(source, threads=n, config=IN_TURNS) for n in self.counts)
 
     def _add(
         self,
@@ -274,7 +274,7 @@ class _Place:
         model = self.insert(plan)
         sessions = self._sessions(model)
         predicted = predicted or tuple(costs.cost(labels, kinds) for costs in self._problems())
-        self.made.append(_Made(name, plan, labels, kinds, predicted, sessions))
+        self.made.append(_Made(name, plan, labels, kinds, predicted, sessions, weight_bytes(model)))
         if learn:
             self._learn(self.made[-1], model)
 

@@ -16,6 +16,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnxq.costs import estimate
 from onnxq.costs.estimate import Line, fit
 from onnxq.encoding import Kind
 from onnxq.ir import walk
@@ -25,6 +26,8 @@ from onnxq.placement.attribute import Attribution
 from onnxq.placement.cut import Alternative, Crossing, Kinds, Problem, Unit
 from onnxq.plan.plan import Plan, Use
 from onnxq.runtime.observe import node_runs
+
+_ENDS = (1 << 10, 1 << 20)
 
 
 @dataclass(kw_only=True)
@@ -225,6 +228,13 @@ def _joined(layout: Layout, costs: Costs, at: int) -> Iterator[Alternative]:
     for kind, seconds in costs.joined.items():
         if layout.joint(at, kind) and (cost := _sum(seconds, layout.members[at])):
             yield Alternative(kind=kind, cost=cost, integer=True)
+
+
+def line(prices: estimate.Costs, op: str, threads: int) -> Line:
+    """What a conversion costs by its size, where no profile says it."""
+    few, many = (prices.conversion(op, n, threads=threads).seconds for n in _ENDS)
+    slope = max(many - few, 0.0) / (_ENDS[1] - _ENDS[0])
+    return Line(a=max(few - slope * _ENDS[0], 0.0), b=slope)
 
 
 def _crossings(layout: Layout, costs: Costs, lines: tuple[Line, Line]) -> Iterable[Crossing]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,14 @@ from onnxq.costs.key import CostKey
 from onnxq.costs.observe import observe
 from onnxq.costs.table import Cost, CostTable
 from onnxq.driver import quantize
+from onnxq.ir.model import Model
 from onnxq.placement import stage
 from onnxq.placement.cut import Crossing, Problem, Unit
 from onnxq.placement.place import place as real_place
 from onnxq.placement.race import Timing, race
 from onnxq.placement.record import from_text, to_text
 from onnxq.placement.result import FLOAT, FULL, NEVER_SLOWER, ORIGINAL, PAYS, Form, Placed, UnitChoice
-from onnxq.plan.plan import MEASURED, Placement
+from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.profile import profile
 from onnxq.runtime.session import Session
 from onnxq.validate.result import Result
@@ -120,10 +123,37 @@ def test_measured_here_the_fastest_form_is_taken_and_kept(tmp_path: Path, monkey
     assert any("measured before on this machine" in note for note in second.notes)
 
 
+@pytest.mark.parametrize(("block", "filled"), [(24, True), (1, False)])
+def test_each_form_is_made_once(block: int, filled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the best one, which is tried with channels that are filled up; where nothing is filled, nothing is raced."""
+    keys: list[Any] = []
+
+    def watched(*arguments: Any, insert: Callable[[Plan], Model], **options: Any) -> Placed:
+        def counted(plan: Plan) -> Model:
+            keys.append(plan.key)
+            return insert(plan)
+
+        return real_place(*arguments, insert=counted, **options)
+
+    def duels(self: Any, one: Any, other: Any) -> bool:
+        assert filled and one.size > other.size and one.multiple == block
+        duelled.append(one.name)
+        return False
+
+    duelled: list[str] = []
+    monkeypatch.setattr(stage, "place", watched)
+    monkeypatch.setattr("onnxq.placement.place._Place._wins", duels)
+    monkeypatch.setattr("onnxq.placement.place.best", lambda _: 0)  # float
+    monkeypatch.setattr("onnxq.placement.place.detect", lambda: SimpleNamespace(channel_block=block))
+    made(tmp_path / "a.onnx", model=ROOT / "models/fashion-res8/model.onnx", validate=False, cache=False)
+    assert len(keys) == len(set(keys)) and [key[-1] for key in keys].count(block) == 1
+    assert len(duelled) == filled
+
+
 def test_without_a_number_of_threads_it_is_placed_for_one_and_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxq.placement.place.physical_threads", lambda: 2)
+    monkeypatch.setattr("onnxq.placement.effort.physical_threads", lambda: 2)
     seen: list[Placed] = []
     monkeypatch.setattr(stage, "place", lambda *a, **o: seen.append(real_place(*a, **o)) or seen[-1])
     made(tmp_path / "a.onnx", threads=None, validate=False)
