@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxq.config.placing import Budget, Judged
 from onnxq.data.sample import Dataset
 from onnxq.encoding import Kind
-from onnxq.faintest import Parts, faintest
+from onnxq.faintest import Parts
 from onnxq.ir.model import Model
 from onnxq.options import Options
 from onnxq.placement.cut import Kinds, Labels, Problem, front
@@ -238,14 +238,15 @@ def within(
         return noise(found, owned=True)
 
     @cache
-    def heard() -> tuple[list[Mapping[str, NDArray[Any]]], list[dict[str, Any]]]:
+    def heard() -> tuple[list[Mapping[str, NDArray[Any]]], list[dict[str, Any]], Parts]:
         few = [s.inputs for s in spread_samples(data, HEARD)]
-        return few, outputs_of(model, few, options.threads)
+        exact = outputs_of(model, few, options.threads)
+        return few, exact, Parts(exact, whole=True)
 
     def hear(some: Model) -> float:
-        """Relative, on as many samples as sensitivities are."""
-        few, exact = heard()
-        return float(10 ** (-faintest(exact, outputs_of(some, few, options.threads)).decibels / 10))
+        """Relative, of whole outputs and on as many samples, as sensitivities are: one is traded for the other."""
+        few, exact, parts = heard()
+        return float(10 ** (-parts.levels(exact, outputs_of(some, few, options.threads)).mean() / 10))
 
     seconds = SLOWER * len(plan.values) * HEARD * placed.forms[0].timing.seconds
     short = effort == "max" or seconds <= SWEEP_SECONDS

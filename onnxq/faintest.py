@@ -74,17 +74,18 @@ class Parts:
 
     Args:
         exact: what the float model gives, by sample, one at least.
+        whole: take no output apart.
 
     Attributes:
         floats: is any output float?
     """
 
-    def __init__(self, exact: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, exact: Sequence[Mapping[str, Any]], *, whole: bool = False) -> None:
         self._parts: list[_Part] = []
         for name in exact[0]:
             arrays = [a for outputs in exact for a in floats_of(outputs[name])]
             if arrays:
-                self._parts.extend(_parts(name, arrays))
+                self._parts.extend(_parts(name, None if whole else _quiet(arrays)))
         self.floats = bool(self._parts)
 
     def levels(self, exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> Levels:
@@ -146,8 +147,7 @@ def floats_of(value: Any) -> Arrays:
     return [v.astype(np.float64) for v in items if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
 
 
-def _parts(name: str, arrays: Arrays) -> Iterator[_Part]:
-    quiet = _quiet(arrays)
+def _parts(name: str, quiet: tuple[int, NDArray[np.bool_]] | None) -> Iterator[_Part]:
     if quiet is None:
         yield _Part(output=name, where=f' of output "{name}"')
         return

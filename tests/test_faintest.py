@@ -38,6 +38,11 @@ def test_scores_beside_boxes_are_a_part_of_their_own(shape: tuple[int, ...], axi
     found = faintest([{"y": x} for x in exact], [{"y": x} for x in lost])
     assert found.decibels == pytest.approx(0, abs=0.01)
     assert found.where == f' of the quiet part of output "y" (2 of 6 slices along axis {axis})'
+    whole = Parts([{"y": x} for x in exact], whole=True)
+    levels = whole.levels([{"y": x} for x in exact], [{"y": x} for x in lost])
+    assert levels.shape == (3, 1)
+    assert (levels > 50).all()
+    assert not whole.faintest(levels).where
 
 
 def test_near_misses_are_one_part() -> None:
