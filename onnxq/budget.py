@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxq.config.placing import Budget, Judged
 from onnxq.data.sample import Dataset
 from onnxq.encoding import Kind
-from onnxq.faintest import Parts
+from onnxq.faintest import Parts, reshaped
 from onnxq.ir.model import Model
 from onnxq.options import Options
 from onnxq.placement.cut import Kinds, Labels, Problem, front
@@ -185,8 +185,9 @@ def meet(
     points[at] = replace(points[at], chosen=True)
     kept = sum(unit.integer for unit in placed.units) - sum(labels[0])
     verdict = "holds" if met else "does not hold"
+    fewer = f" with {kept} unit{'s' * (kept != 1)} fewer in int8" if kept > 0 else ""
     note = (
-        f"The accuracy budget {verdict} with {kept} units fewer in int8: {points[at].sentence} "
+        f"The accuracy budget {verdict}{fewer}: {points[at].sentence} "
         f"({first.sentence} by speed alone); the loudest: {', '.join(worst)}."
     )
     return Met(
@@ -287,11 +288,14 @@ def by_outputs(
     limit, unit = (budget.min_sqnr_db, "dB SQNR") if parts.floats else (LEAST_EQUAL, "% equal elements")
 
     def judge(some: Model) -> Judged:
-        worst = parts.faintest(parts.levels(exact, outputs_of(some, samples, threads)))
+        got = outputs_of(some, samples, threads)
+        worst = parts.faintest(parts.levels(exact, got))
         near = f"{worst.decibels:.1f} {unit}{worst.where}"
+        other = sum(reshaped(a, b) for a, b in zip(exact, got, strict=True))
+        lost = f" ({other} with outputs of another shape, which count as lost: labels would tell)" if other else ""
         return Judged(
             holds=worst.decibels >= limit,
-            sentence=f"{near} on {len(samples)} calibration samples, at least {limit:g} asked",
+            sentence=f"{near} on {len(samples)} calibration samples{lost}, at least {limit:g} asked",
             sqnr_db=worst.decibels if parts.floats else None,
         )
 

@@ -127,6 +127,11 @@ def faintest(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, An
     return parts.faintest(parts.levels(exact, other))
 
 
+def reshaped(exact: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Has any output of a sample another shape, as where the outputs of a detector are the boxes that it keeps?"""
+    return any(isinstance(a, np.ndarray) and a.shape != other[name].shape for name, a in exact.items())
+
+
 def decibels_of(exact: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """SQNR from WORST to BEST; BEST if nothing differs, silence included."""
     if exact.shape != other.shape:

@@ -96,7 +96,7 @@ def test_the_loudest_that_saves_least_goes_first() -> None:
     assert found.placement.floats["u3"] == f"{MEASURED}: slower"
     assert found.worst == ("u1", "u2", "u0")
     assert [p.chosen for p in found.points].count(True) == 1
-    assert "holds with 1 units fewer in int8: noise 0.3" in found.notes[0]
+    assert "holds with 1 unit fewer in int8: noise 0.3" in found.notes[0]
 
 
 def test_the_front_goes_from_the_fastest_to_float_and_its_corners_are_those_that_are_judged() -> None:

@@ -110,6 +110,17 @@ def test_auto_repairs_and_budget_have_the_same_figure(monkeypatch: pytest.Monkey
     assert held.verdict(after, before).startswith("-15.00 dB")
 
 
+def test_outputs_of_another_shape_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector that hands out the boxes it keeps: one more in int8 is no noise of 120 dB, and no judgment at all."""
+    kept = [{"y": np.ones((3, 4), np.float32)} for _ in range(4)]
+    more = [{"y": np.ones((3 + (at == 2), 4), np.float32)} for at in range(4)]
+    monkeypatch.setattr(budget, "outputs_of", Forms({"float": kept, "int8": more}))
+    judged = budget.by_outputs(cast(Model, "float"), [s.inputs for s in Data()][:4], Budget(min_sqnr_db=10.0), 1)
+    said = " (1 with outputs of another shape, which count as lost: labels would tell), at least 10 asked"
+    assert judged(cast(Model, "int8")).sentence == f"40.0 dB SQNR on 4 calibration samples{said}"
+    assert judged(cast(Model, "float")).sentence == "60.0 dB SQNR on 4 calibration samples, at least 10 asked"
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.floats(-3, 3))
 def test_one_output_of_one_part_is_judged_by_its_whole_to_the_bit(seed: int, count: int, power: float) -> None:
     rng = np.random.default_rng(seed)
