@@ -9,18 +9,18 @@ one on average.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.ir import walk
+from onnxq.ir.part import part, reads
 from onnxq.ir.save import runnable, weight_bytes
 from onnxq.runtime.session import SIDE_BY_SIDE, Level, Session
-from onnxq.sensitivity.switches import ENABLE, Instrumented, Rounded
+from onnxq.sensitivity.switches import Instrumented, Rounded
 from onnxq.stats.taps import with_outputs
 
 PARTS = 4
@@ -115,43 +115,20 @@ def _cuts(instrumented: Instrumented, parts: int) -> list[_Cut]:
     made = {t.name: i for i, node in enumerate(nodes) for t in node.outputs if i >= first}
     last = dict.fromkeys(made, -1)
     for i, node in enumerate(nodes):
-        last.update((name, i) for name in _reads(node) if name in last)
+        last.update((name, i) for name in reads(node) if name in last)
     return [
         _Cut(0, ()),
         *(_Cut(at, tuple(n for n, i in made.items() if i < at <= last[n])) for at in starts if at > first),
     ]
 
 
-def _reads(node: gs.Node) -> Iterator[str]:
-    yield from (t.name for t in node.inputs)
-    for value in node.attrs.values():
-        if isinstance(value, gs.Graph):
-            yield from walk.outer_names(value)
-
-
 def _behind(instrumented: Instrumented, cut: _Cut, held: Arrays) -> Any:
     """The model behind a cut: what crosses it are inputs of unknown shape. Outputs made before it are left out."""
-    model = instrumented.model
-    graph = model.graph
+    graph = instrumented.model.graph
     nodes: Sequence[gs.Node] = [
         *(n for n in graph.nodes[:1] if instrumented.flags),
         *graph.nodes[cut.position :],
     ]
     made = {t.name for node in nodes for t in node.outputs}
-    read = {name for node in nodes for name in _reads(node)}
-    part = gs.Graph(
-        nodes=nodes,
-        inputs=[
-            *(t for t in graph.inputs if t.name in read or t.name == ENABLE),
-            *(gs.Variable(name, dtype=held[name].dtype) for name in cut.live),
-        ],
-        outputs=[t for t in graph.outputs if t.name in made],
-        name=graph.name,
-        opset=graph.opset,
-        import_domains=graph.import_domains,
-        functions=graph.functions,
-        ir_version=graph.ir_version,
-    )
-    here = {t.name for node in nodes for t in node.inputs if isinstance(t, gs.Constant)}
-    overridable = [name for name in model.meta.overridable if name in here]
-    return replace(model, graph=part, meta=replace(model.meta, overridable=overridable))
+    outputs = [t for t in graph.outputs if t.name in made]
+    return part(instrumented.model, nodes, {name: held[name].dtype for name in cut.live}, outputs)

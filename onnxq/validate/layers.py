@@ -4,7 +4,7 @@ Both files run with optimizations off (what Q and DQ mean literally) on a few sa
 outputs. A quantized tensor is one that a QuantizeLinear reads and whose DequantizeLinear is read again, if the float
 model has a tensor of that name, which files of onnxq and of most other tools keep. Only the main graph is looked at.
 
-Costs two runs without optimizations per sample and group of tensors, besides loading both files.
+Costs a run of each file without optimizations per sample, in parts (see `onnxq.validate.inner`), besides loading both.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from onnxq.encoding import LEVELS, IntType
 from onnxq.errors import ModelError
 from onnxq.ir.load import load
 from onnxq.ir.model import Model
-from onnxq.ir.save import runnable
-from onnxq.runtime.session import Level, Session
 from onnxq.stats.observers import Histogram
 from onnxq.stats.statistics import Statistics
-from onnxq.stats.taps import produced, with_outputs
+from onnxq.stats.taps import produced
+from onnxq.validate.inner import inner_values
 from onnxq.validate.metrics.fidelity import decibels
 
 Inputs = Mapping[str, NDArray[Any]]
 
 GROUP = 32
-"""Tensors that are outputs at a time: all at once would keep every activation of a large model in memory."""
+"""Tensors that are looked at together: all at once would keep every activation of a large model in memory."""
 
 WORST = 8
 """Tensors of which a histogram is kept."""
@@ -162,8 +161,7 @@ def layers(
         return Layers(samples=len(samples), notes=(f"Layers were not compared: {why}.",))
     sums: dict[str, _Sums] = {}
     try:
-        for group in _groups(points):
-            _run(models, group, samples, sums)
+        _run(models, points, samples, sums)
     except ModelError as error:  # a graph whose inner tensors cannot all be outputs is no reason to fail
         return Layers(samples=len(samples), notes=(f"Layers were not compared: {error}.",))
     found = tuple(_layer(p, s) for p in points if (s := sums.get(p.before)) is not None and s.elements)
@@ -216,24 +214,19 @@ def _reach(q: gs.Node) -> tuple[IntType, float, float] | None:
     return name, float(low.min()), float(high.max())
 
 
-def _groups(points: Sequence[_Point]) -> Iterator[Sequence[_Point]]:
-    for start in range(0, len(points), GROUP):
-        yield points[start : start + GROUP]
-
-
 def _run(
-    models: tuple[Model, Model], group: Sequence[_Point], samples: Sequence[Inputs], sums: dict[str, _Sums]
+    models: tuple[Model, Model], points: Sequence[_Point], samples: Sequence[Inputs], sums: dict[str, _Sums]
 ) -> None:
     given = {t.name for t in models[0].graph.inputs}
-    inner = [p.before for p in group if p.before not in given]
-    behind = [p.behind for p in group]
-    with runnable(with_outputs(models[0], inner)) as one, runnable(with_outputs(models[1], [*inner, *behind])) as two:
-        first, second = (Session(m, level=Level.OFF, threads=1, prepacking=False) for m in (one, two))
+    groups = [points[start : start + GROUP] for start in range(0, len(points), GROUP)]
+    inner = [[p.before for p in group if p.before not in given] for group in groups]
+    both = [[*names, *(p.behind for p in group)] for names, group in zip(inner, groups, strict=True)]
+    exact, got = inner_values(models[0], inner, samples), inner_values(models[1], both, samples)
+    for group in groups:
         for sample in samples:
-            exact = {**sample, **first.run(sample, inner)}
-            got = {**sample, **second.run(sample, [*inner, *behind])}
+            one, two = {**sample, **next(exact)}, {**sample, **next(got)}
             for point in group:
-                values = (exact[point.before], got[point.before], got[point.behind])
+                values = (one[point.before], two[point.before], two[point.behind])
                 _add(sums.setdefault(point.before, _Sums()), point, *(np.asarray(v) for v in values))
 
 
