@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,22 +32,7 @@ def infer(model: Model, *, declared: bool = True) -> dict[str, Known]:
     Args:
         declared: False leaves the gaps, and of the graph's outputs tells what was inferred, not what the file claims.
     """
-    proto: ModelProto | None = None
-    parts = structure(model, inline_below=_INLINE)
-    _stand_in(parts.proto.graph)
-    if not declared:
-        for info in parts.proto.graph.output:
-            info.ClearField("type")  # inference would hand on what the file claims
-    try:
-        proto = shape_inference.infer_shapes(parts.proto, check_type=False, strict_mode=False, data_prop=True)
-    except Exception as error:  # the C++ side raises several types
-        line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        note = f"Shape inference failed ({line}); shapes seen while calibrating are used."
-        if note not in model.notes:
-            model.notes.append(note)
-    known: dict[str, Known] = {}
-    if proto is not None:
-        _collect(proto.graph, known)
+    known = _inferred(_asked(model, declared=declared), model)
     if not declared:
         return known
     for _, graph in walk.graphs(model.graph):
@@ -55,6 +41,51 @@ def infer(model: Model, *, declared: bool = True) -> dict[str, Known]:
         for node in graph.nodes:
             for tensor in (*node.inputs, *node.outputs):
                 _fill(known, tensor)
+    return known
+
+
+def infer_at(model: Model, points: Sequence[Mapping[str, int]]) -> list[dict[str, Known]]:
+    """What `infer(model, declared=False)` would say if the symbols in the shapes of the inputs had these sizes.
+
+    Args:
+        points: symbol -> size; symbols that are not there stay open.
+    """
+    proto = _asked(model, declared=False)
+    dims = [d for info in proto.graph.input for d in info.type.tensor_type.shape.dim if d.WhichOneof("value")]
+    symbols = [(dim, dim.dim_param) for dim in dims if dim.dim_param]
+    found = []
+    for point in points:
+        for dim, symbol in symbols:
+            if symbol in point:
+                dim.dim_value = point[symbol]
+            else:
+                dim.dim_param = symbol
+        found.append(_inferred(proto, model))
+    return found
+
+
+def _asked(model: Model, *, declared: bool) -> ModelProto:
+    """What inference is given."""
+    parts = structure(model, inline_below=_INLINE)
+    _stand_in(parts.proto.graph)
+    if not declared:
+        for info in parts.proto.graph.output:
+            info.ClearField("type")  # inference would hand on what the file claims
+    return parts.proto
+
+
+def _inferred(asked: ModelProto, model: Model) -> dict[str, Known]:
+    """Empty if inference fails, which is noted once."""
+    known: dict[str, Known] = {}
+    try:
+        proto = shape_inference.infer_shapes(asked, check_type=False, strict_mode=False, data_prop=True)
+    except Exception as error:  # the C++ side raises several types
+        line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        note = f"Shape inference failed ({line}); shapes seen while calibrating are used."
+        if note not in model.notes:
+            model.notes.append(note)
+    else:
+        _collect(proto.graph, known)
     return known
 
 

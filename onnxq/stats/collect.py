@@ -33,6 +33,7 @@ from onnxq.progress import Progress, Silent
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.bodies import Inside, inside
 from onnxq.stats.collector import Collector
+from onnxq.stats.forecasts import Forecast, forecasts
 from onnxq.stats.observers import SUBSET, Histogram, MinMax
 from onnxq.stats.picks import WHOLE, scattered
 from onnxq.stats.probe import checked_run, element_types, observe_shapes
@@ -181,8 +182,13 @@ class _Engine:
         known.update((n, (d, None)) for n, d in self._dtypes.items() if n not in known)
         self._arrays = not collector.histograms_only  # some observer wants them whole
         picking = collector.distributions and not self._arrays
+        self._forecasts: dict[str, Forecast] = {}
+        if picking and subset and not self._bodies:
+            shapes_of = {n: known.get(n, (None, None))[1] for n in (*given, *self._reduced)}
+            open_ = [n for n in self._reduced if any(d is None for d in shapes_of[n] or ())]
+            self._forecasts = forecasts(model, open_, {n: shapes_of[n] for n in given})
         self._reductions = Reductions(
-            self._inside.model.graph, self._reduced, known, pick=(subset or WHOLE) if picking else None
+            self._inside.model.graph, self._reduced, known, (subset or WHOLE) if picking else None, self._forecasts
         )
         self._lean_outputs = [*self._reductions.outputs, *self._masked, *self._inside.outputs]
         self._lean: Session | None = None
@@ -203,12 +209,17 @@ class _Engine:
             self._lean = self._open(tapped, prepacking=weight_bytes(self._model) < PREPACK_BELOW)
         place = scattered(sample.index)
         fed = {**inputs, **self._reductions.feed(inputs, sample.index), **self._inside.feed(place)}
-        found = self._run(self._lean, sample, fed, self._lean_outputs)
+        try:
+            found = self._run(self._lean, sample, fed, self._lean_outputs)
+        except CalibrationError:
+            if not self._forecasts:
+                raise
+            self._look(sample, inputs, number)  # a tensor may be much smaller than forecast; else this fails, too
+            return
         numbers = self._reductions.read(inputs, found, sample.index)
         if numbers.suspect or self._arrays:
             state = self._state
-            for part in range(len(self._split(sample))):
-                collector.observe(sample, self._fetch(sample, inputs, part), number)
+            self._look(sample, inputs, number)
             self._state = state
         else:
             collector.reduced(self._reductions.taps, numbers, number)
@@ -219,6 +230,11 @@ class _Engine:
         """When all samples ran."""
         found = self._collector.result(model_hash(self._model), self._root, self._taps, self._bodies)
         return replace(found, around=surroundings(self._model.graph, sorted(self._root)))
+
+    def _look(self, sample: Sample, inputs: Mapping[str, NDArray[Any]], number: int | None) -> None:
+        """Observe the arrays themselves."""
+        for part in range(len(self._split(sample))):
+            self._collector.observe(sample, self._fetch(sample, inputs, part), number)
 
     def _fetch(self, sample: Sample, inputs: Mapping[str, NDArray[Any]], part: int) -> dict[str, NDArray[Any]]:
         """The arrays of one part of the tensors."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from onnxq.data.sample import Sample
 from onnxq.errors import CalibrationError
 from onnxq.stats.bodies import Seen
+from onnxq.stats.groups import REMEMBERED
 from onnxq.stats.observers import Histogram, MinMax, Observer, make_observer, observer_class
 from onnxq.stats.picks import Counted
-from onnxq.stats.reductions import REMEMBERED
 from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_shapes
 from onnxq.stats.stream import Found
 from onnxq.stats.tally import Dense, tally

@@ -10,8 +10,8 @@ How it is made cheap (shares of a plain run, see docs/calibration.md):
 * No node at all for a tensor that follows from others: Concat, and Relu and Clip of a tapped tensor.
 * Sums, for NaN, only where a NaN could go unseen (`onnxq.stats.guards`).
 * For distributions, every k-th element of a tensor (`onnxq.stats.picks.pace`) is sliced out inside the graph, so
-  that a few thousand elements are fetched and not the tensor. Where the size cannot be told beforehand, and k with it,
-  the tensor is fetched whole.
+  that a few thousand elements are fetched and not the tensor. Where the size cannot even be forecast
+  (`onnxq.stats.forecasts`), and k with it, the tensor is fetched whole.
 * Tails are counted exactly (`onnxq.stats.tails`): the greatest value is found row by row, and the rows with the
   greatest are fetched.
 """
@@ -20,17 +20,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnxq.ir.walk import clip_bounds, tensor_names, unique_name
+from onnxq.ir.walk import tensor_names, unique_name
+from onnxq.stats.forecasts import Forecast
+from onnxq.stats.groups import REMEMBERED, Group, Groups
 from onnxq.stats.guards import Shape, guards
-from onnxq.stats.picks import WHOLE, coarse, pace, picked_from, scattered
-from onnxq.stats.stream import Found, Layout, Stream
-from onnxq.stats.tails import row_length, rows_of, tail_nodes
+from onnxq.stats.picks import WHOLE, coarse, picked_from, scattered
+from onnxq.stats.stream import Found, Stream
+from onnxq.stats.tails import row_length, tail_nodes
+from onnxq.stats.taps import clip_to, from_zero
 
 Known = tuple[np.dtype[Any] | None, Shape | None]
 """Element type and shape of a tensor as inference from the inputs gives them; None: unknown."""
@@ -47,11 +51,16 @@ SPLIT_IS_INPUT = 13
 SMALL = 4
 """Tensors of so many times the elements that are picked of others are counted whole."""
 
-REMEMBERED = 256
-"""Shapes of inputs for which it is kept what follows from them."""
+THIN = 16
+"""Part of the elements that are picked which, where it is all that is known of a shape, promises a small tensor."""
 
 BULK = 2
-"""Of a tensor whose tails are counted exactly or cut off, this part of the elements is picked of what is of others."""
+"""Of a tensor whose tails are counted exactly or cut off, this part of the elements is picked of what is of others; and
+again, where the size is a forecast: models that leave sizes open are small, and what is picked costs them most."""
+
+
+LOBES = frozenset({"Gelu", "QuickGelu", "FastGelu", "BiasGelu", "HardSwish", "Swish", "Mish", "Elu", "Celu", "Selu"})
+"""Ops whose outputs have no lower tail: many lie close to the least value that there can be."""
 
 
 class Reductions:
@@ -62,6 +71,7 @@ class Reductions:
         taps: names of floating-point tensors that nodes of the main graph make.
         known: types and shapes, without those that the file merely claims.
         pick: elements of each tensor to give, too: None for none, else as `subset` of `Histogram`.
+        forecasts: of taps whose shape `known` leaves open.
 
     Attributes:
         nodes: to append to the graph.
@@ -70,9 +80,17 @@ class Reductions:
     """
 
     def __init__(
-        self, graph: gs.Graph, taps: Sequence[str], known: Mapping[str, Known], pick: int | None = None
+        self,
+        graph: gs.Graph,
+        taps: Sequence[str],
+        known: Mapping[str, Known],
+        pick: int | None = None,
+        forecasts: Mapping[str, Forecast] | None = None,
     ) -> None:
         self.taps = tuple(taps)
+        self._forecasts = forecasts or {}
+        self._first: dict[Forecast, str] = {}
+        self._guessed = np.array([name in self._forecasts for name in self.taps], dtype=bool)
         self._pick = pick
         self._known = known
         self._names = tensor_names(graph)
@@ -86,23 +104,21 @@ class Reductions:
         self._ranked: dict[str, str] = {}  # tap of known rank -> its shape
         self._unranked: dict[str, str] = {}
         self._starts, self._steps, self._tops = (self._new(label) for label in ("starts", "steps", "tops"))
-        self._new_of: dict[tuple[str, str], str] = {}  # fed vector, tap -> what it holds for this tap
+        self._groups = Groups()
+        self._new_of: dict[tuple[str, Group], str] = {}  # fed vector, group -> what it holds for this group
         self._opset = graph.opset
-        self._laid: dict[tuple[tuple[str, int], ...], Layout] = {}  # sizes of the symbols -> what follows
         self._sized: dict[object, tuple[tuple[tuple[int, ...], ...], NDArray[np.int64]]] = {}
         self._rows: dict[str, int] = {}  # tap whose tails are looked at -> length of its rows
-        self._slicing: dict[str, Shape] = {}  # what is sliced: the tensor, or every s-th row and column of it
         self._ones = {n: gs.Constant(self._new(f"integer_{n}"), np.array([n], dtype=np.int64)) for n in (-1, 0, _END)}
-        self._whole = [
-            t for t in self.taps if pick is not None and not self._predictable(known.get(t, (None, None))[1])
-        ]
+        self._whole = [t for t in self.taps if pick is not None and not self._is_sliced(t)]
         summed = set(guards(graph, self.taps, {n: s for n, (_, s) in known.items()}))
         parts = [self._of(name, summed) for name in self.taps]
         self.nodes = [node for part in reversed(parts) for node in part]
         asked = {vector for vector, _ in self._new_of}
         vectors = [n for n in (self._starts, self._steps, self._tops) if n in asked]
         self.nodes.extend(self._split(vector) for vector in vectors)
-        self.inputs = [gs.Variable(n, np.int64, [len(self.taps)]) for n in vectors]
+        self.inputs = [gs.Variable(n, np.int64, [len(self._groups)]) for n in vectors]
+        self._group_of = np.array(self._groups.places(self.taps), dtype=np.int64)
         self._shape_vector = self._join("shapes", list(self._ranked.values())) if self._ranked else ""
         # One Concat for all, last in the file: ONNX Runtime orders its run from there, so that everything behind a tap
         # runs next to the op before it, while the tensor is in the cache, and then the tensor is freed. What leaves
@@ -119,11 +135,16 @@ class Reductions:
             found: output name -> array.
             position: that `feed` was given.
         """
-        laid = self._layout(inputs) if self._pick is not None else None
+        laid = self._groups.layout(self._values(inputs)).at(self._group_of) if self._pick is not None else None
+        shapes, count = self._shapes(inputs, found)
+        if laid is not None and self._forecasts:
+            laid = replace(laid, sizes=np.where(self._guessed, count, laid.sizes))
         parts = self._stream.parts(found.get(self._numbers, np.empty(0, dtype=np.float32)), laid, position)
+        if self._forecasts and not parts.fits():  # two shapes that were forecast as the same are not
+            none = np.empty(0, dtype=np.float32)
+            return Found(low=none, high=none, shapes=shapes, count=count, suspect=True, picked=[])
         values = parts.numbers()
         low, high = values["min"], values["max"]
-        shapes, count = self._shapes(inputs, found)
         empty = count == 0
         if empty.any():
             low[empty], high[empty], values["sum"][empty] = np.inf, -np.inf, 0
@@ -155,35 +176,9 @@ class Reductions:
         """
         if not self.inputs:
             return {}
-        laid = self._layout(inputs)
+        laid = self._groups.layout(self._values(inputs))
         fed = {self._starts: scattered(position) % laid.steps, self._steps: laid.steps, self._tops: laid.tops}
-        return {tensor.name: fed[tensor.name] for tensor in self.inputs}
-
-    def _layout(self, inputs: Mapping[str, NDArray[Any]]) -> Layout:
-        """Of these inputs; most often known from a sample before."""
-        symbols = self._values(inputs)
-        key = tuple(symbols.items())
-        if key not in self._laid:
-            if len(self._laid) >= REMEMBERED:
-                self._laid.clear()
-            self._laid[key] = self._lay_out(symbols)
-        return self._laid[key]
-
-    def _lay_out(self, symbols: Mapping[str, int]) -> Layout:
-        count = len(self.taps)
-        sizes, steps = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
-        weights, tops = np.ones(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-        for name, shape in self._slicing.items():
-            place, whole = self._index[name], self._known[name][1] or ()
-            size, full = (
-                math.prod(d if isinstance(d, int) else symbols[str(d)] for d in dims) for dims in (shape, whole)
-            )
-            sizes[place], steps[place] = size, pace(size, self._most(name))
-            weights[place] = max(1, round(steps[place] * full / max(size, 1)))
-            if name in self._rows:
-                tops[place] = rows_of(self._rows[name], full)
-        lengths = np.array([self._rows.get(name, 0) for name in self.taps], dtype=np.int64)
-        return Layout(sizes=sizes, steps=steps, weights=weights, tops=tops, lengths=lengths)
+        return {tensor.name: fed[tensor.name][: len(self._groups)] for tensor in self.inputs}
 
     def _most(self, name: str) -> int:
         """Elements of a tap that are picked: all of a small tensor, fewer where tails are counted exactly or end in
@@ -191,14 +186,19 @@ class Reductions:
         pick = self._pick or 0
         bounds = clip_to(self._producer[name])
         if name in self._rows or (bounds is not None and all(map(math.isfinite, bounds)) and not self._small(name)):
-            return max(1, pick // BULK)
-        return pick * SMALL if self._small(name) else pick
+            return max(1, pick // (BULK * BULK if name in self._forecasts else BULK))
+        return pick * SMALL if self._small(name) or self._thin(name) else pick
 
     def _small(self, name: str) -> bool:
         """Is a tap counted whole?"""
         # a batch of unknown size is most often 1
         sizes = [d if isinstance(d, int) else 1 if axis == 0 else WHOLE for axis, d in enumerate(self._shape(name))]
         return math.prod(sizes) <= (self._pick or 0) * SMALL
+
+    def _thin(self, name: str) -> bool:
+        """Will a tap whose size is forecast be small unless its open dimensions are large?"""
+        known = math.prod(d for d in self._shape(name) if isinstance(d, int))
+        return name in self._forecasts and known <= (self._pick or 0) // THIN
 
     def _shape(self, name: str) -> Shape:
         return self._known.get(name, (None, None))[1] or ()
@@ -217,18 +217,18 @@ class Reductions:
         out: list[gs.Node] = []
         # variables of the same names, not the tensors themselves: those would list the nodes among their consumers
         tensor = gs.Variable(name)
-        if not self._predictable(shape):
+        if not self._predictable(shape) and self._asked(name) == name:
             flow = self._unranked if shape is None else self._ranked
             flow[name] = self._new(f"{name}_shape")
             out.append(self._node("Shape", [tensor], flow[name]))
         derived = name in self._derived
-        picking = self._pick is not None and self._predictable(shape)
+        picking = self._pick is not None and self._is_sliced(name)
         if derived and name not in summed and not picking:
             return out
         if dtype is None or dtype != np.float32:  # numpy takes None for float64
             tensor = gs.Variable(self._new(f"{name}_float"))
             out.append(gs.Node("Cast", tensor.name, {"to": _FLOAT}, [gs.Variable(name)], [tensor]))
-        positive = _from_zero(self._producer[name])
+        positive = from_zero(self._producer[name])
         kinds = [] if derived else ["max"] if positive else ["min", "max"]
         if name in summed:
             kinds.append("sum")
@@ -249,7 +249,7 @@ class Reductions:
             out.append(self._node(op, [gs.Variable(source.name)], reduced, keepdims=1))
             self._stream.add(kind, self._index[name], reduced)
         if picking and shape is not None:
-            out.extend(self._slice(name, tensor, shape))
+            out.extend(self._slice(name, tensor, shape, flat.name if any(n.name == flat.name for n in out) else ""))
         return out
 
     def _ends(self, name: str, tensor: gs.Variable, shape: Shape, sides: Sequence[str]) -> list[gs.Node]:
@@ -267,23 +267,31 @@ class Reductions:
 
     def _sides(self, name: str, shape: Shape) -> list[str]:
         """The tails of a tap that are counted exactly."""
-        positive = _from_zero(self._producer[name])
-        if self._small(name) or self._pick == WHOLE or (positive and len(shape) == 4) or not row_length(shape):
+        positive = from_zero(self._producer[name])
+        # with sides that are not known, nothing can be picked from the blocked layout: then rows cost nothing more
+        picture = positive and len(shape) == 4 and name not in self._forecasts
+        if self._small(name) or self._thin(name) or self._pick == WHOLE or picture or not row_length(shape):
             return []
-        return ["max"] if positive else ["min", "max"]
+        return ["max"] if positive or self._producer[name].op in LOBES else ["min", "max"]
 
-    def _slice(self, name: str, tensor: gs.Variable, shape: Shape) -> list[gs.Node]:
-        """Every k-th element of a tensor, [n]; of a large picture, of every s-th row and column."""
+    def _slice(self, name: str, tensor: gs.Variable, shape: Shape, flat: str) -> list[gs.Node]:
+        """Every k-th element of a tensor, [n]; of a large picture, of every s-th row and column.
+
+        Args:
+            flat: the tensor as a vector; empty if there is none yet.
+        """
         nodes: list[gs.Node] = []
+        flat_of = tensor.name if flat else ""
         if name not in self._rows and (step := coarse(shape, self._most(name))) > 1:
             # pooling reads the blocked layout of convolutions as it is, so that only what it picks is brought in order
             some = gs.Variable(self._new(f"{name}_coarse"))
             attrs = {"kernel_shape": [1, 1], "strides": [step, step]}
             nodes.append(gs.Node("MaxPool", some.name, attrs, [tensor], [some]))
             tensor, shape = some, (*shape[:2], *(-(-d // step) for d in shape[2:] if isinstance(d, int)))
-        self._slicing[name] = shape
-        flat = self._new(f"{name}_all")
-        nodes.append(gs.Node("Reshape", flat, {}, [tensor, self._ones[-1]], [gs.Variable(flat)]))
+        self._groups.add(name, self._group(name), shape)
+        if tensor.name != flat_of:
+            flat = self._new(f"{name}_all")
+            nodes.append(gs.Node("Reshape", flat, {}, [tensor, self._ones[-1]], [gs.Variable(flat)]))
         sizes = [d for d in shape if isinstance(d, int)]
         picked = flat
         if len(sizes) < len(shape) or math.prod(sizes) > self._most(name):
@@ -296,12 +304,18 @@ class Reductions:
         return nodes
 
     def _own(self, name: str, vector: str) -> gs.Variable:
-        """What a fed vector holds for this tap, [1]."""
-        return gs.Variable(self._new_of.setdefault((vector, name), self._new(f"{name}_{vector}")))
+        """What a fed vector holds for this tap and those like it, [1]."""
+        place = vector, self._group(name)
+        if place not in self._new_of:
+            self._new_of[place] = self._new(f"{name}_{vector}")
+        return gs.Variable(self._new_of[place])
+
+    def _group(self, name: str) -> Group:
+        return Group(self._shape(name), self._forecasts.get(name), self._rows.get(name, 0), self._most(name))
 
     def _split(self, vector: str) -> gs.Node:
-        """A fed vector, cut into what it holds for each tap: one node, and not a Slice for each."""
-        names = [self._new_of.get((vector, tap)) or self._new(f"{tap}_unused") for tap in self.taps]
+        """A fed vector, cut into what it holds for each group: one node, and not a Slice for each."""
+        names = [self._new_of.get((vector, group)) or self._new("unused") for group in self._groups.groups]
         ones = np.ones(len(names), dtype=np.int64)
         inputs: list[gs.Tensor] = [gs.Variable(vector)]
         attrs: dict[str, Any] = {"axis": 0}
@@ -329,6 +343,15 @@ class Reductions:
             isinstance(d, int) or (isinstance(d, str) and d in self._symbols) for d in shape
         )
 
+    def _asked(self, name: str) -> str:
+        """Whose shape is fetched for that of a tap: of the first of the same forecast. `read` sees if they differ."""
+        forecast = self._forecasts.get(name)
+        return name if forecast is None else self._first.setdefault(forecast, name)
+
+    def _is_sliced(self, name: str) -> bool:
+        """Is the size of a tap known before the run, or nearly?"""
+        return name in self._forecasts or self._predictable(self._known.get(name, (None, None))[1])
+
     def _shapes(
         self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]
     ) -> tuple[tuple[tuple[int, ...], ...], NDArray[np.int64]]:
@@ -340,10 +363,13 @@ class Reductions:
         if key not in self._sized:
             if len(self._sized) >= REMEMBERED:
                 self._sized.clear()
-            sizes, out = vector.tolist(), []
+            sizes: list[int] = vector.tolist()
+            out: list[tuple[int, ...]] = []
             for name in self.taps:
                 shape = self._known.get(name, (None, None))[1] or ()
-                if name in self._unranked:
+                if self._asked(name) != name:
+                    out.append(out[self._index[self._asked(name)]])
+                elif name in self._unranked:
                     out.append(tuple(found[self._unranked[name]].tolist()))
                 elif name in self._ranked:
                     out.append(tuple(sizes[: len(shape)]))
@@ -366,19 +392,3 @@ class Reductions:
             place, ends = places[0], np.array(bounds, dtype=np.float32)
             return lambda low, high: (np.clip(low[place], *ends), np.clip(high[place], *ends))
         return None
-
-
-def clip_to(node: gs.Node) -> tuple[float, float] | None:
-    """The constant bounds of a Relu or Clip, infinite where there is none; None for other nodes."""
-    if node.domain not in (None, "", "ai.onnx") or node.op not in ("Relu", "Clip"):
-        return None
-    if node.op == "Relu":
-        return 0.0, np.inf
-    bounds = clip_bounds(node)
-    return bounds if bounds is not None and bounds[0] <= bounds[1] else None
-
-
-def _from_zero(node: gs.Node) -> bool:
-    """Is the output of this node at least 0, and 0 wherever it would be less?"""
-    bounds = clip_to(node)
-    return bounds is not None and bounds[0] == 0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.stats.picks import Counted, patterns, scattered
-from onnxq.stats.tails import Tail, beyond
+from onnxq.stats.tails import NO_TAIL, Tails, beyond
 
 Float32 = NDArray[np.float32]
 
@@ -19,7 +19,7 @@ KINDS = ("min", "max", "sum", "picked", "tops_min", "tops_max", "tops_sum", "row
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What follows from the shapes of the inputs, all int64 [taps].
+    """What follows from the shapes of the inputs, all int64 [taps], or [groups] of taps.
 
     Attributes:
         sizes: elements of what is sliced.
@@ -34,6 +34,10 @@ class Layout:
     weights: NDArray[np.int64]
     tops: NDArray[np.int64]
     lengths: NDArray[np.int64]
+
+    def at(self, places: NDArray[np.int64]) -> Layout:
+        """What it says at these places."""
+        return Layout(**{name: numbers[places] for name, numbers in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +71,13 @@ class Stream:
     """
 
     def __init__(self, taps: Sequence[str]) -> None:
-        self.taps = taps
+        self.taps = tuple(taps)
         self.tensors: list[str] = []
         self._kinds: list[str] = []
         self._of: list[int] = []
         self.places = np.empty(0, dtype=np.int64)  # part -> tap
         self.at: Mapping[str, NDArray[np.int64]] = {}  # kind -> parts
+        self.tails: list[tuple[tuple[int, int], tuple[int, int]] | None] = []  # of what is picked: tops, rows twice
         self._index()
 
     def add(self, kind: str, tap: int, tensor: str) -> None:
@@ -104,6 +109,12 @@ class Stream:
     def _index(self) -> None:
         self.places = np.array(self._of, dtype=np.int64)
         self.at = {kind: np.flatnonzero([k == kind for k in self._kinds]) for kind in KINDS}
+        part = {(kind, tap): i for i, (kind, tap) in enumerate(zip(self._kinds, self._of, strict=True))}
+        self.tails = []
+        for tap in self.places[self.at["picked"]].tolist():
+            # part 0 holds no rows: tops are before them
+            ends = [(part.get((f"tops_{kind}", tap), 0), part.get((f"rows_{kind}", tap), 0)) for kind in ("min", "max")]
+            self.tails.append((ends[0], ends[1]) if any(rows for _, rows in ends) else None)
 
 
 class Parts:
@@ -113,6 +124,10 @@ class Parts:
         self._stream, self._vector, self._lengths = stream, vector, lengths
         self._starts = ends - lengths
         self._from, self._to = self._starts.tolist(), ends.tolist()
+
+    def fits(self) -> bool:
+        """Is the vector as long as its parts?"""
+        return len(self._vector) == (self._to[-1] if self._to else 0)
 
     def numbers(self) -> dict[str, Float32]:
         """Least value, greatest value and sum, [taps] each; 0 where it was not asked for or there is no element."""
@@ -126,33 +141,24 @@ class Parts:
 
     def picked(self, laid: Layout) -> list[Counted]:
         """The elements that are counted."""
-        at = self._stream.at
-        chosen = at["picked"]
+        stream, vector = self._stream, self._vector
+        chosen = stream.at["picked"]
         if not chosen.size:
             return []
-        cut = {self._tap(i): self._part(i) for i in chosen.tolist()}
-        upper = patterns(self._vector)  # all at once: there is little besides
+        start, end = self._from, self._to
+        upper = patterns(vector)  # all at once: there is little besides
+        of, weights = stream.places[chosen], laid.weights[stream.places[chosen]]
+        names: list[str] = [self._stream.taps[int(tap)] for tap in of]
         out = Counted(
-            patterns=tuple(upper[self._from[i] : self._to[i]] for i in chosen.tolist()),
-            weights=laid.weights[self._stream.places[chosen]],
-            names=tuple(cut),
+            patterns=tuple(upper[start[i] : end[i]] for i in chosen.tolist()), weights=weights, names=tuple(names)
         )
-        tails = [
-            Tail(
-                name=self._tap(t),
-                kind=kind,
-                tops=self._part(t),
-                rows=self._part(r),
-                picked=cut[self._tap(t)],
-                weight=int(laid.weights[self._stream.places[t]]),
+        tails = []
+        for name, weight, i, ends in zip(names, weights.tolist(), chosen.tolist(), stream.tails, strict=True):
+            if ends is None or weight == 1:
+                continue
+            least, greatest = (
+                (vector[start[tops] : end[tops]], vector[start[rows] : end[rows]]) if rows else NO_TAIL
+                for tops, rows in ends
             )
-            for kind in ("min", "max")
-            for t, r in zip(at[f"tops_{kind}"].tolist(), at[f"rows_{kind}"].tolist(), strict=True)
-        ]
+            tails.append(Tails(name, vector[start[i] : end[i]], weight, least, greatest))
         return [out, *beyond(tails)] if tails else [out]
-
-    def _tap(self, at: int) -> str:
-        return self._stream.taps[int(self._stream.places[at])]
-
-    def _part(self, at: int) -> Float32:
-        return self._vector[self._from[at] : self._to[at]]

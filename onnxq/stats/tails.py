@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -31,30 +30,33 @@ LONGEST = 128
 SHORTEST = 16
 """Elements of a row, at least: with shorter ones, the greatest of each would be no less than a tensor itself."""
 
-_NONE = np.empty(0, dtype=np.float32)
 
 AXES_ARE_INPUTS = 18
 """Opset from which ReduceMax and ReduceMin take their axes as an input."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tail:
-    """One tail of one tensor in one sample.
+Float32 = NDArray[np.float32]
+
+
+class Tails(NamedTuple):
+    """The tails of one tensor in one sample; a tail that was not asked for is `NO_TAIL`.
 
     Attributes:
-        kind: "min" or "max".
-        tops: the least or greatest value of each row that was fetched, the most extreme first.
-        rows: the elements of these rows.
         picked: the choice of elements that is counted besides.
         weight: how many elements each of these stands for.
+        least: the least value of each row that was fetched for its least value, ascending, and the elements of these.
+        greatest: likewise, descending.
     """
 
     name: str
-    kind: str
-    tops: NDArray[np.float32]
-    rows: NDArray[np.float32]
-    picked: NDArray[np.float32]
+    picked: Float32
     weight: int
+    least: tuple[Float32, Float32]
+    greatest: tuple[Float32, Float32]
+
+
+NO_TAIL = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32)
+"""Of `Tails`: not asked for."""
 
 
 def tail_nodes(
@@ -72,7 +74,7 @@ def tail_nodes(
         new: makes a name that is not taken yet.
 
     Returns:
-        The nodes, and the names of what `Tail` calls `tops` and `rows`, both of rank 1.
+        The nodes, and the names of the two parts of a tail of `Tails`, both of rank 1.
     """
     names = [new(f"{label}_{kind}_{what}") for what in ("of_row", "tops", "places", "chosen", "elements")]
     of_row, tops, places, chosen, elements = map(gs.Variable, names)
@@ -94,40 +96,38 @@ def tail_nodes(
     return nodes, tops.name, elements.name
 
 
-def beyond(tails: Sequence[Tail]) -> list[Counted]:
+def beyond(tails: Sequence[Tails]) -> list[Counted]:
     """What is to be counted besides the choices of elements: the tails, less what is in both.
 
     Args:
-        tails: of one sample; the lower tail of a tensor before its upper one.
+        tails: of one sample. What is counted whole, with weight 1, is left as it is.
     """
-    exact: list[NDArray[np.float32]] = []
-    doubled: list[NDArray[np.float32]] = []
-    least: dict[str, np.float32] = {}
-    for tail in tails:
-        if not tail.tops.size:
-            exact.append(tail.rows)
-            doubled.append(tail.rows)
-            continue
-        limit = tail.tops[-1]
-        if tail.kind == "min":
-            least[tail.name] = limit
-            exact.append(tail.rows[tail.rows < limit])
-            doubled.append(tail.picked[tail.picked < limit] if tail.picked.min(initial=np.inf) < limit else _NONE)
-            continue
+    exact: list[Float32] = []
+    doubled: list[Float32] = []
+    shortened = [tail for tail in tails if tail.weight > 1]
+    for _, picked, _, (least, low_rows), (greatest, high_rows) in shortened:
+        low = least[-1] if least.size else -np.inf
         # rows of a constant each: what lies above the one limit and below the other must not count twice
-        limit = max(limit, least.get(tail.name, limit))
-        exact.append(tail.rows[tail.rows > limit])
-        doubled.append(tail.picked[tail.picked > limit] if tail.picked.max(initial=-np.inf) > limit else _NONE)
-    names = tuple(tail.name for tail in tails)
-    once, back = np.ones(len(tails), dtype=np.int64), np.array([-tail.weight for tail in tails], dtype=np.int64)
+        high = max(greatest[-1], low) if greatest.size else np.inf
+        exact.append(low_rows[low_rows < low])
+        exact.append(high_rows[high_rows > high])
+        doubled.append(picked[(picked < low) | (picked > high)])
+    names = tuple(tail.name for tail in shortened)
+    back = np.array([-tail.weight for tail in shortened], dtype=np.int64)
     return [
-        Counted(patterns=_each(parts), weights=weights, names=names)
-        for parts, weights in ((exact, once), (doubled, back))
+        Counted(patterns=_each(exact), weights=np.ones(len(exact), dtype=np.int64), names=_twice(names)),
+        Counted(patterns=_each(doubled), weights=back, names=names),
     ]
+
+
+def _twice(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names for _ in range(2))
 
 
 def _each(parts: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.uint16], ...]:
     """The patterns of each part, made of all at once: they are small and many."""
+    if not parts:
+        return ()
     together, ends = patterns(np.concatenate(parts)), np.cumsum([len(part) for part in parts]).tolist()
     return tuple(together[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
 

@@ -118,3 +118,19 @@ def _given(node: gs.Node) -> Iterator[object]:
 def _low(values: object) -> bool:
     array = getattr(values, "values", values)
     return isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.size > 0 and float(array.min()) <= MASKED
+
+
+def clip_to(node: gs.Node) -> tuple[float, float] | None:
+    """The constant bounds of a Relu or Clip, infinite where there is none; None for other nodes."""
+    if node.domain not in (None, "", "ai.onnx") or node.op not in ("Relu", "Clip"):
+        return None
+    if node.op == "Relu":
+        return 0.0, np.inf
+    bounds = walk.clip_bounds(node)
+    return bounds if bounds is not None and bounds[0] <= bounds[1] else None
+
+
+def from_zero(node: gs.Node) -> bool:
+    """Is the output of this node at least 0, and 0 wherever it would be less?"""
+    bounds = clip_to(node)
+    return bounds is not None and bounds[0] == 0

@@ -12,7 +12,7 @@ from onnxq.ir.text import parse
 from onnxq.stats.collect import collect
 from onnxq.stats.observers import Histogram
 from onnxq.stats.statistics import Statistics
-from onnxq.stats.tails import Tail, beyond, row_length
+from onnxq.stats.tails import NO_TAIL, Tails, beyond, row_length
 from tests.stats.test_collect import HEAD, Data
 
 Float32 = NDArray[np.float32]
@@ -80,20 +80,24 @@ def test_a_constant_tensor_is_counted_once() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
 def test_no_element_counts_twice_and_none_is_lost(seed: int, rows: int, top: int, step: int) -> None:
-    """With a choice that leaves nothing out, choice and tails together are all elements, ties or not."""
+    """Of a choice that leaves nothing out, what the tails count is what they take back, ties or not."""
     top = min(top, rows)
     array = np.random.default_rng(seed).integers(-step, step + 1, (rows, 16)).astype(np.float32)
-    tails = []
-    for kind, sign, ends in (("min", 1, array.min(axis=1)), ("max", -1, array.max(axis=1))):
+    sides = []
+    for sign, ends in ((1, array.min(axis=1)), (-1, array.max(axis=1))):
         order = np.argsort(sign * ends, kind="stable")[:top]
-        part = Tail(
-            name="y", kind=kind, tops=ends[order], rows=array[order].reshape(-1), picked=array.reshape(-1), weight=1
-        )
-        tails.append(part)
-    exact, doubled = beyond(tails)
-    assert exact.weights.tolist() == [1, 1]
-    assert doubled.weights.tolist() == [-1, -1]
-    assert sorted(np.concatenate(exact.patterns)) == sorted(np.concatenate(doubled.patterns))
+        sides.append((ends[order], array[order].reshape(-1)))
+    for least, greatest in ((sides[0], sides[1]), (NO_TAIL, sides[1]), (sides[0], NO_TAIL)):
+        exact, doubled = beyond([Tails("y", array.reshape(-1), 3, least, greatest)])
+        assert (exact.names, exact.weights.tolist()) == (("y", "y"), [1, 1])
+        assert (doubled.names, doubled.weights.tolist()) == (("y",), [-3])
+        assert sorted(np.concatenate(exact.patterns)) == sorted(np.concatenate(doubled.patterns))
+
+
+def test_what_is_counted_whole_needs_no_tails() -> None:
+    ends = np.array([3, 2], np.float32), np.array([3, 2, 1, 2], np.float32)
+    exact, doubled = beyond([Tails("y", np.arange(4, dtype=np.float32), 1, NO_TAIL, ends)])
+    assert exact.patterns == doubled.patterns == ()
 
 
 def test_tensors_without_rows_have_no_tails() -> None:
