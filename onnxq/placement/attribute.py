@@ -2,7 +2,9 @@
 
 ORT keeps a node's name when it swaps the operator (with `_token_7` or the like behind it), and the name of the last
 output when it fuses: as the name of the tensor, or, in its blocked layout, as the beginning of the kernel's name
-(`<tensor>_nchwc`). What has neither name (layout conversions, expanded functions) belongs to its reader.
+(`<tensor>_nchwc`). What has neither name (layout conversions, expanded functions) belongs to its reader. Of an If whose
+condition it knows, ORT puts the body in its place, with `_if_then_branch_` before the names of the body's tensors: that
+is the If's time, as it is where the body stays.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from onnxq.ir.walk import graphs
 from onnxq.runtime.profile import KernelRun, Profile
 
 _SUFFIX = re.compile(r"(_token_\d+|_nchwc|_nhwc)+$")
+_INLINED = re.compile(r"^(_if_(then|else)_branch_)+")
 _LAYOUT = frozenset({"Transpose", "ReorderInput", "ReorderOutput", "Reshape", "Squeeze", "Unsqueeze", "Cast"})
 _CONV_SLOTS = 3
 
@@ -92,6 +96,13 @@ class _Owners:
         self.kernels = profile.kernels
         self.nodes = {n.name: n for n in graph.nodes}
         self.producer = {t.name: n for n in graph.nodes for t in n.outputs}
+        self.inside = {
+            t.name: path[0].rpartition("/")[0]
+            for path, body in graphs(graph)
+            for n in body.nodes
+            for t in n.outputs
+            if path and t.name
+        }
         self.optimized = {n.name: n for n in profile.graph.graph.nodes}
         self.readers: dict[str, list[str]] = defaultdict(list)
         for node in profile.graph.graph.nodes:
@@ -124,6 +135,10 @@ class _Owners:
         for name in names:
             if name in self.producer:
                 return self._owner(self.producer[name])
+        for name in names:
+            holder = self.inside.get(_INLINED.sub("", _SUFFIX.sub("", name))) if _INLINED.match(name) else None
+            if holder is not None:
+                return NODE, holder
         return None
 
     def _owner(self, node: gs.Node) -> Owner:
@@ -149,6 +164,8 @@ class _Owners:
         tensor = owner[1]
         if owner[0] == NODE:
             node = self.nodes.get(owner[1])
+            if node is not None and any(isinstance(v, gs.Graph) for v in node.attrs.values()):
+                return None  # what it reads first is a condition or a number of turns
             variables = [t.name for t in node.inputs if isinstance(t, gs.Variable)] if node is not None else []
             if not variables:
                 return None

@@ -80,3 +80,56 @@ def test_conversions_belong_to_the_tensor() -> None:
     assert set(got.quantize) == {"x"}
     assert set(got.dequantize) == {"x"}
     assert set(got.nodes) == {"n1", "n3"}
+
+
+BRANCHES = {
+    "blocked layout": "[conv] k = Conv(x, w) [sm] l = Softmax(k) [add] {p} = Add(l, x)",
+    "layout around": "[tr] k = Transpose<perm = [0, 2, 3, 1]>(x) [sm] l = Softmax(k) "
+    "[back] {p} = Transpose<perm = [0, 3, 1, 2]>(l)",
+    "a residual in the convolution": "[one] k = Conv(x, w) [two] l = Conv(k, w) [add] m = Add(l, k) [erf] {p} = Erf(m)",
+    "fused under another name": "[sig] k = Sigmoid(x) [mul] l = Mul(x, k) [conv] {p} = Conv(l, w)",
+    "int8": "[q1] k = QuantizeLinear(x, s, z) [d1] l = DequantizeLinear(k, s, z) [sm] m = Softmax(l) "
+    "[q2] i = QuantizeLinear(m, s, z) [d2] o = DequantizeLinear(i, s, z) [erf] {p} = Erf(o)",
+    "one in another": "[in] {p} = If(c) <then_branch = t2 () => (float[1,4,8,8] p2) {{ {a} }}, "
+    "else_branch = e2 () => (float[1,4,8,8] q2) {{ {b} }}>",
+}
+INNER = "[conv] k = Conv(x, w) [sm] l = Softmax(k) [e2] {} = Erf(l)", "[neg2] {} = Neg(x)"
+
+
+def _if(condition: str, first: str, second: str, inputs: str = "") -> Model:
+    weights = ", ".join(str(i % 5) for i in range(16))
+    return text.parse(f"""<ir_version: 8, opset_import: ["" : 17]>
+    main (float[1,4,8,8] x{inputs}) => (float[1,4,8,8] y)
+    <float[4,4,1,1] w = {{{weights}}}, float s = {{0.1}}, uint8 z = {{128}}, int64 one = {{1}}, int64 zero = {{0}}> {{
+      [erf0] v = Erf(x) {condition}
+      [if] r = If(c) <then_branch = t () => (float[1,4,8,8] p) {{ {first} }},
+                      else_branch = e () => (float[1,4,8,8] q) {{ {second} }}>
+      [last] _if_then_branch_u = Sin(r) [sum] y = Max(_if_then_branch_u, v) }}""")
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("then", [True, False])
+def test_a_body_that_is_put_in_the_place_of_its_if_is_the_ifs_time(branch: str, then: bool) -> None:
+    known = "[shape] n = Shape(x) [dim] d1 = Gather(n, one) [more] c = " + (
+        "Greater(d1, zero)" if then else "Less(d1, zero)"
+    )
+    taken, left, *inner = ("p", "q", "p2", "q2") if then else ("q", "p", "q2", "p2")
+    taken_inside, left_inside = (words.format(name) for words, name in zip(INNER, inner, strict=True))
+    a, b = (taken_inside, left_inside) if then else (left_inside, taken_inside)
+    body, other = BRANCHES[branch].format(p=taken, a=a, b=b), f"[neg] {left} = Neg(x)"
+    model = _if(known, *((body, other) if then else (other, body)))
+    inputs = {"x": np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)}
+    seen = profile(save.to_bytes(model), [inputs], runs=5)
+    assert not any(kernel.path or kernel.op == "If" for kernel in seen.kernels)  # there is none any more
+    got = attribute(seen, model.graph)
+    assert got.lost == 0.0 and not got.quantize and not got.dequantize
+    assert set(got.nodes) == {"erf0", "if", "last", "sum"}
+
+
+def test_a_body_that_stays_is_the_ifs_time_too() -> None:
+    model = _if("", BRANCHES["blocked layout"].format(p="p"), "[neg] q = Neg(x)", ", bool c")
+    inputs = {"x": np.ones((1, 4, 8, 8), np.float32), "c": np.array(True)}
+    seen = profile(save.to_bytes(model), [inputs], runs=5)
+    assert any(kernel.path for kernel in seen.kernels)
+    got = attribute(seen, model.graph)
+    assert got.lost == 0.0 and set(got.nodes) == {"erf0", "if", "last", "sum"}
