@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,14 +192,13 @@ def latency(job: Job, candidates: Sequence[Path], threads: int, budget: float) -
     import numpy as np
 
     from onnxq.runtime.session import Session
+    from onnxq.runtime.turns import IN_TURNS
     from onnxq.validate.latency import summarize
 
     inputs = [s.inputs for s in itertools.islice(iter(opened(job, calibration=False)), LATENCY_SAMPLES)]
-    # a pool that keeps spinning after its run would take the cores from the next model
-    config = {"session.force_spinning_stop": "1"} if threads > 1 else {}
-    sessions = [Session(m, threads=threads, config=config) for m in (job.model, *candidates)]
+    sessions = [Session(m, threads=threads, config=IN_TURNS) for m in (job.model, *candidates)]
     begin = time.perf_counter()
-    times, inner = interleave([s.run for s in sessions], inputs, budget)
+    times, inner = interleave([s.run for s in sessions], inputs, budget, threads)
     seconds = time.perf_counter() - begin
     # the product's own formula, each candidate against the float model of the same rounds
     measured = [
@@ -207,12 +207,16 @@ def latency(job: Job, candidates: Sequence[Path], threads: int, budget: float) -
     return {"fp32_ms": float(np.median(times[:, 0]) * 1e3), "candidates": [asdict(m) for m in measured]}
 
 
-def interleave(runs: Sequence[Any], inputs: Sequence[Any], budget: float) -> tuple[NDArray[np.float64], int]:
-    """Seconds a run, [rounds, len(runs)], and how many runs are in each timing, so that it lasts a millisecond.
+def interleave(
+    runs: Sequence[Any], inputs: Sequence[Any], budget: float, threads: int = 1
+) -> tuple[NDArray[np.float64], int]:
+    """Seconds a run, [rounds, len(runs)], and how many runs are in each timing.
 
     All rounds together take about `budget` seconds, at least 5 rounds.
     """
     import numpy as np
+
+    from onnxq.runtime.turns import repeats, timed, wanted
 
     estimates = []
     for run in runs:
@@ -222,16 +226,13 @@ def interleave(runs: Sequence[Any], inputs: Sequence[Any], budget: float) -> tup
             run(inputs[0])
             warm.append(time.perf_counter() - start)
         estimates.append(max(min(warm), 1e-7))
-    inner = max(1, math.ceil(1e-3 / min(estimates)))
-    rounds = int(np.clip(budget / (sum(estimates) * inner), 5, 1000))
+    inner = repeats(min(estimates), threads)
+    rounds = int(np.clip(budget / wanted(estimates, inner, threads), 5, 1000))
     times = np.empty((rounds, len(runs)))
     for row in range(rounds):
         sample = inputs[row % len(inputs)]
         for column, run in enumerate(runs):
-            start = time.perf_counter()
-            for _ in range(inner):
-                run(sample)
-            times[row, column] = (time.perf_counter() - start) / inner
+            times[row, column] = timed(partial(run, sample), inner, threads, time.perf_counter)
     return times, inner
 
 

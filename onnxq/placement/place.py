@@ -50,7 +50,8 @@ from onnxq.placement.units import Costs, elements, layout, line, problem, share
 from onnxq.plan.kinds import SAID
 from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.profile import profile
-from onnxq.runtime.session import SIDE_BY_SIDE, Session
+from onnxq.runtime.session import Session
+from onnxq.runtime.turns import IN_TURNS
 from onnxq.targets.hardware import detect
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -257,7 +258,7 @@ class _Place:
         if self.elsewhere:
             return ()
         with contextlib.nullcontext(model) if isinstance(model, Path) else runnable(model) as source:
-            return tuple(Session(source, threads=n, config=SIDE_BY_SIDE) for n in self.counts)
+            return tuple(Session(source, threads=n, config=IN_TURNS) for n in self.counts)
 
     def _add(
         self,

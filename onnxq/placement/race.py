@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.runtime.session import Session
+from onnxq.runtime.turns import repeats, timed, wanted
 
-_LEAST_SECONDS = 1e-3  # one timing is at least this long
 _FEWEST, _MOST = 7, 300
 
 
@@ -41,7 +41,8 @@ def race(
     budget_seconds: float,
     clock: Callable[[], float] | None = None,
 ) -> list[Timing]:
-    """Time every session in turns; the first is what the others are compared with.
+    """Time every session in turns; the first is what the others are compared with. Sessions of several threads are
+    made with `onnxq.runtime.turns.IN_TURNS`.
 
     With one thread the clock is the time that this thread computes, which other processes do not lengthen.
     """
@@ -52,17 +53,13 @@ def race(
         start = clock()
         session.run(samples[0])
         estimates.append(max(clock() - start, 1e-7))
-    inner = max(1, math.ceil(_LEAST_SECONDS / min(estimates)))
-    turns = int(np.clip(budget_seconds / (sum(estimates) * (inner + 1)), _FEWEST, _MOST))
+    inner = repeats(min(estimates), threads)
+    turns = int(np.clip(budget_seconds / wanted(estimates, inner, threads), _FEWEST, _MOST))
     times: NDArray[np.float64] = np.empty((turns, len(sessions)), dtype=np.float64)
     for turn in range(turns):
         sample = samples[turn % len(samples)]
         for which, session in enumerate(sessions):
-            session.run(sample)  # the others had the caches meanwhile
-            start = clock()
-            for _ in range(inner):
-                session.run(sample)
-            times[turn, which] = (clock() - start) / inner
+            times[turn, which] = timed(partial(session.run, sample), inner, threads, clock)
     ratios = times[:, :1] / np.maximum(times, 1e-9)
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75], axis=0)
     medians = np.median(times, axis=0)

@@ -33,7 +33,8 @@ from onnxq.ir import load, save, text, walk
 from onnxq.ir.model import Model
 from onnxq.ir.names import unique_nodes
 from onnxq.runtime.events import ABSENT, Seen, Typed, gather, split
-from onnxq.runtime.session import SIDE_BY_SIDE, Level, Session
+from onnxq.runtime.session import Level, Session
+from onnxq.runtime.turns import IN_TURNS, rest
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -224,7 +225,7 @@ def _run(
     config: Mapping[str, str],
     clock: Callable[[], float],
 ) -> _Timed:
-    config = {**SIDE_BY_SIDE, **config}
+    config = {**IN_TURNS, **config}
     with tempfile.TemporaryDirectory(prefix="onnxq-", ignore_cleanup_errors=True) as folder:
         saved = Path(folder) / "optimized.onnx"
         external = {
@@ -244,14 +245,19 @@ def _run(
             for session in (plain, watched):
                 for _ in range(warmup):
                     session.run(samples[0])
-            times = _time(plain, watched, samples, runs, clock)
+            times = _time(plain, watched, samples, runs, threads, clock)
         finally:
             events = watched.end_profiling()
         return _Timed(*times, events, load.load(saved))
 
 
 def _time(
-    plain: Session, watched: Session, samples: Sequence[Inputs], runs: int, clock: Callable[[], float]
+    plain: Session,
+    watched: Session,
+    samples: Sequence[Inputs],
+    runs: int,
+    threads: int,
+    clock: Callable[[], float],
 ) -> tuple[float, float, float]:
     """Median and lower quartile of the first session, median of the second.
 
@@ -267,6 +273,7 @@ def _time(
                 start = clock()
                 session.run(samples[run % len(samples)])
                 times[which].append(clock() - start)
+            rest(threads)
         block = max(1, math.ceil(_BLOCK_SECONDS / max(times[0][-1], 1e-7)))
     fast, median = np.quantile(times[0], [0.25, 0.5])
     return float(median), float(fast), float(np.median(times[1]))

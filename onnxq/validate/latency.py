@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.errors import UsageError
-from onnxq.runtime.session import SIDE_BY_SIDE, Session
+from onnxq.runtime.session import Session
+from onnxq.runtime.turns import IN_TURNS, repeats, timed, wanted
 from onnxq.validate.intervals import Interval, median_interval
 
 Inputs = Mapping[str, NDArray[Any]]
 
-_LEAST_SECONDS = 1e-3  # one timing is at least this long: the clock and the call cost about a microsecond
 _NOISY = 0.15
 _FEWEST_PAIRS = 5
 _MOST_PAIRS = 1000
@@ -91,11 +92,11 @@ def measure(
     if not inputs or threads < 1 or (runs is not None and runs < 1):
         raise UsageError("a latency measurement needs at least one sample, one thread and one run")
     begin = clock()
-    sessions = [Session(m, threads=threads, config=SIDE_BY_SIDE) for m in (reference, candidate)]
+    sessions = [Session(m, threads=threads, config=IN_TURNS) for m in (reference, candidate)]
     estimates = [_warm(s, inputs[0], warmup, clock) for s in sessions]
-    inner = max(1, math.ceil(_LEAST_SECONDS / max(min(estimates), 1e-7)))
+    inner = repeats(min(estimates), threads)
     if runs is None:
-        runs = int(np.clip(budget_seconds / max(sum(estimates) * inner, 1e-7), _FEWEST_PAIRS, _MOST_PAIRS))
+        runs = int(np.clip(budget_seconds / max(wanted(estimates, inner, threads), 1e-7), _FEWEST_PAIRS, _MOST_PAIRS))
         deadline = clock() + 1.5 * budget_seconds  # a machine that got busy after the estimate
     else:
         deadline = math.inf
@@ -106,10 +107,7 @@ def measure(
             break
         sample = inputs[pair % len(inputs)]
         for side, session in enumerate(sessions):
-            start = clock()
-            for _ in range(inner):
-                session.run(sample)
-            times[pair, side] = (clock() - start) / inner
+            times[pair, side] = timed(partial(session.run, sample), inner, threads, clock)
     return summarize(times, threads=threads, inner=inner, seconds=clock() - begin, level=level)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from onnxq.errors import UsageError
+from onnxq.runtime.turns import IN_TURNS
 from onnxq.validate import latency
 from onnxq.validate.latency import measure, summarize
 
@@ -94,7 +95,7 @@ def test_idle_pools_do_not_spin(clock: Any, monkeypatch: pytest.MonkeyPatch) -> 
         lambda m, threads, config: (seen.append(config), FakeSession(m, threads=threads, config=config))[1],
     )
     measure(b"1", b"1", [{"n": 1}], threads=2, runs=1, clock=clock)
-    assert seen == [{"session.force_spinning_stop": "1"}] * 2
+    assert seen == [IN_TURNS] * 2
 
 
 @pytest.mark.parametrize("bad", [{"inputs": []}, {"threads": 0}, {"runs": 0}])

@@ -1,0 +1,61 @@
+"""Sessions that are timed in turns in one process, each as fast as it would be alone.
+
+After a run, threads of a session spin for 30 ms to be ready for the next. In turns they would take the cores from the
+next session; stopped at the end of each run (`session.force_spinning_stop`), they would have to be woken for each,
+which costs a model of half a millisecond more than a second thread saves. So they spin between the runs of one
+timing, and the next timing begins when they have stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+SPIN_SECONDS = 3e-3
+"""Longer than threads wait inside a run for work."""
+
+IN_TURNS = {"session.intra_op.spin_duration_us": str(round(SPIN_SECONDS * 1e6))}
+"""Configuration of such sessions."""
+
+# one timing is at least this long: the clock and the call cost about a microsecond, waking threads 50
+_LEAST_SECONDS, _LEAST_SPREAD = 1e-3, 6e-3
+
+
+def repeats(fastest: float, threads: int) -> int:
+    """How many runs make one timing, if the fastest session takes so many seconds."""
+    return max(1, math.ceil((_LEAST_SECONDS if threads == 1 else _LEAST_SPREAD) / max(fastest, 1e-7)))
+
+
+def wanted(estimates: Sequence[float], inner: int, threads: int) -> float:
+    """Seconds that one timing of each session takes, if one run takes so many."""
+    once = inner + _warm(inner, threads)
+    return sum(estimate * once + _rest_seconds(threads) for estimate in estimates)
+
+
+def timed(run: Callable[[], object], inner: int, threads: int, clock: Callable[[], float]) -> float:
+    """Seconds of one run, the mean of `inner`. One more goes before them, which wakes threads and fills caches, except
+    where a run is long and has one thread.
+    """
+    for _ in range(_warm(inner, threads)):
+        run()
+    start = clock()
+    for _ in range(inner):
+        run()
+    seconds = (clock() - start) / inner
+    rest(threads)
+    return seconds
+
+
+def rest(threads: int) -> None:
+    """Wait until the threads of the session that ran last have stopped."""
+    if threads > 1:
+        time.sleep(_rest_seconds(threads))
+
+
+def _warm(inner: int, threads: int) -> int:
+    return int(inner > 1 or threads > 1)
+
+
+def _rest_seconds(threads: int) -> float:
+    return 1.5 * SPIN_SECONDS if threads > 1 else 0.0

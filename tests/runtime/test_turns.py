@@ -1,0 +1,53 @@
+"""Sessions timed in turns: what a timing is made of, and that threads come to rest behind it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from onnx import parser
+
+from onnxq.runtime.session import Session
+from onnxq.runtime.turns import IN_TURNS, SPIN_SECONDS, repeats, rest, timed, wanted
+
+WIDE = """<ir_version: 8, opset_import: ["" : 17]>
+wide (float[512,512] x) => (float[512,512] y) { a = MatMul(x, x) y = MatMul(a, x) }"""
+
+
+@pytest.mark.parametrize(
+    ("fastest", "threads", "inner"), [(1e-4, 1, 10), (1e-4, 2, 60), (0.02, 1, 1), (0.02, 4, 1), (0.0, 1, 10_000)]
+)
+def test_short_runs_are_many_in_one_timing(fastest: float, threads: int, inner: int) -> None:
+    assert repeats(fastest, threads) == inner
+
+
+@pytest.mark.parametrize(("inner", "threads", "runs"), [(1, 1, 1), (5, 1, 6), (1, 2, 2), (5, 2, 6)])
+def test_what_is_not_timed(inner: int, threads: int, runs: int) -> None:
+    clock, done = [0.0], []
+
+    def run() -> None:
+        done.append(clock[0])
+        clock[0] += 10.0 if len(done) == 1 and runs > inner else 2.0
+
+    assert timed(run, inner, threads, lambda: clock[0]) == 2.0
+    assert len(done) == runs
+    assert wanted([2.0, 4.0], inner, threads) == pytest.approx(6.0 * runs, abs=4 * SPIN_SECONDS)
+
+
+def test_threads_come_to_rest() -> None:
+    inputs = {"x": np.ones((512, 512), np.float32)}
+
+    def left(config: dict[str, str]) -> float:
+        """Seconds of the processor after a run and a rest."""
+        session = Session(parser.parse_model(WIDE).SerializeToString(), threads=2, config=config)
+        found = []
+        for _ in range(5):
+            session.run(inputs)
+            rest(2)
+            begun = time.process_time()
+            time.sleep(0.05)
+            found.append(time.process_time() - begun)
+        return min(found)
+
+    assert left(IN_TURNS) < SPIN_SECONDS
