@@ -228,6 +228,12 @@ def _check_versions(proto: ModelProto, where: str) -> int:
             raise ModelError(f"{where} does not say which version of the ai.onnx operator set it uses; export it again")
         return _FREE_OPSET
     opset = int(max(versions))
+    if opset < OPSETS[0]:
+        raise ModelError(
+            f"{where} uses opset {opset}, but ONNX Runtime, by which a conversion would have to be checked, runs none "
+            f"below {OPSETS[0]} in full; export it with opset 13 or later, or convert it with onnx.version_converter "
+            "and check the result yourself"
+        )
     if opset not in OPSETS:
         raise ModelError(
             f"{where} uses opset {opset}, but {OPSETS[0]} to {OPSETS[-1]} can be read; export it with another opset"

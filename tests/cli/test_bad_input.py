@@ -67,6 +67,16 @@ def test_truncated_file(refused: Any, here: Path, root: Path, part: float) -> No
     assert refused("cut.onnx", "--calib", "calib.npz").startswith("cut.onnx is truncated: ")
 
 
+def test_an_opset_that_no_runtime_can_check(refused: Any, here: Path) -> None:
+    model = onnx.load("model.onnx")
+    model.opset_import[0].version = 6
+    onnx.save(model, "old.onnx")
+    assert refused("old.onnx", "--calib", "calib.npz") == (
+        "old.onnx uses opset 6, but ONNX Runtime, by which a conversion would have to be checked, runs none below 7 in "
+        "full; export it with opset 13 or later, or convert it with onnx.version_converter and check the result yourself"
+    )
+
+
 def test_missing_external_data(refused: Any, here: Path) -> None:
     onnx.save(tiny.classifier(), here / "big.onnx", save_as_external_data=True, location="big.data", size_threshold=0)
     (here / "big.data").unlink()

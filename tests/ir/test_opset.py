@@ -377,3 +377,43 @@ def test_made_up_samples():
     m.graph.inputs[0].shape = None
     with pytest.raises(ValueError, match="known rank"):
         made_up_sample(m)
+
+
+BELOW_7 = {
+    "Add": "y = Add(x, x)",
+    "Mul": "y = Mul<broadcast = 1, axis = 1>(x, b)",
+    "Pow": "y = Pow<broadcast = 1>(x, b)",
+    "AveragePool": "y = AveragePool<kernel_shape = [1, 1]>(x)",
+    "BatchNormalization": "y = BatchNormalization<is_test = 1>(x, b, b, b, b)",
+    "Dropout": "y = Dropout<is_test = 1>(x)",
+    "PRelu": "y = PRelu(x, b)",
+}
+
+
+def _old(body: str) -> onnx.ModelProto:
+    return parser.parse_model(
+        f'<ir_version: 3, opset_import: ["": 6]> g (float[1,4,4,4] x, float[4] b) => (float[1,4,4,4] y) {{ {body} }}'
+    )
+
+
+def _runs(proto: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
+    return Session(proto.SerializeToString(), level=Level.OFF, threads=1).run(inputs)["y"]
+
+
+class TestBelow7:
+    """Why docs/decisions/0030 refuses them: nothing here can check a conversion, and some are wrong."""
+
+    @pytest.mark.parametrize("op", BELOW_7)
+    def test_onnxruntime_has_no_kernel(self, op):
+        with pytest.raises(ModelError, match="Could not find an implementation"):
+            _runs(_old(BELOW_7[op]))
+
+    def test_the_converter_makes_an_add_that_does_not_load(self):
+        made = version_converter.convert_version(_old("y = Add<broadcast = 1, axis = 1>(x, b)"), 7)
+        with pytest.raises(ModelError, match="cannot load"):
+            _runs(made)
+
+    def test_the_converter_lets_the_slope_of_a_prelu_stand_for_columns(self):
+        x, slope = -np.ones((1, 4, 4, 4), np.float32), np.arange(4, dtype=np.float32)
+        got = _runs(version_converter.convert_version(_old(BELOW_7["PRelu"]), 7), x=x, b=slope)
+        assert np.array_equal(got, x * slope) and not np.array_equal(got, x * slope.reshape(1, 4, 1, 1))
