@@ -73,7 +73,8 @@ def test_an_opset_that_no_runtime_can_check(refused: Any, here: Path) -> None:
     onnx.save(model, "old.onnx")
     assert refused("old.onnx", "--calib", "calib.npz") == (
         "old.onnx uses opset 6, but ONNX Runtime, by which a conversion would have to be checked, runs none below 7 in "
-        "full; export it with opset 13 or later, or convert it with onnx.version_converter and check the result yourself"
+        "full; export it with opset 13 or later, or convert it with onnx.version_converter and check the result "
+        "yourself"
     )
 
 
