@@ -157,6 +157,12 @@ _FRAGMENTS = tuple(
         "{n}s = Softplus({a}) {n}t = Tanh({n}s) {o} = Mul({n}t, {a})",
         "{n}s = Softplus({a}) {n}t = Tanh({n}s) {n}m = Mul({n}t, {a}) {o} = Add({n}m, {n}s)",
         "{n}s = Softplus({a}) {n}t = Tanh({n}s) {n}m = Mul({a}, {n}t) {n}k = Sub({n}m, {n}s) {o} = Relu({n}k)",
+        # flatten-softmax
+        "{o} = Softmax<axis = 0>({a})",
+        "{n}s = LogSoftmax<axis = 0>({a}) {o} = Tanh({n}s)",
+        "{n}s = Softmax<axis = 0>({a}) {o} = Mul({n}s, {b})",
+        "{o} = Softmax<axis = 1>({a})",
+        "{n}s = Softmax<axis = 1>({a}) {o} = Mul({n}s, {b})",
         # move-transposes
         "{n}t = Transpose<perm = [0, 2, 1]>({a}) {n}m = Mul({n}t, half) {n}r = Relu({n}m) {o} = Transpose<perm = [0, 2, 1]>({n}r)",
         "{n}t = Transpose<perm = [2, 0, 1]>({a}) {n}u = Transpose<perm = [2, 0, 1]>({b}) {n}s = Add({n}t, {n}u) "
