@@ -98,6 +98,7 @@ class PlanProvider(Gathering):
             placing=placing,
             cache=self.options.resources.cache,
             able=possible(graph, self.options.target, self.options.keep_float),
+            progress=self.progress,
         )
         self.notes.extend(notes)
         return plan

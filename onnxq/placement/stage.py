@@ -18,6 +18,7 @@ from onnxq.placement.place import place
 from onnxq.placement.record import from_text, to_text
 from onnxq.placement.result import Placed
 from onnxq.plan.plan import Placement, Plan
+from onnxq.progress import Progress, Silent
 from onnxq.stats.cache import Cache, digest, files_digest
 from onnxq.targets.hardware import detect
 
@@ -40,11 +41,13 @@ def placed_plan(
     placing: Placing,
     cache: Cache | None,
     able: Mapping[str, Mapping[Kind, str]] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Plan, Placed | None, list[str]]:
     """The plan with int8 where it pays, what was measured for it, and sentences for the user.
 
     Args:
         cache: keeps what was measured; the same model, plan, machine and effort are placed alike then.
+        progress: told of each form that is made.
 
     For the others and what is raised see `place`.
     """
@@ -62,16 +65,22 @@ def placed_plan(
     if placed is not None:
         notes.append("Where int8 pays was measured before on this machine; --no-cache measures again.")
     else:
-        placed = place(
-            model,
-            full,
-            replan=replan,
-            insert=insert,
-            samples=samples,
-            placing=placing,
-            original=model.source,
-            able=able,
-        )
+        with (progress or Silent()).task("measuring forms of the model", None) as step:
+
+            def counted(some: Plan) -> Model:
+                step(1)
+                return insert(some)
+
+            placed = place(
+                model,
+                full,
+                replan=replan,
+                insert=counted,
+                samples=samples,
+                placing=placing,
+                original=model.source,
+                able=able,
+            )
         if key and cache is not None:
             cache.put_text("placements", key, to_text(placed))
     return replan(placed.placement), placed, [*notes, *placed.notes]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from onnxq.placement.race import Timing, race
 from onnxq.placement.record import from_text, to_text
 from onnxq.placement.result import FLOAT, FULL, NEVER_SLOWER, ORIGINAL, PAYS, Form, Placed, UnitChoice
 from onnxq.plan.plan import MEASURED, Placement, Plan
+from onnxq.progress import Progress
 from onnxq.runtime.profile import profile
 from onnxq.runtime.session import Session
 from onnxq.validate.result import Result
@@ -34,12 +36,28 @@ MODEL = ROOT / "models/fashion-mobilenet/model.onnx"
 CALIB = ROOT / "models/fashion-mnist/calib.npz"
 
 
-def made(out: Path, costs: Path | None = None, **options: object) -> Result:
+class Recorder:
+    """Counts what each task tells."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, int] = {}
+
+    @contextmanager
+    def task(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        del total
+
+        def step(done: int) -> None:
+            self.steps[label] = self.steps.get(label, 0) + done
+
+        yield step
+
+
+def made(out: Path, costs: Path | None = None, progress: Progress | None = None, **options: object) -> Result:
     job = Job(model=MODEL).with_overrides(
         output=out, calib=str(CALIB), calib_limit=16, method="minmax", speed=False, effort="fast", costs=costs,
         **{"threads": 1, **options},  # type: ignore[arg-type]
     )  # fmt: skip
-    return quantize(job)
+    return quantize(job, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +83,9 @@ def integer(key: CostKey) -> bool:
 
 def test_where_int8_costs_nothing_all_of_it_is_int8(measured: CostTable, tmp_path: Path) -> None:
     costs = fixed(measured, lambda k: 1e-8 if integer(k) or "uantizeLinear" in k.op else 1e-5, tmp_path / "c.json")
-    result = made(tmp_path / "o.onnx", costs, validate=False)
+    told = Recorder()
+    result = made(tmp_path / "o.onnx", costs, told, validate=False)
+    assert told.steps["measuring forms of the model"] >= 1  # that of all int8 at least
     assert result.coverage is not None
     assert not result.coverage.heavy_float
     assert any(note.startswith("Placement by the cost file chose") for note in result.notes)
