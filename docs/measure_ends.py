@@ -17,7 +17,7 @@ from typing import Any
 
 from onnxq.config.job import load_job
 from onnxq.data.sample import Sample
-from onnxq.faintest import faintest
+from onnxq.faintest import Parts
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.jobs import job_pipeline, open_source
@@ -52,7 +52,8 @@ def main() -> None:
     first, last = heavy[0], heavy[-1]
     forms = [form(names) for names in ((), [first.name], [last.name], [first.name, last.name])]
     exact = outputs(opened(begin.model), held)
-    near = [faintest(exact, outputs(session, held)).decibels for session in forms]
+    parts = Parts(exact, whole=True)
+    near = [parts.levels(exact, outputs(session, held)).mean() for session in forms]
     inputs = next(iter(data)).inputs
     ratios: list[list[float]] = [[] for _ in forms]
     for _ in range(told.runs):

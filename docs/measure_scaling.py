@@ -20,7 +20,7 @@ from typing import Any
 from onnxq import registry
 from onnxq.config.job import load_job
 from onnxq.data.sample import Sample
-from onnxq.faintest import faintest
+from onnxq.faintest import Parts
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.jobs import job_pipeline, open_source
@@ -56,6 +56,7 @@ def main() -> None:
     begin = ready(job, data, pipeline, over(job.calibration, pipeline.calibration), Resources(), Silent(), PlanProvider)
     held = list(open_source(job, job.data.eval, told.held))[: told.held]
     exact = outputs(begin.model, held)
+    parts = Parts(exact, whole=True)
     inputs = [sample.inputs for sample in data]
     large = sorted(data, key=lambda s: -sum(v.size for v in s.inputs.values()))[:LARGE]
 
@@ -95,10 +96,10 @@ def main() -> None:
         for change in changes:
             model, said = change(model)
             what.append(said)
-        assert faintest(exact, outputs(model, held)).decibels > EXACT, "scaling changed what the model computes"
+        assert parts.levels(exact, outputs(model, held)).mean() > EXACT, "scaling changed what the model computes"
         session = opened(quantized(begin, model))
         base = base or session
-        near = faintest(exact, [session.run(sample.inputs) for sample in held]).decibels
+        near = parts.levels(exact, [session.run(sample.inputs) for sample in held]).mean()
         price = ratio(base, session, large, told.runs)
         print(f"| {form} | {', '.join(what)} | {near:.1f} | {price:.3f} |", flush=True)
 

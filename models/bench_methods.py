@@ -3,6 +3,7 @@
     python models/bench_methods.py                         # every fetched model, every method
     python models/bench_methods.py --models fashion-vit,minilm-l6 --methods auto,minmax
     python models/bench_methods.py --eval-samples 300      # fewer labelled samples, evenly spread
+    python models/bench_methods.py --judge-on calib        # by labels of calibration samples; nothing is kept
     python models/bench_methods.py --write docs/methods.md # writes what out/methods.json says, measures nothing
 
 Each cell is what `onnxq quantize --config models/NAME/job.yaml --method METHOD --placement rules` makes with all
@@ -45,14 +46,14 @@ RESAMPLES = 4000
 """Draws of an interval: the tail that belongs to one of five methods holds 20 of them."""
 
 
-def measure(entry: Entry, methods: Sequence[str], eval_samples: int | None) -> dict[str, Any]:
+def measure(entry: Entry, methods: Sequence[str], eval_samples: int | None, judge_on: str = "eval") -> dict[str, Any]:
     """What a process of its own says of one model: method -> row; every row {"error": ...} if it fails."""
     folder = OUT.with_suffix("") / entry.name
     folder.mkdir(parents=True, exist_ok=True)
     stats, result = folder / "stats.npz", folder / "result.json"
     calibrate = [sys.executable, "-m", "onnxq", "calibrate", "--config", str(entry.job), "-o", str(stats), "--no-cache"]
     judge = [sys.executable, __file__, "--one", str(entry.job), ",".join(methods), str(folder)]
-    judge += ["--eval-samples", str(eval_samples)] if eval_samples else []
+    judge += ["--judge-on", judge_on, *(["--eval-samples", str(eval_samples)] if eval_samples else [])]
     for command in (calibrate, judge):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -62,8 +63,14 @@ def measure(entry: Entry, methods: Sequence[str], eval_samples: int | None) -> d
     return found
 
 
-def one(job_file: Path, methods: Sequence[str], folder: Path, eval_samples: int | None) -> dict[str, Any]:
-    """Quantize with each method from the same statistics, then judge all forms on the same samples."""
+def one(
+    job_file: Path, methods: Sequence[str], folder: Path, eval_samples: int | None, judge_on: str = "eval"
+) -> dict[str, Any]:
+    """Quantize with each method from the same statistics, then judge all forms on the same samples.
+
+    Args:
+        judge_on: `eval`, or `calib`: the samples that ranges are taken from, if they have labels.
+    """
     from onnxq.config.job import load_job
     from onnxq.driver import quantize
 
@@ -79,7 +86,8 @@ def one(job_file: Path, methods: Sequence[str], folder: Path, eval_samples: int 
         assert result.environment is not None
         rows[method] = {"taken": result.method, "notes": chose, "environment": asdict(result.environment)}
         files[method] = path
-    return _judged(told.with_overrides(eval_limit=eval_samples), rows, files)
+    judged = replace(told, data=replace(told.data, eval=told.data.calib)) if judge_on == "calib" else told
+    return _judged(judged.with_overrides(eval_limit=eval_samples), rows, files)
 
 
 def _judged(job: Job, rows: dict[str, dict[str, Any]], files: Mapping[str, Path]) -> dict[str, Any]:
@@ -218,12 +226,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", default="", help="names, separated by commas")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--eval-samples", type=int)
+    parser.add_argument("--judge-on", choices=("eval", "calib"), default="eval")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into the page's block and stop")
     parser.add_argument("--one", nargs=3, metavar=("JOB", "METHODS", "FOLDER"), help=argparse.SUPPRESS)
     told = parser.parse_args(arguments)
     if told.one:
         job, methods, folder = told.one
-        rows = one(Path(job), methods.split(","), Path(folder), told.eval_samples)
+        rows = one(Path(job), methods.split(","), Path(folder), told.eval_samples, told.judge_on)
         (Path(folder) / "result.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         return 0
     found: dict[str, dict[str, Any]] = json.loads(OUT.read_text()) if OUT.is_file() else {}
@@ -237,8 +246,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{entry.name}: not fetched (make models)", file=sys.stderr)
             continue
         print(entry.name, file=sys.stderr, flush=True)
-        found[entry.name] = measure(entry, told.methods.split(","), told.eval_samples)
-        OUT.write_text(json.dumps(found, indent=1))
+        found[entry.name] = measure(entry, told.methods.split(","), told.eval_samples, told.judge_on)
+        for reason in {row["error"] for row in found[entry.name].values() if "error" in row}:
+            print(f"{entry.name}: {reason}", file=sys.stderr)
+        if told.judge_on == "eval":
+            OUT.write_text(json.dumps(found, indent=1))
     print(table(found))
     return 0
 

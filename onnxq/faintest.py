@@ -115,6 +115,11 @@ class Parts:
         where = self._parts[at].where if len(self._parts) > 1 else ""
         return Faintest(decibels=float(np.mean(levels[:, at])), where=where, levels=levels[:, at])
 
+    def cut(self, part: int, outputs: Sequence[Mapping[str, Any]]) -> Arrays:
+        """What a part is, the arrays of all samples; `part` is a column of `levels`."""
+        one = self._parts[part]
+        return [one.cut(array) for some in outputs for array in floats_of(some[one.output])]
+
 
 def faintest(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> Faintest:
     """The worst part of the worst output.

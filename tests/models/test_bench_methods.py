@@ -86,3 +86,28 @@ def test_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert auto["behind"]["others"] == (auto["taken"] != "minmax")
     assert auto["behind"]["low"] <= single["score"] - auto["score"] <= auto["behind"]["high"]
     assert (auto["score"], auto["sqnr_db"]) == (single["score"], single["sqnr_db"]) or auto["taken"] != "minmax"
+
+
+def test_labels_of_calibration_samples_can_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of it is kept. Without labels there, the reason is told."""
+    job = (MODELS / "fashion-res8" / "job.yaml").read_text()
+    held = np.load(MODELS / "fashion-mnist" / "eval.npz")
+    for name, keys in (("with", ("image", "label")), ("without", ("image",))):
+        np.savez(tmp_path / f"{name}.npz", **{key: held[key][:20] for key in keys})
+        text = job.replace("../fashion-mnist/calib.npz", f"{name}.npz")
+        text = text.replace("../fashion-mnist", str(MODELS / "fashion-mnist"))
+        text = text.replace("model.onnx", str(MODELS / "fashion-res8" / "model.onnx"))
+        (tmp_path / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(bench, "OUT", tmp_path / "methods.json")
+    said = {}
+    for name in ("with", "without"):
+        entry = bench.Entry(name="fashion-res8", folder="fashion-res8", job=tmp_path / f"{name}.yaml")
+        monkeypatch.setattr(bench, "entries", lambda entry=entry: {entry.name: entry})
+        assert bench.main(["--methods", "minmax", "--judge-on", "calib"]) == 0
+        said[name] = capsys.readouterr()
+    assert "| fashion-res8 | top1 | 20 |" in said["with"].out
+    assert "| fashion-res8 |" not in said["without"].out
+    assert "label" in said["without"].err
+    assert not (tmp_path / "methods.json").exists()
