@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxq.stats.forecasts import Forecast
 from onnxq.stats.guards import Shape
-from onnxq.stats.picks import pace
+from onnxq.stats.picks import EVERY, pace
 from onnxq.stats.stream import Layout
 from onnxq.stats.tails import rows_of
 
@@ -78,15 +78,20 @@ class Groups:
 
     def _lay_out(self, symbols: Mapping[str, int]) -> Layout:
         sizes, steps, weights, tops, lengths = np.array([[0, 1, 1, 0, 0]] * (len(self) + 1), dtype=np.int64).T
+        # at least one element: where there is none, the run fails and is repeated
+        foreseen = {g: max(1, math.prod(g.forecast.shape(symbols))) for g in self._members if g.forecast is not None}
+        few = sum(size * len(self._members[group]) for group, size in foreseen.items()) <= EVERY
         for place, (group, sliced) in enumerate(self._sliced.items()):
-            if group.forecast is not None:  # at least one element: where there is none, the run fails and is repeated
-                size = full = max(1, math.prod(group.forecast.shape(symbols)))
+            most = group.most
+            if group in foreseen:
+                size = full = foreseen[group]
+                most = size if few else most
             else:
                 size, full = (
                     math.prod(d if isinstance(d, int) else symbols[str(d)] for d in dims)
                     for dims in (sliced, group.shape)
                 )
-            sizes[place], steps[place], lengths[place] = size, pace(size, group.most), group.length
+            sizes[place], steps[place], lengths[place] = size, pace(size, most), group.length
             weights[place] = max(1, round(steps[place] * full / max(size, 1)))
             if group.length:  # of what is counted whole, one row: it holds the greatest value
                 tops[place] = rows_of(group.length, full) if steps[place] > 1 else min(1, full)

@@ -17,7 +17,7 @@ WHOLE = 1 << 62
 """More elements than any tensor has: as a number of elements to pick, all of them."""
 
 EVERY = 2_500_000
-"""Elements of one sample up to which whole arrays are counted element by element (about 3 ms)."""
+"""Elements of one sample, of all tensors whose size inference leaves open, up to which all are counted (about 3 ms)."""
 
 HALVED = 2
 """Above that, this part of the elements is picked that would be picked inside the graph: reading them costs more."""
