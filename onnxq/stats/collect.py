@@ -18,6 +18,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -33,9 +34,9 @@ from onnxq.progress import Progress, Silent
 from onnxq.runtime.session import Level, Session
 from onnxq.stats.bodies import Inside, inside
 from onnxq.stats.collector import Collector
-from onnxq.stats.forecasts import Forecast, forecasts
+from onnxq.stats.forecasts import Forecast, elements, forecasts
 from onnxq.stats.observers import SUBSET, Histogram, MinMax
-from onnxq.stats.picks import WHOLE, scattered
+from onnxq.stats.picks import EVERY, WHOLE, scattered
 from onnxq.stats.probe import checked_run, element_types, observe_shapes
 from onnxq.stats.reductions import Known, Reductions
 from onnxq.stats.statistics import Shape, Statistics
@@ -187,10 +188,11 @@ class _Engine:
             shapes_of = {n: known.get(n, (None, None))[1] for n in (*given, *self._reduced)}
             open_ = [n for n in self._reduced if any(d is None for d in shapes_of[n] or ())]
             self._forecasts = forecasts(model, open_, {n: shapes_of[n] for n in given})
-        self._reductions = Reductions(
-            self._inside.model.graph, self._reduced, known, (subset or WHOLE) if picking else None, self._forecasts
+        self._reduce = partial(
+            Reductions, self._inside.model.graph, self._reduced, known, (subset or WHOLE) if picking else None
         )
-        self._lean_outputs = [*self._reductions.outputs, *self._masked, *self._inside.outputs]
+        self._reductions = self._reduce()
+        self._slices = False  # what is forecast
         self._lean: Session | None = None
         self._full: tuple[int, Session] | None = None
         self._parts: list[list[str]] = []
@@ -203,20 +205,18 @@ class _Engine:
         inputs = {**sample.inputs, **self._state}
         collector.samples += 1
         collector.observe(sample, {t: inputs[t] for t in self._given if t in inputs}, number)
-        if self._lean is None:
-            base, more = self._inside.model, self._reductions
-            tapped = with_outputs(base, self._lean_outputs, more.nodes, more.inputs)
-            self._lean = self._open(tapped, prepacking=weight_bytes(self._model) < PREPACK_BELOW)
+        few = self._prepare(inputs)
+        assert self._lean is not None
         place = scattered(sample.index)
         fed = {**inputs, **self._reductions.feed(inputs, sample.index), **self._inside.feed(place)}
         try:
             found = self._run(self._lean, sample, fed, self._lean_outputs)
         except CalibrationError:
-            if not self._forecasts:
+            if not self._slices:
                 raise
             self._look(sample, inputs, number)  # a tensor may be much smaller than forecast; else this fails, too
             return
-        numbers = self._reductions.read(inputs, found, sample.index)
+        numbers = self._reductions.read(inputs, found, sample.index, every=few)
         if numbers.suspect or self._arrays:
             state = self._state
             self._look(sample, inputs, number)
@@ -225,6 +225,23 @@ class _Engine:
             collector.reduced(self._reductions.taps, numbers, number)
             collector.observe(sample, {t: found[t] for t in self._masked}, number)
         collector.inner(sample, self._inside.read(found, place), self._allowed, number)
+
+    def _prepare(self, inputs: Mapping[str, NDArray[Any]]) -> bool:
+        """Open the lean form. Of so few elements that all are counted, fetching the tensors is cheaper than slicing
+        them, and comes to the same; so what is forecast is sliced from the first sample that has more.
+
+        Returns:
+            Are the elements whose number is forecast so few?
+        """
+        few = bool(self._forecasts) and elements(self._forecasts, self._reductions.symbols(inputs)) <= EVERY
+        if self._forecasts and not few and not self._slices:
+            self._slices, self._lean, self._reductions = True, None, self._reduce(self._forecasts)
+        if self._lean is None:
+            base, more = self._inside.model, self._reductions
+            self._lean_outputs = [*more.outputs, *self._masked, *self._inside.outputs]
+            tapped = with_outputs(base, self._lean_outputs, more.nodes, more.inputs)
+            self._lean = self._open(tapped, prepacking=weight_bytes(self._model) < PREPACK_BELOW)
+        return few
 
     def result(self) -> Statistics:
         """When all samples ran."""

@@ -11,6 +11,7 @@ left the graph beside them. It depends on the model and the shapes of the inputs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,11 @@ class Forecast:
         return tuple(
             max(0, round(base + sum(slope * (symbols[s] - BASE) for s, slope in slopes))) for base, slopes in self.dims
         )
+
+
+def elements(found: Mapping[str, Forecast], symbols: Mapping[str, int]) -> int:
+    """Of all tensors together, each counted as one at least."""
+    return sum(max(1, math.prod(forecast.shape(symbols))) for forecast in found.values())
 
 
 def forecasts(model: Model, tensors: Sequence[str], inputs: Mapping[str, Shape | None]) -> dict[str, Forecast]:

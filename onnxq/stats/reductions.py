@@ -127,15 +127,18 @@ class Reductions:
         self._numbers = self._join("numbers", self._stream.tensors) if self._stream.tensors else ""
         self.outputs = [n for n in (self._shape_vector, *self._unranked.values(), self._numbers, *self._whole) if n]
 
-    def read(self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]], position: int = 0) -> Found:
+    def read(
+        self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, Any], position: int = 0, *, every: bool = False
+    ) -> Found:
         """The numbers of one run.
 
         Args:
             inputs: of that run.
             found: output name -> array.
             position: that `feed` was given.
+            every: count all elements of what was fetched whole, however many.
         """
-        laid = self._groups.layout(self._values(inputs)).at(self._group_of) if self._pick is not None else None
+        laid = self._groups.layout(self.symbols(inputs)).at(self._group_of) if self._pick is not None else None
         shapes, count = self._shapes(inputs, found)
         if laid is not None and self._forecasts:
             laid = replace(laid, sizes=np.where(self._guessed, count, laid.sizes))
@@ -155,7 +158,7 @@ class Reductions:
         finite = np.isfinite(low) & np.isfinite(high)
         suspect = bool(np.isnan(values["sum"]).any() or not (finite | empty).all())
         whole = {name: found[name] for name in self._whole}
-        picked = [picked_from(whole, self._pick, position)] if whole else []
+        picked = [picked_from(whole, None if every else self._pick, position)] if whole else []
         if laid is not None:
             picked += parts.picked(laid)
         return Found(
@@ -176,7 +179,7 @@ class Reductions:
         """
         if not self.inputs:
             return {}
-        laid = self._groups.layout(self._values(inputs))
+        laid = self._groups.layout(self.symbols(inputs))
         fed = {self._starts: scattered(position) % laid.steps, self._steps: laid.steps, self._tops: laid.tops}
         return {tensor.name: fed[tensor.name][: len(self._groups)] for tensor in self.inputs}
 
@@ -203,7 +206,7 @@ class Reductions:
     def _shape(self, name: str) -> Shape:
         return self._known.get(name, (None, None))[1] or ()
 
-    def _values(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    def symbols(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         """The symbols in the shapes of the inputs, as these inputs have them."""
         symbols: dict[str, int] = {}
         for name, shape in self._given.items():
@@ -356,7 +359,7 @@ class Reductions:
         self, inputs: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]
     ) -> tuple[tuple[tuple[int, ...], ...], NDArray[np.int64]]:
         """Shapes and elements of the taps; most often known from a sample before."""
-        symbols = self._values(inputs)
+        symbols = self.symbols(inputs)
         vector = found[self._shape_vector] if self._ranked else np.empty(0, dtype=np.int64)
         loose = [found[n] for n in self._unranked.values()]
         key = (*symbols.items(), *map(len, loose)), b"".join(array.tobytes() for array in (vector, *loose))

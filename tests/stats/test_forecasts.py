@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from onnxq.ir.model import Model
 from onnxq.ir.shapes import infer, infer_at
 from onnxq.ir.text import parse
+from onnxq.stats import collect as collect_module
+from onnxq.stats import groups
 from onnxq.stats.collect import collect
 from onnxq.stats.forecasts import forecasts
 from onnxq.stats.observers import SUBSET
@@ -45,6 +47,13 @@ def taken(source: str, arrays: list[NDArray[np.float32]], names: list[str], subs
     return collect(model(source), names, data, threads=1, subset=subset)  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def _always_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tensors of these tests are small: none is so small that all of it is counted."""
+    for module in (collect_module, groups):
+        monkeypatch.setattr(module, "EVERY", 0)
+
+
 def test_inference_at_some_sizes_of_the_symbols() -> None:
     first, second, open_ = infer_at(model(CHAIN), [{"N": 1, "W": 9}, {"N": 2, "W": 64}, {"N": 3}])
     assert (first["z"][1], second["z"][1]) == ((1, 32, 16, 2), (2, 32, 16, 16))
@@ -68,6 +77,7 @@ def test_what_is_no_line_is_not_forecast() -> None:
     assert forecast("g (float[4] x) => (float[4] y) { y = Neg(x) }", "y") == {}
 
 
+@pytest.mark.usefixtures("_always_sliced")
 def test_the_ends_are_exact_where_the_size_is_a_forecast() -> None:
     source = "g (float[1,32,64,W] x) => (float[1,32,32,V] y) { y = MaxPool <kernel_shape=[2,2], strides=[2,2]> (x) }"
     arrays = [heavy(i, 1, 32, 64, width) for i, width in enumerate((64, 35, 101))]
@@ -84,6 +94,7 @@ def test_nothing_is_fetched_whole_that_is_forecast() -> None:
         assert ("z" in reductions.outputs) is whole
 
 
+@pytest.mark.usefixtures("_always_sliced")
 def test_a_tensor_that_is_smaller_than_forecast() -> None:
     assert forecast(SLICED, "y")["y"].shape({"W": 2})[-1] == 50
     arrays = [heavy(i, 1, 16, 32, width) for i, width in enumerate((64, 20, 2, 0, 51))]
@@ -94,6 +105,7 @@ def test_a_tensor_that_is_smaller_than_forecast() -> None:
     assert found.histogram.total == pytest.approx(found.count, rel=0.02)
 
 
+@pytest.mark.usefixtures("_always_sliced")
 @pytest.mark.parametrize(("width", "alike"), [(35, True), (34, False)])
 def test_two_tensors_that_are_forecast_alike_and_differ(width: int, alike: bool) -> None:
     found = forecast(TWO_WAYS, "z", "r")
@@ -109,6 +121,7 @@ def test_two_tensors_that_are_forecast_alike_and_differ(width: int, alike: bool)
         assert some.histogram.total == pytest.approx(some.count, rel=0.02)
 
 
+@pytest.mark.usefixtures("_always_sliced")
 def test_parts_of_the_samples_merge_to_the_whole() -> None:
     arrays = [every_width(i) for i in range(6)]
     data = Data(lambda i: {"x": arrays[i]}, 6)
@@ -122,3 +135,22 @@ def test_parts_of_the_samples_merge_to_the_whole() -> None:
 
 def every_width(index: int) -> NDArray[np.float32]:
     return heavy(index, 1, 32, 64, 30 + 17 * index)
+
+
+def test_few_elements_are_all_counted_whichever_form_runs() -> None:
+    """A sample that is small is fetched whole until one comes that is not, and then sliced like that one."""
+    small, large = heavy(0, 1, 32, 64, 31), heavy(1, 1, 32, 64, 5000)
+    data = Data(lambda i: {"x": (small, large, small)[i]}, 3)
+    whole, *parts = (
+        collect(model(CHAIN), ["y", "z"], data, threads=1, subset=2048, start=start, stop=stop)  # type: ignore[arg-type]
+        for start, stop in ((0, 3), (0, 1), (1, 3), (1, 2), (2, 3))
+    )
+    assert parts[0].merge(parts[1]) == whole
+    assert parts[2].merge(parts[3]) == parts[1]
+    for seen in (parts[0], parts[3]):
+        exact = taken(CHAIN, [small], ["y", "z"], None)
+        for name in ("y", "z"):
+            found, full = seen.tensors[name].histogram, exact.tensors[name].histogram
+            assert (found.keys.tolist(), found.counts.tolist()) == (full.keys.tolist(), full.counts.tolist())
+    large_one = parts[2].tensors["y"].histogram
+    assert len(large_one.keys) < len(taken(CHAIN, [large], ["y"], None).tensors["y"].histogram.keys)
