@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxq import provider, trial
+from onnxq import gathering, trial
 from onnxq.config.job import Job
 from onnxq.data.sample import Sample
 from onnxq.driver import quantize
@@ -161,7 +161,7 @@ def test_the_model_is_not_run_again_for_what_its_conversion_showed(
     """Before the conversion and behind it; behind the normalising passes, the run that observes shapes compares."""
     runs: list[object] = []
     observed: list[bool] = []
-    literally, observe = prepare.run_literally, provider.observe
+    literally, observe = prepare.run_literally, gathering.observe
 
     def run(model: Any, inputs: Any) -> Any:
         runs.append(model)
@@ -172,8 +172,8 @@ def test_the_model_is_not_run_again_for_what_its_conversion_showed(
         return observe(*arguments, outputs=outputs, **options)
 
     monkeypatch.setattr(prepare, "run_literally", run)
-    monkeypatch.setattr(provider, "run_literally", run)
-    monkeypatch.setattr(provider, "observe", watched)
+    monkeypatch.setattr(gathering, "run_literally", run)
+    monkeypatch.setattr(gathering, "observe", watched)
     _quantized(tmp_path / "o.onnx")
     assert len(runs) == 2
     assert observed == [True]
