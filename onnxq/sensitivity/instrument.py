@@ -141,8 +141,15 @@ class _Instrumenting:
             if Use((), "", slot) in self.plan.uses or node is None or node.op not in SQUASHING or node.domain:
                 continue
             read = node.inputs[0]
-            if isinstance(read, gs.Variable) and read.name not in unfit:
-                found[tensor.name] = read.name, node
+            if not isinstance(read, gs.Variable) or read.name in unfit:
+                continue
+            maker = read.inputs[0] if read.inputs else None
+            while maker is not None and maker.op in COPIES and not maker.domain:  # what it reads, by its first name
+                before = maker.inputs[0]
+                if Use((), node.name, 0) in self.plan.uses or not before.inputs or before.name in unfit:
+                    break
+                node, read, maker = maker, before, before.inputs[0]
+            found[tensor.name] = read.name, node
         return found
 
     def _followed(self, tensor: Any, encoding: Affine) -> tuple[str, ...]:

@@ -244,3 +244,15 @@ def test_a_squashed_output_that_is_quantized_itself_is_measured_as_it_is() -> No
     image = next(e for u, e in plan.uses.items() if u.node == "conv" and u.slot == 0)
     ended = dataclasses.replace(plan, uses={**plan.uses, Use((), "", 0): image})
     assert not instrument(model, ended).heads
+
+
+def test_a_reshape_in_front_of_a_last_softmax_does_not_hide_the_name_of_what_it_reads() -> None:
+    """The pipeline puts one there; one that is quantized keeps its own name, since its rounding would not count."""
+    samples = normal(2, x=(1, 4, 6, 6))
+    model, plan = planned(SQUASHED, samples)
+    softmax = next(n for n in model.graph.nodes if n.op == "Softmax")
+    reshape = softmax.inputs[0].inputs[0]
+    assert reshape.op == "Reshape" and instrument(model, plan).heads == {"y": "c"}
+    image = next(e for u, e in plan.uses.items() if u.node == "conv" and u.slot == 0)
+    rounded = dataclasses.replace(plan, uses={**plan.uses, Use((), softmax.name, 0): image})
+    assert instrument(model, rounded).heads == {"y": reshape.outputs[0].name}
