@@ -1,6 +1,7 @@
 """What it changes to judge by the part of the outputs that suffers most: the tables of docs/methods.md.
 
-    python docs/measure_parts.py MODEL CALIB HELD        # data as `--calib` takes it; of the YOLOv8, see the page
+    python docs/measure_parts.py MODEL CALIB HELD                   # data as `--calib` takes it
+    python docs/measure_parts.py models/yolox-ddddocr/job.yaml      # data of a job; `--samples 64` of its `eval`
 
 Everything is int8 that has an integer kernel (`--placement rules`). A row per form of the model: each method, then what
 `auto` and the repairs of weights and biases make of it, judged by whole outputs and by parts. On the samples of HELD,
@@ -14,6 +15,7 @@ import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq import trial
-from onnxq.config.job import Job
+from onnxq.config.job import Job, load_job
 from onnxq.data.sample import Sample
 from onnxq.driver import quantize
 from onnxq.faintest import Parts
@@ -38,16 +40,16 @@ Outputs = list[dict[str, Any]]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What it changes to judge by the worst part.")
-    parser.add_argument("model", type=Path)
-    parser.add_argument("calib")
-    parser.add_argument("held")
+    parser.add_argument("model", type=Path, help="or a job file")
+    parser.add_argument("calib", nargs="?")
+    parser.add_argument("held", nargs="?")
+    parser.add_argument("--samples", type=int, help="of HELD, the first ones")
     parser.add_argument("--methods", default=",".join(CANDIDATES))
     told = parser.parse_args(arguments)
-    job = Job(model=told.model).with_overrides(
-        calib=told.calib, eval=told.held, placement="rules", threads=1, validate=False
-    )
+    base = load_job(told.model) if told.model.suffix in (".yaml", ".yml") else Job(model=told.model)
+    job = base.with_overrides(calib=told.calib, eval=told.held, placement="rules", threads=1, validate=False)
     assert job.data.eval is not None
-    samples = list(open_source(job, job.data.eval, None))
+    samples = list(islice(open_source(job, job.data.eval, None), told.samples))
     exact = outputs(job.model, samples)
     parts = Parts(exact)
     forms: list[tuple[str, Mapping[str, Any], bool]] = [(m, {"method": m}, False) for m in told.methods.split(",")]

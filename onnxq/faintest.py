@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-APART = 30.0
-"""Times by which the RMS of a slice lies below the loudest slice of its output to count as quiet."""
+APART = 10.0
+"""Times by which the RMS of a slice lies below the loudest slice of its output to count as quiet: all of such a slice
+may be lost, and the SQNR of the whole is still 20 dB, which is where models of 8 bits are."""
 
 LEAST = 8
 """Elements that a slice has in each sample at least: fewer are single scores, whose noise says nothing."""
@@ -67,7 +68,7 @@ class _Part:
 class Parts:
     """The parts of a model's outputs.
 
-    An output has two parts where some slices along its channel axis are quieter than 1/30 of the loudest one: the loud
+    An output has two parts where some slices along its channel axis are quieter than 1/10 of the loudest one: the loud
     and the quiet slices. The channel axis is 1 of matrices and pictures, the last one of rank 5, the shorter one of
     axes 1 and 2 of rank 3. Probabilities, whose sum over that axis is 1, are one part: small ones are meant to be so.
     If no output is float, all of them are one part, of which equal elements are counted.
@@ -111,7 +112,7 @@ class Parts:
         Args:
             levels: as `levels` gives them, of one sample at least.
         """
-        at = int(levels.mean(axis=0).argmin())
+        at = _worst(levels)
         where = self._parts[at].where if len(self._parts) > 1 else ""
         return Faintest(decibels=float(np.mean(levels[:, at])), where=where, levels=levels[:, at])
 
@@ -119,6 +120,12 @@ class Parts:
         """What a part is, the arrays of all samples; `part` is a column of `levels`."""
         one = self._parts[part]
         return [one.cut(array) for some in outputs for array in floats_of(some[one.output])]
+
+
+def worst_part(levels: Levels) -> Levels:
+    """Of [samples, parts], the part whose mean over samples is least: [samples], as `Faintest` has it."""
+    found: Levels = levels[:, _worst(levels)]
+    return found
 
 
 def faintest(exact: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> Faintest:
@@ -155,6 +162,10 @@ def floats_of(value: Any) -> Arrays:
     """The float arrays of an output: of a tensor one at most, of a sequence those in it."""
     items = value if isinstance(value, list) else [value]
     return [v.astype(np.float64) for v in items if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+
+
+def _worst(levels: Levels) -> int:
+    return int(levels.mean(axis=0).argmin())
 
 
 def _parts(name: str, quiet: tuple[int, NDArray[np.bool_]] | None) -> Iterator[_Part]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxq import budget, trial
 from onnxq.config.placing import Budget
 from onnxq.data.sample import Sample
-from onnxq.faintest import Parts, decibels_of
+from onnxq.faintest import Parts, decibels_of, worst_part
 from onnxq.ir.model import Model
 from onnxq.pipeline.base import Context
 from onnxq.plan.plan import Plan
@@ -102,8 +102,8 @@ def test_auto_repairs_and_budget_have_the_same_figure(monkeypatch: pytest.Monkey
     samples = [s.inputs for s in Data()]
     judged = budget.by_outputs(cast(Model, "float"), samples, Budget(min_sqnr_db=10.0), 1)
     before, after = (held.Held(cast(Model, "float"), samples, 1).levels(cast(Model, f)) for f in ("mse", "minmax"))
-    assert judged(cast(Model, "mse")).sqnr_db == pytest.approx(before.mean()) == pytest.approx(5.0)
-    assert judged(cast(Model, "minmax")).sqnr_db == pytest.approx(after.mean()) == pytest.approx(20.0)
+    assert judged(cast(Model, "mse")).sqnr_db == pytest.approx(worst_part(before).mean()) == pytest.approx(5.0)
+    assert judged(cast(Model, "minmax")).sqnr_db == pytest.approx(worst_part(after).mean()) == pytest.approx(20.0)
     assert (judged(cast(Model, "mse")).holds, judged(cast(Model, "minmax")).holds) == (False, True)
     assert "minmax 20.0 dB, mse 5.0 dB" in chosen(monkeypatch, forms)[1]
     assert held.verdict(before, after) == ""  # a repair that brings back the scores and costs boxes pays

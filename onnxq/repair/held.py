@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.data.sample import Dataset, Sample
-from onnxq.faintest import Levels, Parts
+from onnxq.faintest import Levels, Parts, worst_part
 from onnxq.ir.model import Model
 from onnxq.trial import outputs_of, spread_samples
 
@@ -74,24 +74,28 @@ class Held:
         return self._parts.floats
 
     def levels(self, model: Model) -> Levels:
-        """SQNR by sample, in dB, of the part of the outputs that suffers most in a form of the model, run as it will
-        be: with all of ORT's optimizations.
+        """SQNR in dB, [samples, parts of the outputs], of a form of the model, run as it will be: with all of ORT's
+        optimizations.
 
         Raises:
             ModelError: ORT cannot load or run it.
         """
         found = outputs_of(model, self._samples, self._threads)
-        return self._parts.faintest(self._parts.levels(self._exact, found)).levels
+        return self._parts.levels(self._exact, found)
 
 
 def verdict(before: Levels, after: Levels) -> str:
     """Why a repair does not pay; empty if it does.
 
-    1. The mean gain is `GAIN` at least.
-    2. The gains are no chance: see `chance`.
+    1. The mean of the part that suffers most, before and after, gains `GAIN` at least.
+    2. The gains are no chance: see `chance`. Of each sample the part that suffers most counts here: another part may be
+       the worst one on the mean afterwards, and samples of two parts are no pairs.
+
+    Args:
+        before, after: [samples, parts].
     """
-    change = after - before
-    gain = float(change.mean())
+    gain = float((worst_part(after) - worst_part(before)).mean())
+    change = after.min(axis=1) - before.min(axis=1)
     if gain < GAIN:
         return f"{gain:+.2f} dB, at least {GAIN:g} asked"
     if chance(change) > CHANCE:

@@ -18,7 +18,7 @@ from onnxq import registry
 from onnxq.config.repair import BIAS, EQUALIZE, REPAIRS, WEIGHTS, Repairing
 from onnxq.data.sample import Dataset, Sample
 from onnxq.errors import ModelError
-from onnxq.faintest import Levels
+from onnxq.faintest import Levels, worst_part
 from onnxq.ir.model import Model
 from onnxq.ir.save import weight_bytes
 from onnxq.plan.plan import Plan
@@ -189,8 +189,8 @@ class Repairs:
     def _row(self, name: str, before: Levels, after: Levels, told: str, start: float) -> Repair:
         why = verdict(before, after)
         return Repair(
-            name=name, kept=not why, told=why or told, before_db=float(before.mean()), after_db=float(after.mean()),
-            samples=len(before), seconds=time.perf_counter() - start,
+            name=name, kept=not why, told=why or told, before_db=float(worst_part(before).mean()),
+            after_db=float(worst_part(after).mean()), samples=len(before), seconds=time.perf_counter() - start,
         )  # fmt: skip
 
     def _of(self, plan: Plan) -> Levels:

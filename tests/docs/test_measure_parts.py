@@ -45,8 +45,15 @@ def test_a_row_for_each_form(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (tmp_path / name).mkdir()
         for index, sample in enumerate(normal(12, seed, x=(1, 3, 8, 8))):
             np.save(tmp_path / name / f"{index:02}.npy", sample["x"])
+    data = "data: {calib: {path: calib}, eval: {path: held}}"
+    (tmp_path / "job.yaml").write_text(f"model: model.onnx\n{data}\n")
     script.main([str(tmp_path / p) for p in ("model.onnx", "calib", "held")] + ["--methods", "minmax"])
-    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    by_model = capsys.readouterr().out
+    script.main([str(tmp_path / "job.yaml"), "--methods", "minmax"])
+    assert capsys.readouterr().out == by_model
+    script.main([str(tmp_path / "job.yaml"), "--methods", "minmax", "--samples", "3"])
+    assert capsys.readouterr().out != by_model
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in by_model.splitlines()]
     assert [row[0] for row in rows[2:]] == [
         "minmax", "auto by whole outputs", "auto and repairs by whole outputs", "auto by parts",
         "auto and repairs by parts",

@@ -14,7 +14,8 @@ from whole import Samples
 from onnxq.data.sample import Sample
 from onnxq.repair.held import BYTES, GAIN, LEAST, SAMPLES, Held, Levels, chance, split, verdict
 
-BASE = np.linspace(20, 30, 12)
+BASE = np.linspace(20, 30, 12)[:, None]
+"""Samples of one part."""
 
 
 def steady(gain: float) -> Levels:
@@ -38,8 +39,25 @@ def test_a_large_mean_of_a_few_samples_may_be_chance() -> None:
 
 
 def test_losses_that_are_small_beside_the_gains_are_no_reason() -> None:
-    mixed = BASE + np.where(np.arange(12) < 8, 3.0, -0.2)
+    mixed = BASE + np.where(np.arange(12) < 8, 3.0, -0.2)[:, None]
     assert verdict(BASE, mixed) == ""
+
+
+def test_a_part_that_was_not_the_worst_may_be_so_afterwards() -> None:
+    """The samples of two parts are no pairs: a gain on every sample is no chance because of that."""
+    apart = np.where(np.arange(12) % 2, 6.0, -6.0)[:, None]
+    before = np.hstack([BASE, BASE + 1 + apart])
+    after = np.hstack([BASE + 5, BASE + 2 + apart])
+    found = after.min(axis=1) - before.min(axis=1)
+    assert (found > 0).all()
+    assert verdict(before, after) == ""
+    assert verdict(after, before) == "-2.00 dB, at least 0.1 asked"
+
+
+def test_a_gain_of_the_better_part_is_none() -> None:
+    before = np.hstack([BASE, BASE + 10])
+    assert verdict(before, before + np.array([0, 10])) == "+0.00 dB, at least 0.1 asked"
+    assert verdict(before, before + np.array([2, -5])) == ""
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -95,4 +113,4 @@ def test_the_float_model_is_remembered() -> None:
     assert held.measurable and len(held) == 4
     assert (held.levels(model) == 60).all()  # as near as is told apart
     found = held.levels(inserted(model, plan))
-    assert found.shape == (4,) and (found < 60).all() and (found > 10).all()
+    assert found.shape == (4, 1) and (found < 60).all() and (found > 10).all()
