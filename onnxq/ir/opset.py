@@ -8,6 +8,7 @@ models run on a sample, and unless the outputs agree the opset stays.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,9 @@ from onnxq.ir.model import Model
 from onnxq.ir.protobuf import import_graph, paused_gc
 from onnxq.ir.save import structure
 from onnxq.ir.schema import standard_schema
+
+_FAILED = re.compile(r"^\S+:\d+: \w+: Assertion `[^`]*` failed: ")
+"""What the converter's C++ says in front of its reason: a file of whoever built it."""
 
 Outputs = dict[str, NDArray[Any]]
 Run = Callable[[Model, Mapping[str, NDArray[Any]]], Outputs]
@@ -176,6 +180,7 @@ def _converted(model: Model, opset: int) -> Model:
     except Exception as error:  # the C++ side raises several types
         if not _same_signatures(model, opset):
             line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            line = _FAILED.sub("", line)
             raise _ConversionError(f"onnx.version_converter cannot convert it ({line})") from error
         proto = ModelProto()
         proto.CopyFrom(parts.proto)

@@ -198,6 +198,20 @@ class TestStays:
             'Opset 9 became 17 (21 was not reached: output "y" of the converted model differs'
         )
 
+    def test_the_place_in_the_converters_source_is_left_out(self, run):
+        new = convert(
+            model("<float[6] w = {1, 2, 3, 4, 5, 6}> { y = RMSNormalization<axis = -1>(x, w) }", 23, ir=11),
+            21,
+            10,
+            sample(),
+            run,
+        )
+        assert new.opset == 23
+        assert new.notes == [
+            "The opset stays 23, not 21: onnx.version_converter cannot convert it (No Previous Version of "
+            "RMSNormalization exists)."
+        ]
+
     def test_where_the_converter_fails(self, run, monkeypatch):
         def fail(*_: object) -> None:
             raise RuntimeError("no adapter\nsecond line")
