@@ -22,7 +22,7 @@ from onnxq.progress import Progress, Silent
 from onnxq.sensitivity.forward import PARTS, Forward
 from onnxq.sensitivity.gather import Trials, gather
 from onnxq.sensitivity.instrument import instrument
-from onnxq.sensitivity.limit import within
+from onnxq.sensitivity.limit import FIRST, within
 from onnxq.sensitivity.loudness import loudness
 from onnxq.sensitivity.measure import NO_SAMPLE, Rows, Trial, choose, measure
 from onnxq.sensitivity.result import SCHEMA, Sensitivity
@@ -123,7 +123,9 @@ def sensitivity(
     began, loud = clock(), _loudness(model, made, noise, options, threads)
     trials = Trials.of(made, rest=options.rest, units=options.units, loudness=loud)
     taken = wanted = [len(p.positions) for p in passes]
-    with (progress or Silent()).task("measuring", sum(wanted) * len(trials.sets)) as tick:
+    limited = options.seconds is not None and bool(made.switches)
+    first = min(FIRST, len(trials.sets)) * len(passes) if limited else 0  # what time they take is measured beforehand
+    with (progress or Silent()).task("measuring", sum(wanted) * len(trials.sets) + first) as tick:
         if options.seconds is None or not made.switches:
             rows = [run(one, trials.sets, one.positions, tick) for one in passes]
         else:

@@ -28,10 +28,12 @@ class Ticking:
     """Progress, and a clock that moves on by one second in each trial."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now, self.total = 0.0, 0
 
     @contextmanager
     def task(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        self.total = total or 0
+
         def step(done: int) -> None:
             self.now += done
 
@@ -48,6 +50,8 @@ def _within(seconds: float, *, options: Options = FEW, scored: bool = False, **a
     ticking = Ticking()
     options = dataclasses.replace(options, seconds=seconds)
     found = sensitivity(model, plan, data, options, threads=1, progress=ticking, clock=ticking.clock, **asked)
+    assert ticking.now <= ticking.total  # no more is done than was said
+    assert found.seconds is not None or ticking.now == ticking.total  # all of it, unless time was over
     return found, ticking.now
 
 
