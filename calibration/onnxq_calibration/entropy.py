@@ -12,6 +12,15 @@ from onnxq.errors import UsageError
 from onnxq.stats.statistics import TensorStatistics
 from onnxq_calibration._distribution import Array, Distribution, distribution, is_mirrored, levels
 
+SLACK = 0.1
+"""Share of the least divergence within which two thresholds are as good as each other: as much as it jumps from one
+threshold to the next, because the borders of groups fall elsewhere."""
+
+COUNTED = 1 << 21
+"""Elements of a tensor whose sampling noise is allowed for besides: 8,192 of each of 256 samples. A divergence that is
+estimated from n elements in b bins is too large by (b - 1) / 2n (Miller 1955, "Note on the bias of information
+estimates"). A constant, so that the same thresholds count as equal however many were counted."""
+
 SMOOTH = 1e-4
 """Count given to a bin that the reference fills and the quantized distribution does not, so that the divergence is
 finite."""
@@ -26,6 +35,11 @@ class Entropy:
     (outliers left out) merged into as many groups as there are levels, each spread evenly over its non-empty bins;
     the threshold with the least KL(P || Q) wins. Values that are exactly zero do not count, since every encoding
     represents them.
+
+    Two things differ, because the least of a flat and jagged function is chance. The histogram is averaged over one
+    step of the whole range to each side: what counts differ from bin to bin within a step is noise, and it is most
+    of the divergence otherwise. And what is taken is the middle of the thresholds that are as good as the best one, to
+    a tenth and the noise of two million elements, weighted by how much less is lost.
 
     Magnitudes are searched for symmetric signed types (128 levels a side) and for tensors of one sign (all levels).
     Else both ends are searched in turn, each with the other fixed, beginning with the whole range, until neither moves.
@@ -70,19 +84,19 @@ class Entropy:
     def _one_side(self, seen: Distribution, amax: float, groups: int) -> float:
         edges = np.linspace(0.0, amax, self.bins + 1)
         counts = seen.rebin(edges)
-        return float(edges[best_end(counts, 0, self._ends(counts, groups), groups)])
+        return float(edges[best_end(smooth(counts, groups), 0, self._ends(counts, groups), groups)])
 
     def _two_sides(self, seen: Distribution, low: float, high: float, groups: int) -> tuple[float, float]:
         edges = np.linspace(low, high, self.bins + 1)
         counts = seen.rebin(edges)
         zero = int(np.clip(np.searchsorted(edges, 0.0), 1, self.bins - 1))  # the range always contains 0
         start, end = 0, self.bins
+        ends, starts = self._ends(counts, groups), self._ends(counts[::-1], groups)
+        counts = smooth(counts, groups)
         for _ in range(4):
             before = start, end
-            ends = self._ends(counts, groups)
             end = best_end(counts, start, ends[ends >= max(zero, start + groups)], groups) or end
             # the same search on the mirrored histogram
-            starts = self._ends(counts[::-1], groups)
             flipped = self.bins - end
             found = best_end(
                 counts[::-1], flipped, starts[starts >= max(self.bins - zero + 1, flipped + groups)], groups
@@ -93,10 +107,11 @@ class Entropy:
         return float(edges[start]), float(edges[end])
 
     def _ends(self, counts: Array, groups: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Candidate thresholds as numbers of bins: from `keep` (and no fewer bins than groups) to all."""
+        """Candidate thresholds as numbers of bins, evenly over the range: from `keep` (and no fewer bins than groups)
+        to all. The same ones wherever `keep` lies, so that a slight shift of it does not shift them all."""
         kept = int(np.searchsorted(np.cumsum(counts), self.keep / 100 * counts.sum())) + 1
-        first = min(max(kept, groups), self.bins)
-        return np.unique(np.linspace(first, self.bins, self.candidates).astype(np.int64))
+        grid = np.unique(np.linspace(0, self.bins, self.candidates + 1).astype(np.int64))
+        return grid[grid >= min(max(kept, groups), self.bins)]
 
 
 def _folded(seen: Distribution) -> Distribution:
@@ -118,12 +133,29 @@ def _folded(seen: Distribution) -> Distribution:
     )
 
 
+def smooth(counts: Array, groups: int) -> Array:
+    """The mean over one step of the whole range to each side of a bin; beyond the ends, the histogram is mirrored.
+
+    >>> smooth(np.array([0.0, 0, 6, 0, 0, 0]), 6).tolist()
+    [0.0, 2.0, 2.0, 2.0, 0.0, 0.0]
+    """
+    reach = len(counts) // groups
+    total = np.cumsum(np.pad(counts, (reach + 1, reach), mode="symmetric"))
+    mean: Array = (total[2 * reach + 1 :] - total[: -2 * reach - 1]) / (2 * reach + 1)
+    return mean
+
+
 def best_end(counts: Array, start: int, ends: np.ndarray[tuple[int], np.dtype[np.int64]], groups: int) -> int:
-    """The end with the least divergence, 0 if there is no candidate; of equal ones the widest."""
+    """The middle of the ends whose divergence is hardly above the least, weighted by how much less it is; 0 if there is
+    no candidate, and the widest if none has a finite divergence."""
     if not ends.size:
         return 0
     found = divergence(counts, start, ends, groups)
-    return int(ends[len(ends) - 1 - int(np.argmin(found[::-1]))])
+    least = float(found.min())
+    if not np.isfinite(least):
+        return int(ends[-1])
+    weight = np.maximum(0.0, least * (1 + SLACK) + len(counts) / (2 * COUNTED) - found)
+    return round(float((weight * ends).sum() / weight.sum()))
 
 
 def divergence(counts: Array, start: int, ends: np.ndarray[tuple[int], np.dtype[np.int64]], groups: int) -> Array:

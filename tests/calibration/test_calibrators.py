@@ -214,29 +214,44 @@ def test_divergence_of_an_exact_representation_is_zero() -> None:
     assert entropy.divergence(np.array([0.0, 0, 1]), 0, np.array([2]), 2).tolist() == [np.inf]
 
 
-def best_threshold(values: NDArray[np.float32], groups: int, bins: int = 2048) -> float:
-    """The search by definition on magnitudes, every threshold."""
-    magnitudes = np.abs(values[values != 0]).astype(np.float64)
-    counts, edges = np.histogram(magnitudes, bins=bins, range=(0, magnitudes.max()))
-    costs = {e: divergence_by_definition(counts.astype(float), 0, e, groups) for e in range(groups, bins + 1, 8)}
-    return float(edges[min(costs, key=lambda e: costs[e])])
+def smoothed(counts: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """The mean over so many bins to each side, bin by bin."""
+    whole = np.concatenate([counts[:reach][::-1], counts, counts[-reach:][::-1]])
+    return np.array([whole[i : i + 2 * reach + 1].mean() for i in range(len(counts))])
+
+
+def test_smoothing_is_the_mean_of_the_bins_around() -> None:
+    counts = np.random.default_rng(0).poisson(2, 96).astype(np.float64)
+    assert entropy.smooth(counts, 16) == pytest.approx(smoothed(counts, 6))
+    assert entropy.smooth(counts, 96).sum() != pytest.approx(entropy.smooth(counts, 16)[:40].sum())
 
 
 @pytest.mark.parametrize("title", ["normal", "relu", "heavy tails"])
 def test_entropy_threshold_is_near_that_of_the_definition(title: str) -> None:
+    """The search by definition on magnitudes, every eighth threshold."""
     values = TENSORS[title]
     _, high = Entropy(bins=2048, keep=0).range(seen(values), S8)
-    expected = best_threshold(values, 128)
-    counts, edges = np.histogram(np.abs(values[values != 0]), bins=2048, range=(0, np.abs(values).max()))
-    mine = divergence_by_definition(counts.astype(float), 0, int(np.searchsorted(edges, high * (1 - 1e-9))), 128)
-    best = divergence_by_definition(counts.astype(float), 0, int(np.searchsorted(edges, expected * (1 - 1e-9))), 128)
-    whole = divergence_by_definition(counts.astype(float), 0, 2048, 128)
+    magnitudes = np.abs(values[values != 0]).astype(np.float64)
+    counts, edges = np.histogram(magnitudes, bins=2048, range=(0, magnitudes.max()))
+    even = smoothed(counts.astype(float), 16)
+    costs = [divergence_by_definition(even, 0, end, 128) for end in range(128, 2049, 8)]
+    mine = divergence_by_definition(even, 0, int(np.searchsorted(edges, high * (1 - 1e-9))), 128)
     # the histogram's bins are wider than these: the curve is flat around the minimum, so compare its height
-    assert mine - best <= 0.15 * (whole - best) + 1e-3
+    assert mine - min(costs) <= 0.15 * (costs[-1] - min(costs)) + entropy.SLACK * min(costs) + 1e-3
+
+
+@pytest.mark.parametrize("title", ["normal", "relu", "gelu"])
+def test_entropy_of_a_few_of_the_elements_is_that_of_all(title: str) -> None:
+    """The least divergence of noisy counts is chance: the middle of what is as good is not."""
+    values = TENSORS[title]
+    ends = seen(values).observers["minmax"]
+    few = TensorStatistics("t", {"minmax": ends, "histogram": seen(values[::10]).histogram})
+    whole, some = Entropy().range(seen(values), U8), Entropy().range(few, U8)
+    assert some == pytest.approx(whole, abs=0.025 * (whole[1] - whole[0]))
 
 
 def test_entropy_clips_an_outlier_and_keeps_a_uniform_tensor() -> None:
-    assert Entropy().range(seen(TENSORS["one outlier"]), U8)[1] < 10
+    assert Entropy().range(seen(TENSORS["one outlier"]), U8)[1] < 20
     uniform = np.random.default_rng(0).uniform(-1, 1, 100_000)
     low, high = Entropy().range(seen(uniform), U8)
     assert low < -0.97
@@ -245,8 +260,8 @@ def test_entropy_clips_an_outlier_and_keeps_a_uniform_tensor() -> None:
 
 def test_entropy_searches_both_ends_of_an_asymmetric_tensor() -> None:
     low, high = Entropy().range(seen(np.append(TENSORS["one outlier"], -40)), U8)
-    assert -10 < low < -2.5
-    assert 2.5 < high < 10
+    assert -20 < low < -2.5
+    assert 2.5 < high < 20
     lobe = TENSORS["gelu"]
     low, high = Entropy().range(seen(lobe), U8)
     assert low < 0.9 * lobe.min()  # a narrow lobe with many values is not cut
