@@ -285,6 +285,7 @@ def by_outputs(
 
     exact = outputs_of(model, samples, threads)
     parts = Parts(exact)
+    nothing = sum(all(getattr(value, "size", 1) == 0 for value in outputs.values()) for outputs in exact)
     limit, unit = (budget.min_sqnr_db, "dB SQNR") if parts.floats else (LEAST_EQUAL, "% equal elements")
 
     def judge(some: Model) -> Judged:
@@ -293,6 +294,7 @@ def by_outputs(
         near = f"{worst.decibels:.1f} {unit}{worst.where}"
         other = sum(reshaped(a, b) for a, b in zip(exact, got, strict=True))
         lost = f" ({other} with outputs of another shape, which count as lost: labels would tell)" if other else ""
+        lost += f" ({nothing} with empty outputs, which say nothing)" if nothing else ""
         return Judged(
             holds=worst.decibels >= limit,
             sentence=f"{near} on {len(samples)} calibration samples{lost}, at least {limit:g} asked",

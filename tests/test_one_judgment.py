@@ -121,6 +121,14 @@ def test_outputs_of_another_shape_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert judged(cast(Model, "float")).sentence == "60.0 dB SQNR on 4 calibration samples, at least 10 asked"
 
 
+def test_empty_outputs_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [{"y": np.ones((2 * (at == 0), 4), np.float32), "n": np.ones(2 * (at == 0), np.int64)} for at in range(4)]
+    monkeypatch.setattr(budget, "outputs_of", Forms({"float": some}))
+    judged = budget.by_outputs(cast(Model, "float"), [s.inputs for s in Data()][:4], Budget(min_sqnr_db=10.0), 1)
+    said = "60.0 dB SQNR on 4 calibration samples (3 with empty outputs, which say nothing), at least 10 asked"
+    assert judged(cast(Model, "float")).sentence == said
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.floats(-3, 3))
 def test_one_output_of_one_part_is_judged_by_its_whole_to_the_bit(seed: int, count: int, power: float) -> None:
     rng = np.random.default_rng(seed)
