@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxq.data.open import open_dataset
+from onnxq.data.sample import Sample
 from onnxq.encoding import Scheme
 from onnxq.ir.load import load
+from onnxq.ir.text import parse
 from onnxq.runtime.session import Level, Session
+from onnxq.stats import collect as collect_module
+from onnxq.stats import groups, picks
 from onnxq.stats.calibrator import Calibrator
 from onnxq.stats.collect import collect
 from onnxq.stats.observers import SUBSET
@@ -47,6 +52,55 @@ SCARCE = 2048
 @pytest.fixture(scope="module", params=NAMES)
 def pair(request: pytest.FixtureRequest) -> tuple[Statistics, Statistics]:
     return collected(request.param, None), collected(request.param, SUBSET)
+
+
+WEIGHTS = np.random.default_rng(2).standard_normal(32 * 9 + 40 * 32 * 9).astype(np.float32)
+ANY_WIDTH = f"""<ir_version: 10, opset_import: ["": 21]> g (float[1,1,56,W] x) => (float[1,40,14,V] r)
+  <float[32,1,3,3] a = {{{", ".join(map(str, WEIGHTS[:288]))}}},
+   float[40,32,3,3] b = {{{", ".join(map(str, WEIGHTS[288:] / 17))}}}> {{
+  c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, a) s = Sigmoid(c) m = Mul(c, s)
+  d = Conv <pads=[1,1,1,1], strides=[2,2]> (m, b) r = Relu(d) }}"""
+"""Behind the first convolution, inference does not know the width."""
+
+
+class Strips:
+    """Pictures side by side in two rows, three to twelve of them in each."""
+
+    labelled = False
+    description = "strips of pictures"
+    preprocess_summary = ""
+
+    def __init__(self) -> None:
+        with np.load(MODELS / "fashion-mnist" / "calib.npz") as found:
+            self.pictures = next(iter(found.values()))[:512].reshape(-1, 28, 28).astype(np.float32)
+        self.skipped: list[str] = []
+
+    def __len__(self) -> int:
+        return 64
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(len(self)):
+            count = 3 + index * 7 % 10
+            chosen = np.random.default_rng(index).integers(0, len(self.pictures), (2, count))
+            strip = np.block([list(self.pictures[row]) for row in chosen])
+            yield Sample(index=index, name=str(index), inputs={"x": strip[None, None]})
+
+
+def strips(subset: int | None, *, forecast: bool) -> Statistics:
+    """The tensors are small, so none is counted whole here: as if there were many more of them."""
+    observers = ("minmax", "histogram", "heldout")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (collect_module, groups, picks):
+            patch.setattr(module, "EVERY", 0)
+        if not forecast:
+            patch.setattr(collect_module, "forecasts", lambda *_: {})
+        return collect(parse(ANY_WIDTH), ["c", "s", "m", "d", "r"], Strips(), observers, threads=1, subset=subset)
+
+
+@pytest.fixture(scope="module")
+def any_width() -> tuple[Statistics, Statistics, Statistics]:
+    """All elements, the choice, and the choice of a few of what was fetched whole."""
+    return strips(None, forecast=True), strips(SUBSET, forecast=True), strips(SUBSET, forecast=False)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -92,18 +146,28 @@ def moved(full: Statistics, chosen: Statistics, calibrator: Calibrator) -> NDArr
     return np.array(out)
 
 
-@pytest.mark.parametrize("calibrator", [Percentile(), Mse(), Mixed()], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("calibrator", [Percentile(), Mse(), Mixed(), Entropy()], ids=lambda c: type(c).__name__)
 def test_a_range_moves_by_less_than_one_percent(calibrator: Calibrator, pair: tuple[Statistics, Statistics]) -> None:
     assert moved(*pair, calibrator).max() < 0.01
 
 
-def test_a_range_of_entropy_moves_by_less_than_one_percent_for_nineteen_of_twenty(
-    pair: tuple[Statistics, Statistics],
+@pytest.mark.parametrize(
+    ("calibrator", "limit"),
+    [(Percentile(), 0.01), (Mse(), 0.01), (Mixed(), 0.01), (Entropy(), 0.02)],
+    ids=lambda c: type(c).__name__,
+)
+def test_a_range_of_a_tensor_of_any_width_moves_by_less_than_one_percent(
+    calibrator: Calibrator, limit: float, any_width: tuple[Statistics, Statistics, Statistics]
 ) -> None:
-    """Its function has several minima that are nearly equal."""
-    found = moved(*pair, Entropy())
-    assert np.mean(found < 0.01) >= 0.95
-    assert found.max() < 0.05
+    full, chosen, _ = any_width
+    found = moved(full, chosen, calibrator)
+    assert np.any(found > 0)  # something was left out
+    assert found.max() < limit
+
+
+def test_without_a_forecast_of_the_width_it_moves_by_more(any_width: tuple[Statistics, Statistics, Statistics]) -> None:
+    full, chosen, blind = any_width
+    assert moved(full, blind, Percentile()).max() > 3 * moved(full, chosen, Percentile()).max()
 
 
 def test_a_percentile_of_few_elements_moves_by_less_than_one_percent(scarce: tuple[Statistics, Statistics]) -> None:
@@ -130,3 +194,10 @@ def test_the_range_of_few_elements_adds_no_noise(
     for name, seen in full.tensors.items():
         best = noise(seen, *calibrator.range(seen, SCHEME))
         assert noise(seen, *calibrator.range(chosen.tensors[name], SCHEME)) <= LIMIT * best, name
+
+
+def test_entropy_of_few_elements_moves_by_less_than_two_percent(scarce: tuple[Statistics, Statistics]) -> None:
+    """Because counts are averaged over a step, and the middle of the ranges that are as good is taken."""
+    found = moved(*scarce, Entropy())
+    assert np.mean(found < 0.01) >= 0.9
+    assert found.max() < 0.02
