@@ -18,6 +18,7 @@ from onnxq.costs.files import open_costs, shipped
 from onnxq.costs.measure import ROUNDS, measure_cases
 from onnxq.costs.observe import observe, price
 from onnxq.costs.table import CostTable, this_machine
+from onnxq.encoding import Kind
 from onnxq.errors import UsageError
 from onnxq.ir.load import is_quantized, load
 from onnxq.ir.model import Model
@@ -147,7 +148,7 @@ def _forms(request: Request, loaded: Model, progress: Progress) -> tuple[list[In
     forms = [("as it is", loaded), ("normalised", plain.model), ("int8", whole.model)]
     able = possible(plain.model.graph, plain.context.target)
     for kind in plain.context.target.kinds:
-        some = {name: kind for name, reasons in able.items() if reasons.get(kind) == ""}
+        some: dict[str, Kind] = {name: kind for name, reasons in able.items() if reasons.get(kind) == ""}
         if some:
             plan = with_kinds(Plan(values={}, uses={}, decisions={}), plain.model.graph, plain.context.target, some)
             forms.append((SAID[kind], inserted(plain.model, plain.context, plan)))

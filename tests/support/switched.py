@@ -32,7 +32,6 @@ from onnxq.runtime.session import Level, Session
 from onnxq.stats.calibrator import make_calibrators
 from onnxq.stats.engine import Resources
 from onnxq.targets.target import load_target
-from onnxq.provider import PlanProvider
 from onnxq.workbench.planning import ready
 
 ROOT = Path(__file__).parent.parent.parent
