@@ -50,6 +50,42 @@ def test_sizes_taken_at_run_time() -> None:
     bitwise(PASS, before, AT_RUN_TIME, rewrites=1)
 
 
+def test_types_and_shapes_of_what_is_new() -> None:
+    """Tensors without a type are none that passes behind this one can judge."""
+    graph = text.parse(model("(float[N,3,A,B,4] x) => (float[N,3,A,B,4] y) { [s] y = Softmax<axis = 1>(x) }")).graph
+    assert PASS.run(graph, default_context()).rewrites == 1
+    made = {t.name: (np.dtype(t.dtype).name, t.shape) for node in graph.nodes for t in node.outputs}
+    product = made["x_flat"][1][-1]
+    assert isinstance(product, str) and product not in ("N", "A", "B")
+    assert made == {
+        "s_shape": ("int64", (5,)),
+        "s_kept": ("int64", (2,)),
+        "s_rest": ("int64", (3,)),
+        "s_product": ("int64", (1,)),
+        "s_flat": ("int64", (3,)),
+        "x_flat": ("float32", ["N", 3, product]),
+        "y_flat": ("float32", ["N", 3, product]),
+        "y": ("float32", ("N", 3, "A", "B", 4)),
+    }
+
+
+def test_a_size_of_nothing_is_taken_at_run_time() -> None:
+    """A constant 0 would ask to copy a size."""
+    graph = text.parse(model("(float[2,3,0,5] x) => (float[2,3,0,5] y) { [s] y = Softmax<axis = 1>(x) }")).graph
+    assert PASS.run(graph, default_context()).rewrites == 1
+    assert [n.op for n in graph.nodes].count("Shape") == 3
+    (flat,) = (n.outputs[0].shape for n in graph.nodes if n.name == "s_Reshape")
+    assert flat == [2, 3, "x_behind"]
+
+
+def test_types_and_shapes_of_what_is_new_where_sizes_are_known() -> None:
+    graph = text.parse(model("(float[N,3,4,5] x) => (float[N,3,4,5] y) { [s] y = Softmax<axis = 1>(x) }")).graph
+    assert PASS.run(graph, default_context()).rewrites == 1
+    first, softmax, last = graph.nodes
+    assert [n.inputs[1].values.dtype for n in (first, last)] == [np.dtype(np.int64)] * 2
+    assert [(t.dtype, t.shape) for t in (*first.outputs, *softmax.outputs)] == [(np.float32, ["N", 3, 20])] * 2
+
+
 @pytest.mark.parametrize("dims", ["N,3,A,B", "N,3,4,B", "N,3,4,5", "0,3,A,B"])
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (0, 3, 4, 5), (2, 3, 4, 0), (2, 3, 0, 5)])
 def test_empty_tensors_stay_possible(dims: str, shape: tuple[int, ...]) -> None:
@@ -95,6 +131,10 @@ def test_old_opsets() -> None:
     graph = "(float[2,3,4,5] x) => (float[2,3,4,5] y) { y = Softmax<axis = 1>(x) }"
     keep(PASS, graph, "it needs opset 15, the model has 14", opset=14)
     keep(PASS, graph, "it needs opset 15, the model has 11", opset=11)
+    two = "(float[2,3,4,5] x) => (float y, float z) { y = Softmax<axis = 1>(x) z = Softmax<axis = 1>(x) }"
+    report = PASS.run(text.parse(model(two, 14)).graph, default_context())
+    assert [r.reason for r in report.refusals] == ["it needs opset 15, the model has 14"] * 2
+    assert PASS.run(text.parse(model(two, 15)).graph, default_context()).rewrites == 2
 
 
 def test_a_rank_that_is_not_known() -> None:
@@ -102,6 +142,16 @@ def test_a_rank_that_is_not_known() -> None:
     graph.nodes[0].outputs[0].shape = None
     report = PASS.run(graph, default_context())
     assert (report.rewrites, [r.reason for r in report.refusals]) == (0, ["the rank of its input is not known"])
+
+
+def test_what_is_left_alone_does_not_end_the_run() -> None:
+    body = "r = Reshape(x, s) a = Softmax<axis = 1>(r) b = Softmax(a) c = Reshape(b, t) y = Softmax<axis = 1>(c)"
+    graph = text.parse(
+        model(f"(float[2,3,4,5] x, int64[4] s) => (float[2,3,4,5] y) <int64[4] t = {{2, 3, 4, 5}}> {{ {body} }}")
+    ).graph
+    graph.nodes[0].outputs[0].shape, graph.nodes[3].outputs[0].shape = None, (2, 3, 4, 5)
+    report = PASS.run(graph, default_context())
+    assert (report.rewrites, [r.reason for r in report.refusals]) == (1, ["the rank of its input is not known"])
 
 
 def test_many_sites() -> None:
