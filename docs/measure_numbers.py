@@ -14,6 +14,19 @@ from onnxq.runtime.session import Level
 LEVELS = (Level.OFF, Level.BASIC, Level.EXTENDED, Level.ALL)
 
 
+def _softmax() -> Rows:
+    rows = [["type", "elements summed", "scale * 255 * elements", "elements off by more than one step"]]
+    for kind, zero in (("uint8", 0), ("int8", -128)):
+        for size in (2, 256):
+            for times in (2.0, 1.73, 1.7, 1.0):
+                net, scale = Net(), times / (255 * size)
+                x = net.pair(net.input(400, size), Enc(kind, 0.02, zero + 128))
+                net.out(net.pair(net.node("Softmax", x, axis=-1), Enc(kind, scale, zero)))
+                off = np.abs(net.run(Level.EXTENDED) - net.run()) > 1.01 * scale
+                rows.append([kind, str(size), f"{times:g}", "some" if off.any() else "none"])
+    return rows
+
+
 _HEAD = ["kernels at ALL", "largest difference", "greatest output", ""]
 
 
@@ -203,6 +216,13 @@ FACTS = (
         "Conv dequantizes its weights in every run.",
         rows=_weight_only,
         near=True,
+    ),
+    Fact(
+        name="softmax",
+        says="QLinearSoftmax gives 0 for the greatest values where the scale of its result times 255 times the number of "
+        "summed elements is below e - 1.",
+        rows=_softmax,
+        used=("onnxq/plan/integers.py", "passes/onnxq_passes/fuse_qlinear_elementwise.py"),
     ),
     Fact(
         name="rounding",

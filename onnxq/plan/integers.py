@@ -6,8 +6,9 @@ schemas of the domain com.microsoft; a test compares the table below with both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,6 +110,26 @@ DynamicQuantizeMatMul)."""
 
 _OPTIONAL_ZERO = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul"})
 INTEGER_OPS = frozenset({*FORMS, "QLinearConcat"})
+
+_AXIS_OPSET = 13
+"""From here on Softmax sums along one axis, before along all from one on."""
+
+
+def least_softmax_scale(node: gs.Node, shape: Sequence[int | str | None] | None, opset: int) -> float:
+    """The scale of a Softmax's 8-bit result below which QLinearSoftmax gives 0 for its greatest values.
+
+    Its sums wrap around where the scale is below (e - 1) / (255 n), n the elements that are summed (measured, see
+    docs/ort.md). Some room is left: 2 / (255 n).
+
+    Args:
+        shape: of what it reads; sizes that are not known count as 1, which is on the safe side.
+    """
+    old = opset < _AXIS_OPSET
+    axis = int(node.attrs.get("axis", 1 if old else -1))
+    summed: Sequence[int | str | None] = ()
+    if shape is not None and -len(shape) <= axis < len(shape):
+        summed = shape[axis:] if old else (shape[axis],)
+    return 2.0 / (255 * max(1, prod(d for d in summed if isinstance(d, int))))
 
 
 def form(node: gs.Node) -> Form | None:

@@ -23,6 +23,7 @@ from onnxq.numerics import TINY, affine
 from onnxq.optable import HEAVY, OP_TABLE, PER_CHANNEL_OPSET, data_slots, weight_granularity
 from onnxq.plan import protect
 from onnxq.plan.facts import Facts, Shape, every
+from onnxq.plan.integers import least_softmax_scale
 from onnxq.plan.kinds import with_kinds
 from onnxq.plan.plan import Decision, GraphPath, Placement, Plan, Use, Value
 from onnxq.plan.select import Selection, select
@@ -172,6 +173,11 @@ class _Planner:
             for activation in chosen.absorbed
             if (bounds := self._absorbed_bounds(facts.graph_node(activation))) is not None
         }
+        self.least = {  # a float Softmax between DQ and Q becomes an integer one in ONNX Runtime
+            n.outputs[0].name: least_softmax_scale(n, facts.shape(n.inputs[0]), facts.graph.opset)
+            for n in facts.graph.nodes
+            if n.op == "Softmax"
+        }
 
     def decide(self) -> None:
         self._encode_values()
@@ -219,6 +225,10 @@ class _Planner:
             low, high = max(low, inside[0]), min(high, inside[1])
             low = min(low, high)
         encoding = affine(low, high, self.target.activation)
+        least = self.least.get(tensor, 0.0)
+        if encoding.scale < least:
+            wider = least / float(encoding.scale)
+            encoding = affine(low * wider, high * wider, self.target.activation)
         return encoding if inside is None else _within(encoding, inside)
 
     def _absorbed_bounds(self, activation: gs.Node) -> tuple[float, float] | None:

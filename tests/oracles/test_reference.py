@@ -119,6 +119,14 @@ FAULTS = {
         [1, 2, 3, 4],
         [7, 10, 43, 50],
     ),
+    "ConvTranspose with groups and a bias": Fault(
+        "cannot reshape array of size",
+        "(float[4] x) => (float[n] y) <float[4,1,1,1] w = {1, 2, 3, 4}, float[2] b = {1, 2}, "
+        "int64[4] s = {1, 4, 1, 1}, int64[1] f = {-1}> "
+        "{ a = Reshape(x, s) c = ConvTranspose<group = 2>(a, w, b) y = Reshape(c, f) }",
+        [1, 2, 3, 4],
+        [6, 27],
+    ),
 }
 QLINEAR_CONV = "QLinearConv with scales per channel takes pictures only"
 MAX_POOL = "MaxPool with a border that is not the same on all sides gets a wrong shape"
@@ -336,7 +344,9 @@ def test_random_networks(target: str, count: int) -> None:
 def test_committed_models(path: Path, target: str, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     quantize(
-        load_job(path).with_overrides(output=out, target=target, calib_limit=16, eval_limit=2, threads=1, speed=False)
+        load_job(path).with_overrides(
+            output=out, target=target, calib_limit=16, eval_limit=2, threads=1, speed=False, placement="rules"
+        )
     )
     (name,) = (i.name for i in Session(out, threads=1).inputs)
     images = np.load(ROOT / "models" / "fashion-mnist" / "eval.npz")["image"][:4]

@@ -60,6 +60,17 @@ def test_case_3_softmax_before_opset_13_flattens() -> None:
     assert made.gap <= 1
 
 
+@pytest.mark.parametrize(("opset", "summed"), [(21, 8), (11, 24)])
+def test_case_3_softmax_whose_kernel_would_wrap_around_stays(opset: int, summed: int) -> None:
+    """Measured in docs/ort.md: below a scale of (e - 1) / (255 n)."""
+    for scale, fused in ((2.01 / (255 * summed), 1), (1.5 / (255 * summed), 0)):
+        g = Qdq(opset=opset)
+        g.out(g.op("Softmax", g.data(40, 3, 8), axis=1 if opset < 13 else -1), scale, 0)
+        made = g.fuse(PASS)
+        assert made.ops.get("QLinearSoftmax", 0) == fused
+        assert made.gap <= 1
+
+
 def test_case_4_relu_behind_add() -> None:
     g = Qdq()
     g.out(g.op("Relu", g.op("Add", g.data(4, 50), g.data(4, 50))), 0.0217, 0)

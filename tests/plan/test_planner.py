@@ -291,3 +291,14 @@ def test_a_table_that_is_read_in_8_bits_stays_float() -> None:
     gather, product = result.plan.decisions["Gather_0"], result.plan.decisions["MatMul_1"]
     assert not gather.integer and product.integer
     assert_near(result)
+
+
+@pytest.mark.parametrize(("axis", "least"), [(1, 0.5), (3, 0.25)])
+def test_the_result_of_a_softmax_has_a_scale_that_its_kernel_stands(axis: int, least: float) -> None:
+    """QLinearSoftmax wraps around below (e - 1) / (255 n); even shares of n elements ask for 1 / (255 n)."""
+    body = f"k = Mul(x, small) s = Conv {PADS} (k, W) p = Softmax <axis = {axis}> (s) y = Conv {PADS} (p, W)"
+    text = graph(body, inits=W + ", float small = {0.001}")
+    result = quantize_text(text)
+    assert "QLinearSoftmax" in result.kernels()
+    assert result.plan.values[Value((), "p")].scale * 255 == pytest.approx(least, rel=1e-3)
+    assert_near(result)
