@@ -219,8 +219,8 @@ FACTS = (
     ),
     Fact(
         name="softmax",
-        says="QLinearSoftmax gives 0 for the greatest values where the scale of its result times 255 times the number of "
-        "summed elements is below e - 1.",
+        says="QLinearSoftmax gives 0 for the greatest values where the scale of its result times 255 times the number "
+        "of summed elements is below e - 1.",
         rows=_softmax,
         used=("onnxq/plan/integers.py", "passes/onnxq_passes/fuse_qlinear_elementwise.py"),
     ),

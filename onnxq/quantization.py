@@ -23,7 +23,7 @@ from onnxq.pipeline.base import Context
 from onnxq.pipeline.crash import Crash
 from onnxq.pipeline.manager import Hook, Run, run_pipeline
 from onnxq.pipeline.prepare import Literally, prepare
-from onnxq.placement.result import Placed
+from onnxq.placement.result import Placed, slower_in_float
 from onnxq.plan.plan import Plan
 from onnxq.progress import Progress
 from onnxq.provider import PlanProvider
@@ -116,6 +116,7 @@ def quantize_model(
     timing.seconds["passes"] -= sum(timing.seconds.get(stage, 0.0) for stage in inside)
     if context.plan is None or provider.statistics is None:
         raise ConfigError(f"pipeline {options.pipeline.name} never asks for a plan: add the pass insert-qdq")
+    model = _untouched(model, context.plan, provider, source, options)
     write_decisions(model, context.plan)
     if context.plan.kinds:  # integers after all, between float borders
         provider.notes = [said for said in provider.notes if said != NOTHING]
@@ -137,6 +138,20 @@ def quantize_model(
         met=provider.met,
         repaired=provider.repaired,
     )
+
+
+def _untouched(model: Model, plan: Plan, provider: PlanProvider, source: Path | None, options: Options) -> Model:
+    """The model as the user's file has it, where nothing became integer and the passes made it slower."""
+    changed = plan.uses or plan.kinds or plan.channel_multiple or plan.singles
+    if changed or source is None or provider.placed is None:
+        return model
+    slower = slower_in_float(provider.placed.forms)
+    if slower is None:
+        return model
+    provider.notes.append(
+        f"The model is written as the file has it: with the passes it would run {1 / slower.gain:.2f} times as long."
+    )
+    return load_float(source, keep_overridable=options.keep_overridable)
 
 
 def write_decisions(model: Model, plan: Plan) -> None:

@@ -64,6 +64,14 @@ def best(forms: Sequence[Form]) -> int:
     return first if forms[first].gain >= PAYS * forms[0].gain else 0
 
 
+def slower_in_float(forms: Sequence[Form]) -> Form | None:
+    """The float form, if it is measurably slower than the user's file; None if it is not, or no file raced."""
+    first, second = forms[:2]
+    if first.name != ORIGINAL or second.slowest >= NEVER_SLOWER or second.gain * PAYS > 1.0:
+        return None
+    return second
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitChoice:
     """What became of one unit, for the report; seconds of one run.

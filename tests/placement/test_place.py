@@ -18,6 +18,7 @@ from onnxq.costs.key import CostKey
 from onnxq.costs.observe import observe
 from onnxq.costs.table import Cost, CostTable
 from onnxq.driver import quantize
+from onnxq.ir.load import load
 from onnxq.ir.model import Model
 from onnxq.placement import stage
 from onnxq.placement.cut import Crossing, Problem, Unit
@@ -213,6 +214,26 @@ def test_what_is_kept_comes_back_and_anything_else_does_not() -> None:
     assert from_text(to_text(placed)) == placed
     for text in ("", "[]", "{}", '{"version": 2}', to_text(placed).replace("forms", "form")):
         assert from_text(text) is None
+
+
+@pytest.mark.parametrize("others", [0.9, 0.99])
+def test_what_the_passes_make_slower_is_written_as_the_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: float
+) -> None:
+    """The clock is made up: no pass is known to make this model slower."""
+
+    def slow(sessions: Any, *_: Any, **__: Any) -> list[Timing]:
+        ratios = [1.0, *[others] * (len(sessions) - 1)]
+        return [Timing(seconds=1e-3 / r, ratio=r, low=r, high=r) for r in ratios]
+
+    monkeypatch.setattr("onnxq.placement.place.race", slow)
+    monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
+    result = made(tmp_path / "o.onnx", validate=False)
+    same = others < 1 / PAYS
+    ops = [[n.op for n in load(path).graph.nodes] for path in (MODEL, tmp_path / "o.onnx")]
+    assert (ops[0] == ops[1]) is same
+    told = "The model is written as the file has it: with the passes it would run 1.11 times as long."
+    assert (told in result.notes) is same
 
 
 def test_a_race_goes_in_turns_and_counts_what_the_clock_says() -> None:
