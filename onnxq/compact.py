@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import onnx_graphsurgeon as gs
 
@@ -20,6 +21,7 @@ from onnxq.ir.model import Model
 from onnxq.options import Options
 from onnxq.plan.kinds import WEIGHTS, possible
 from onnxq.plan.plan import Placement, Plan
+from onnxq.plan.reasons import volume_reason
 
 SMALL = "its weights are smaller so"
 """Why an op that could be int8 is float at its borders."""
@@ -103,7 +105,14 @@ def shrunk(
     """
     judge = judge_of(model, data, options)
     able = possible(model.graph, options.target, options.keep_float)
-    return smallest(model.graph, plan, able, judge=judge, replan=replan, insert=insert)
+    nodes = [node for _, inner in walk.graphs(model.graph) for node in inner.nodes]
+    slow = frozenset(node.name for node in nodes if volume_reason(options.target, node))
+
+    def small(placement: Placement) -> Plan:
+        """What rules keep float for its speed makes the file smaller, too."""
+        return replan(replace(placement, integer=slow))
+
+    return smallest(model.graph, small(Placement()) if slow else plan, able, judge=judge, replan=small, insert=insert)
 
 
 def _eight(reasons: Mapping[Kind, str]) -> Kind | None:

@@ -18,6 +18,7 @@ from onnxq.driver import quantize
 from onnxq.encoding import Kind
 from onnxq.ir import text
 from onnxq.ir.model import Model
+from onnxq.ir.save import to_bytes
 from onnxq.plan.kinds import possible
 from onnxq.plan.plan import Decision, Placement, Plan
 from onnxq.targets.target import load_target
@@ -143,3 +144,22 @@ def test_a_target_without_kinds_has_none(tmp_path: Path, target: str) -> None:
     ops = {n.op_type for n in onnx.load(tmp_path / "o.onnx").graph.node}
     assert not ops & {"MatMulNBits", "GatherBlockQuantized", "DynamicQuantizeMatMul"}
     assert not any("smallest file" in note for note in result.notes)
+
+
+def test_a_convolution_that_is_faster_in_float_is_int8_for_its_size(tmp_path: Path) -> None:
+    weight = ", ".join(f"{v:.5f}" for v in np.random.default_rng(0).normal(0, 0.1, 4 * 4 * 27))
+    some = text.parse(
+        '<ir_version: 8, opset_import: ["" : 21]> m (float[1,4,6,6,6] x) => (float[1,4,4,4,4] y) '
+        f"<float[4,4,3,3,3] w = {{{weight}}}> {{ [conv] y = Conv(x, w) }}"
+    )
+    (tmp_path / "m.onnx").write_bytes(to_bytes(some))
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(1).normal(0, 1, (4, 1, 4, 6, 6, 6)).astype(np.float32))
+    asked = Job(model=tmp_path / "m.onnx").with_overrides(
+        output=tmp_path / "o.onnx", calib=str(tmp_path / "x.npz"), method="minmax", threads=1, speed=False
+    )
+    integer = []
+    for options in ({"placement": "rules"}, {"optimize": "size"}):
+        found = quantize(asked.with_overrides(**options)).coverage  # type: ignore[arg-type]
+        assert found is not None
+        integer.append([op.integer for op in found.ops])
+    assert integer == [[False], [True]]

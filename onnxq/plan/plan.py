@@ -64,7 +64,8 @@ class Placement:
     Attributes:
         integer: names of nodes to run in int8, even where a rule of thumb speaks against it.
         floats: node -> why it stays float.
-        eager: ops that move data go into int8, too, where all that read them do: Q stands as early as it can.
+        eager: ops that move data go into int8, too, where all that read them do: Q stands as early as it can; and so do
+            convolutions that a rule of thumb keeps float.
         kinds: node -> its kind, if it is not placed in int8.
         channel_multiple: channels of float convolutions are filled up to a multiple of this; 0: they are not.
     """

@@ -129,6 +129,28 @@ def _weighted_reason(facts: Facts, target: Target, node: gs.Node) -> str:
     return ""
 
 
+def volume_reason(target: Target, node: gs.Node) -> str:
+    """Why a convolution over three axes and more, whose weight is constant, is faster in float by a rule of thumb; ""
+    if nothing tells.
+
+    For each output the integer kernel of ONNX Runtime gathers a run of channels per element of the kernel, which takes
+    longer than to multiply a short run: docs/placement.md measures it.
+    """
+    least = target.kernels[node.op].volume_channels if node.op in target.kernels else None
+    weight = node.inputs[1] if least is not None else None
+    if least is None or not isinstance(weight, gs.Constant) or len(weight.shape) < 5:
+        return ""
+    groups, (outputs, channels, *axes) = int(node.attrs.get("group", 1)), weight.shape
+    if channels == 1 and outputs == groups:  # depthwise: one run for all groups
+        channels = groups
+    if channels >= least:
+        return ""
+    return (
+        f"over {len(axes)} axes, the integer {node.op} is slower than the float one with fewer than {least} channels "
+        f"in a run, and it has {channels}"
+    )
+
+
 def _finite(values: NDArray[Any]) -> bool:
     """No NaN, no Inf (found by the extremes, since a mask would be as long as the weight)."""
     return values.size == 0 or bool(np.isfinite(values.min()) and np.isfinite(values.max()))

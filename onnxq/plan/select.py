@@ -4,7 +4,7 @@ The rules, in the order in which they are applied:
 
 1. A weighted op (Conv, Gemm, MatMul) is a candidate if its weight and bias are constant and nothing vetoes it. It
    demands an 8-bit data input,
-   and gives an 8-bit output where its kernel requires one.
+   and gives an 8-bit output where its kernel requires one. A convolution over three axes with few channels is none.
 2. A Relu or Clip behind an integer op, and its only user, is absorbed: the range of the 8-bit output makes it
    redundant.
 3. Forward: a compute or movement op whose data operands are all 8-bit (or constant) becomes integer and gives an
@@ -12,8 +12,8 @@ The rules, in the order in which they are applied:
 4. Backward: a compute or movement op whose result is only used in float goes back to float; so does an op whose
    integer kernel pays only behind
    certain ops (`after`) that do not stand there.
-5. A placement by measured costs stands above rules 3 and 4: what it puts into int8 is integer if its kernel exists,
-   and its float operands are quantized for it.
+5. A placement by measured costs stands above few channels, and above rules 3 and 4: what it puts into int8 is integer
+   if its kernel exists, and its float operands are quantized for it.
 6. With `outputs=False` (TensorRT) only rule 1 applies, plus the shortcut operand of residual Adds.
 """
 
@@ -28,7 +28,7 @@ import onnx_graphsurgeon as gs
 from onnxq.ir.walk import clip_bounds
 from onnxq.optable import data_slots
 from onnxq.plan.facts import Consumer, Facts
-from onnxq.plan.reasons import explain, static_reason
+from onnxq.plan.reasons import explain, static_reason, volume_reason
 from onnxq.targets.target import Kernel, Target
 
 
@@ -67,7 +67,7 @@ def select(
         placed: nodes that are to be integer for what they save.
         eager: see `Placement`.
     """
-    return _Selector(facts, target, keep_float, veto or {}, set(placed)).run(eager=eager)
+    return _Selector(facts, target, keep_float, veto or {}, set(placed), eager=eager).run()
 
 
 class _Selector:
@@ -78,6 +78,8 @@ class _Selector:
         keep_float: Sequence[str],
         veto: Mapping[str, str],
         placed: set[str],
+        *,
+        eager: bool,
     ) -> None:
         self.facts = facts
         self.placed = placed
@@ -86,19 +88,22 @@ class _Selector:
         self.out = Selection()
         self.forced: set[str] = set()
         self.veto = veto
+        self.eager = eager
         self.kernel: dict[str, Kernel] = {}
         for node in self.nodes:
             reason = static_reason(facts, target, node, keep_float) or veto.get(node.name, "")
+            if not reason and not eager and node.name not in placed:
+                reason = volume_reason(target, node)
             if reason:
                 self.out.reasons[node.name] = reason
             elif node.op in target.kernels:
                 self.kernel[node.name] = target.kernels[node.op]
 
-    def run(self, *, eager: bool) -> Selection:
+    def run(self) -> Selection:
         self._seed()
         if self.target.outputs:
             self._forward()
-            if eager:
+            if self.eager:
                 self._backward_moves()
                 self._forward()
             while self._backward():

@@ -33,6 +33,8 @@ class Kernel:
         max_range_ratio: greatest ratio of the widest to the narrowest operand range that may be joined in one encoding.
         small_operands: a float operand this many times smaller than the largest may be quantized for the op's sake.
         min_operand_sqnr: least SQNR (dB) that each operand keeps in the scale of the result.
+        volume_channels: over three axes and more, with fewer input channels a group (of a depthwise one: in all), the
+            integer convolution is slower than the float one; a rule of thumb, below measured costs.
     """
 
     kind: Kind
@@ -41,6 +43,7 @@ class Kernel:
     max_range_ratio: float | None = None
     small_operands: float | None = None
     min_operand_sqnr: float | None = None
+    volume_channels: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,7 @@ W2 = {"W": _w(4, 4, 3, 3), "V": _w(4, 4, 3, 3)}
 PADS = "<pads=[1,1,1,1]>"
 INIT = "float[4,4,3,3] W = {0}"
 INIT2 = "float[4,4,3,3] W = {0}, float[4,4,3,3] V = {0}"
+VOLUME = "y = Conv <pads=[1,1,1,1,1,1]> (x, W)"
 FIRST = ", int64[1] i = {0}"
 POOL = f"a = Conv {PADS} (x, W) c = MaxPool <kernel_shape=[2,2]> (a) y = Conv {PADS} (c, W)"
 POOLED = "r = Sigmoid(a) p = AveragePool <kernel_shape=[3,3], pads=[1,1,1,1]> (r)"
@@ -313,6 +314,15 @@ CASES = [
         graph(f"a = Conv {PADS} (x, W) y = Clip(a, lo)", inits=INIT + ", float lo = {-0.25}"),
         {"constants": W},
         {"constants": W},
+    ),
+    Case(
+        "over 3 axes, the integer Conv is slower than the float one with fewer than 32 channels in a run, and it has 4",
+        "Conv",
+        "QLinearConv",
+        graph(VOLUME, ins="float[1,4,4,4,4] x", outs="float[1,4,4,4,4] y", inits="float[4,4,3,3,3] W = {0}"),
+        graph(VOLUME, ins="float[1,32,4,4,4] x", outs="float[1,4,4,4,4] y", inits="float[4,32,3,3,3] W = {0}"),
+        {"constants": {"W": _w(4, 4, 3, 3, 3)}},
+        {"constants": {"W": _w(4, 32, 3, 3, 3)}},
     ),
     Case(
         "it works on an attention mask, whose large negative values must not set a range",
