@@ -68,6 +68,8 @@ def test_case_3_softmax_whose_kernel_would_wrap_around_stays(opset: int, summed:
         g.out(g.op("Softmax", g.data(40, 3, 8), axis=1 if opset < 13 else -1), scale, 0)
         made = g.fuse(PASS)
         assert made.ops.get("QLinearSoftmax", 0) == fused
+        why = f"the scale of its result is below {2 / (255 * summed):.2g}, where the kernel wraps around"
+        assert made.reasons == ([] if fused else [why])
         assert made.gap <= 1
 
 
