@@ -152,6 +152,13 @@ _FRAGMENTS = tuple(
         "{n}m = MatMul({a}, w) {o} = Add(row, {n}m)",
         "{n}r = Softplus({a}) {n}m = MatMul({n}r, w) {n}s = Add({n}m, part) {o} = Relu({n}s)",
         "{n}r = Abs({a}) {n}m = MatMul({n}r, w) {n}s = Add(part, {n}m) {o} = Tanh({n}s)",
+        # einsum-to-matmul
+        '{o} = Einsum<equation = "bij,jk->bik">({a}, w)',
+        '{n}m = Einsum<equation = "bid,bjd->bij">({a}, {b}) {o} = Einsum<equation = "bij,bjd->bid">({n}m, {b})',
+        '{n}m = Einsum<equation = "kj,bij->bki">(w, {a}) {o} = Transpose<perm = [0, 2, 1]>({n}m)',
+        '{n}m = Einsum<equation = "bij,cij->bc">({a}, {b}) {n}t = Tanh({n}m) {o} = Einsum<equation = "bc,cij->bij">({n}t, {b})',
+        '{n}s = Einsum<equation = "bij,kij->bk">({a}, {b}) {n}r = ReduceMax<keepdims = 0>({n}s) {o} = Mul({a}, {n}r)',
+        '{o} = Einsum<equation = "...ij,jk->...ik">({a}, w)',
         # expand-mish
         "{n}s = Softplus({a}) {n}t = Tanh({n}s) {o} = Mul({a}, {n}t)",
         "{n}s = Softplus({a}) {n}t = Tanh({n}s) {o} = Mul({n}t, {a})",
