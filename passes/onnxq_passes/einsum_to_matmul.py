@@ -65,8 +65,10 @@ def _rewrite(node: gs.Node, editor: Editor, report: Report) -> str | None:
 
 def _no_product(node: gs.Node, terms: Sequence[str], out: str) -> str | None:
     """Why this is no product of matrices, or none of floats."""
-    if len(terms) != 2 or len(node.inputs) != 2:
-        return f"it has {len(node.inputs)} operand{'s'[: len(node.inputs) != 1]}, a matrix product has two"
+    if len(terms) != len(node.inputs):
+        return "its equation does not fit its operands"
+    if len(terms) != 2:
+        return f"it has {len(terms)} operand{'s'[: len(terms) != 1]}, a matrix product has two"
     if any(len(set(term)) < len(term) for term in (*terms, out)):
         return "its equation has a letter twice in one operand"
     if any(not_float(tensor) for tensor in node.inputs):
@@ -90,8 +92,8 @@ def _unequal(letter: str, one: int | str | None, two: int | str | None, *, summe
         return None
     if summed:
         return f"{letter}, which is summed over, may be 1 in one operand and more in the other"
-    sizes = [d for d in (one, two) if isinstance(d, int)]
-    return None if max(sizes, default=0) > 1 else f"the batches {letter} may be 1 in one operand and 0 in the other"
+    more = any(isinstance(size, int) and size > 1 for size in (one, two))
+    return None if more else f"the batches {letter} may be 1 in one operand and 0 in the other"
 
 
 def _carry_out(node: gs.Node, plan: Plan, editor: Editor) -> None:

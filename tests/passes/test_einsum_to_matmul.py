@@ -156,6 +156,12 @@ def test_operands_change_places() -> None:
         ("bihe,hed->bid", "N,S,2,1", "float[2,1,2] w = {1, 2, 3, 4}", "N,S,2", "float[2,2] w_matrix = {1, 2, 3, 4}",
             "[e_Reshape] x_flat = Reshape(x, e_Reshape_shape) [e] y = MatMul(x_flat, w_matrix)"),
         ("nbi,nio->nbo", "2,S,2", "float[2,2,1] w = {1, 2, 3, 4}", "2,S,1", "", "[e] y = MatMul(x, w)"),
+        ("oi,ib->ob", "2,N", "float[3,2] w = {1, 2, 3, 4, 5, 6}", "3,N", "float[2,3] w_matrix = {1, 3, 5, 2, 4, 6}",
+            "[e_Transpose] x_turned = Transpose<perm = [1, 0]>(x) [e] y_turned = MatMul(x_turned, w_matrix) "
+            "[e_Transpose_1] y = Transpose<perm = [1, 0]>(y_turned)"),
+        ("ib,io->ob", "2,N", "float[2,1] w = {1, 2}", "1,N", "",
+            "[e_Transpose] x_turned = Transpose<perm = [1, 0]>(x) [e] y_turned = MatMul(x_turned, w) "
+            "[e_Transpose_1] y = Transpose<perm = [1, 0]>(y_turned)"),
         ("bnsi,nio->bnso", "3,2,S,2", "float[2,2,1] w = {1, 2, 3, 4}", "3,2,S,1", "", "[e] y = MatMul(x, w)"),
     ],
 )  # fmt: skip
@@ -167,6 +173,12 @@ def test_weights(equation: str, shape: str, weight: str, result: str, matrix: st
     before = f'{head} <{weight}> {{ [e] y = Einsum<equation = "{equation}">({name}) }}'
     constants = ", ".join(c for c in (matrix or weight, extra) if c)
     rewrite(PASS, before, f"{head} <{constants}> {{ {nodes} }}", rewrites=1, atol=1e-6)
+
+
+def test_two_weights() -> None:
+    head = "() => (float[2,1] y) <float[2,2] v = {1, 2, 3, 4}, "
+    before = head + 'float[1,2] w = {1, 2}> { [e] y = Einsum<equation = "ij,kj->ik">(v, w) }'
+    bitwise(PASS, before, head + "float[2,1] w_matrix = {1, 2}> { [e] y = MatMul(v, w_matrix) }", rewrites=1)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +261,8 @@ def test_shapes_that_are_not_known() -> None:
         ("ij,jk->ik", ("3,4", "5", "3,5")),
         ("ij,jk->ik", ("3,4", "4,5", "3,5,1")),
         ("ij,jk->ih", ("3,4", "4,5", "3,5")),
+        ("ij,jk->ik", ("3,4", "3,4")),
+        ("ij,jk,kl->il", ("3,4", "4,5", "3,5")),
     ],
 )
 def test_equations_that_ort_does_not_take(equation: str, shapes: tuple[str, ...]) -> None:
