@@ -175,6 +175,49 @@ def test_weights(equation: str, shape: str, weight: str, result: str, matrix: st
     rewrite(PASS, before, f"{head} <{constants}> {{ {nodes} }}", rewrites=1, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("equation", "made"),
+    [
+        ("ihgd,hgjd->ghij", "x0_turned x1_turned y"),  # batches in the order of the result
+        ("hgid,ghjd->gihj", "x1_turned y_turned y"),  # of the first operand
+        ("ighd,hgdj->gihj", "x0_turned y_turned y"),  # of the second one
+        ("jikl,jm->lkim", "x0_turned y"),  # rows in the order of the result
+        ("iklj,jm->mlki", "y_turned y"),  # of the first operand
+        ("ijk,mkj->im", "x0_flat x1_turned x1_flat y"),  # the sum in the order of the first operand
+        ("jki,kjm->im", "x0_turned x0_flat x1_flat y"),  # of the second one
+        ("ij,mnj->inm", "x1_turned x1_flat y_flat y"),  # columns in the order of the result
+        ("ij,jmn->nmi", "x1_flat y_flat y_turned y"),  # of the second operand
+        ("ji,kjl->ikl", "x1_turned y_turned y"),  # as many Transposes with the operands in place, and two Reshapes more
+    ],
+)
+def test_as_little_as_possible_is_moved(equation: str, made: str) -> None:
+    sizes = {c: str(at + 2) for at, c in enumerate("ghijklmnd")}
+    left, _, out = equation.partition("->")
+    some = _parsed(equation, *(",".join(sizes[c] for c in term) for term in (*left.split(","), out)))
+    assert PASS.run(some.graph, default_context()).rewrites == 1
+    assert [t.name for n in some.graph.nodes for t in n.outputs] == made.split()
+
+
+def test_what_is_moved_in_the_file_is_free() -> None:
+    before = "(float[2,3,N,1] x) => (float[3,N,2,1] y) <float[3,2,1,1] w = {1, 2, 3, 4, 5, 6}> "
+    nodes = "[e] y_turned = MatMul(x, w_matrix) [e_Transpose] y = Transpose<perm = [1, 2, 0, 3]>(y_turned)"
+    after = before.replace("[3,2,1,1] w = {1, 2, 3, 4, 5, 6}", "[2,3,1,1] w_matrix = {1, 3, 5, 2, 4, 6}")
+    bitwise(
+        PASS, before + '{ [e] y = Einsum<equation = "hgid,ghde->gihe">(x, w) }', f"{after} {{ {nodes} }}", rewrites=1
+    )
+
+
+@pytest.mark.parametrize(("known", "flat_shape"), [(True, ["N", None, 6]), (False, None)])
+def test_shapes_of_what_is_new(known: bool, flat_shape: list[object] | None) -> None:
+    """Where the graph does not tell, they are left open."""
+    some = _parsed("bhid,bjd->bhij", "N,3,5,4", "N,6,4", "N,P,Q,6")
+    if not known:
+        some.graph.outputs[0].shape = None
+    assert PASS.run(some.graph, default_context()).rewrites == 1
+    shapes = {t.name: t.shape for n in some.graph.nodes for t in n.outputs if t.name != "y"}
+    assert shapes == {"x0_flat": ["N", 15, 4], "x1_turned": ["N", 4, 6], "y_flat": flat_shape}
+
+
 def test_two_weights() -> None:
     head = "() => (float[2,1] y) <float[2,2] v = {1, 2, 3, 4}, "
     before = head + 'float[1,2] w = {1, 2}> { [e] y = Einsum<equation = "ij,kj->ik">(v, w) }'
