@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -71,6 +72,7 @@ def collect(
     budget: int = BUDGET,
     start: int = 0,
     stop: int | None = None,
+    hashed: str | None = None,
 ) -> Statistics:
     """Observe tensors.
 
@@ -100,6 +102,7 @@ def collect(
         budget: bytes of whole arrays that are fetched at a time.
         start, stop: only the samples of these positions (`Sample.index`), stop not included. Statistics of the parts
             of a data set, merged, equal those of the whole, bit for bit (with feedback, they start from other states).
+        hashed: `model_hash` of the model, if it is known.
 
     Raises:
         CalibrationError: NaN or an infinity in a tensor (names it and the sample), no samples, an unknown tensor, a
@@ -128,7 +131,7 @@ def collect(
             step(1)
     if not collector.samples:
         raise CalibrationError(f"there are no samples in {data.description}: calibration needs at least one")
-    return engine.result()
+    return engine.result(hashed or model_hash(model))
 
 
 def _samples(data: Dataset, limit: int | None, start: int, stop: int | None) -> Iterator[Sample]:
@@ -188,6 +191,7 @@ class _Engine:
             shapes_of = {n: known.get(n, (None, None))[1] for n in (*given, *self._reduced)}
             open_ = [n for n in self._reduced if any(d is None for d in shapes_of[n] or ())]
             self._forecasts = forecasts(model, open_, {n: shapes_of[n] for n in given})
+        self._foreseen = Counter(self._forecasts.values())
         self._reduce = partial(
             Reductions, self._inside.model.graph, self._reduced, known, (subset or WHOLE) if picking else None
         )
@@ -233,7 +237,7 @@ class _Engine:
         Returns:
             Are the elements whose number is forecast so few?
         """
-        few = bool(self._forecasts) and elements(self._forecasts, self._reductions.symbols(inputs)) <= EVERY
+        few = bool(self._forecasts) and elements(self._foreseen, self._reductions.symbols(inputs)) <= EVERY
         if self._forecasts and not few and not self._slices:
             self._slices, self._lean, self._reductions = True, None, self._reduce(self._forecasts)
         if self._lean is None:
@@ -243,9 +247,9 @@ class _Engine:
             self._lean = self._open(tapped, prepacking=weight_bytes(self._model) < PREPACK_BELOW)
         return few
 
-    def result(self) -> Statistics:
+    def result(self, hashed: str) -> Statistics:
         """When all samples ran."""
-        found = self._collector.result(model_hash(self._model), self._root, self._taps, self._bodies)
+        found = self._collector.result(hashed, self._root, self._taps, self._bodies)
         return replace(found, around=surroundings(self._model.graph, sorted(self._root)))
 
     def _look(self, sample: Sample, inputs: Mapping[str, NDArray[Any]], number: int | None) -> None:

@@ -151,7 +151,7 @@ def calibrate(
         if executor is not None and not whole and pieces.gaps():
             _spread(what, data, pieces, step, executor, cache)
         else:
-            _serial(what, data, pieces, step, None if whole else seconds)
+            _serial(what, data, pieces, step, None if whole else seconds, hashed)
     total = pieces.whole()
     total = replace(total, model_hash=hashed, shapes=dict(sorted({**what.shapes, **total.shapes}.items())))
     if cache is not None and key is not None:
@@ -198,7 +198,9 @@ def _in_one_go(what: _What, data: Dataset) -> str:
     return ""
 
 
-def _serial(what: _What, data: Dataset, pieces: Pieces, step: Callable[[int], None], seconds: float | None) -> None:
+def _serial(
+    what: _What, data: Dataset, pieces: Pieces, step: Callable[[int], None], seconds: float | None, hashed: str
+) -> None:
     for start, end in pieces.gaps():
         at, pause = start, seconds
         while at < end:
@@ -215,6 +217,7 @@ def _serial(what: _What, data: Dataset, pieces: Pieces, step: Callable[[int], No
                 feedback=what.feedback,
                 allow_infinite=what.allow_infinite,
                 shapes=what.shapes,
+                hashed=hashed,
             )
             stop = piece.stop if isinstance(piece, Piece) else end
             if seconds and isinstance(piece, Piece):  # a model that is slow to load gets longer pieces

@@ -52,9 +52,9 @@ class Forecast:
         )
 
 
-def elements(found: Mapping[str, Forecast], symbols: Mapping[str, int]) -> int:
-    """Of all tensors together, each counted as one at least."""
-    return sum(max(1, math.prod(forecast.shape(symbols))) for forecast in found.values())
+def elements(found: Mapping[Forecast, int], symbols: Mapping[str, int]) -> int:
+    """Of all tensors together, each counted as one at least; `found` says how many tensors have a forecast."""
+    return sum(count * max(1, math.prod(forecast.shape(symbols))) for forecast, count in found.items())
 
 
 def forecasts(model: Model, tensors: Sequence[str], inputs: Mapping[str, Shape | None]) -> dict[str, Forecast]:

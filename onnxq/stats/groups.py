@@ -14,6 +14,9 @@ from onnxq.stats.picks import EVERY, pace
 from onnxq.stats.stream import Layout
 from onnxq.stats.tails import rows_of
 
+FORECAST = 4
+"""Of tensors whose size is forecast, the rows of so much smaller ones are fetched: they are many, and small."""
+
 REMEMBERED = 256
 """Shapes of inputs for which it is kept what follows from them."""
 
@@ -94,5 +97,6 @@ class Groups:
             sizes[place], steps[place], lengths[place] = size, pace(size, most), group.length
             weights[place] = max(1, round(steps[place] * full / max(size, 1)))
             if group.length:  # of what is counted whole, one row: it holds the greatest value
-                tops[place] = rows_of(group.length, full) if steps[place] > 1 else min(1, full)
+                share = full // FORECAST if group in foreseen else full
+                tops[place] = rows_of(group.length, share) if steps[place] > 1 else min(1, full)
         return Layout(sizes=sizes, steps=steps, weights=weights, tops=tops, lengths=lengths)

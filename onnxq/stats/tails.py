@@ -133,15 +133,15 @@ def _each(parts: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.uint16], ...
 
 
 def rows_of(length: int, size: int) -> int:
-    """Rows to fetch for one tail: the elements of one row of 32, from 16 to 128 rows, or all there are.
+    """Rows to fetch for one tail: the elements of one row of 16, from 16 to 256 rows, or all there are.
 
     One value in 10,000 is beyond the percentile that is cut by default, of 64 rows of 128 not one; but a few samples
     hold most of them, close together.
 
     >>> rows_of(128, 8192 * 4), rows_of(128, 128 * 1600), rows_of(128, 10**7), rows_of(128, 128 * 3)
-    (16, 50, 128, 3)
+    (16, 100, 256, 3)
     """
-    return min(max(16, min(128, size // (32 * length))), size // length)
+    return min(max(16, min(256, size // (16 * length))), size // length)
 
 
 def row_length(shape: Shape) -> int:
