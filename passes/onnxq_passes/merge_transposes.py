@@ -25,31 +25,37 @@ class MergeTransposes(Pass):
         """Rewrite in place; chains collapse from front to back."""
         report, editor = Report(), Editor(graph)
         for node in editor.live(ops=["Transpose"]):
-            first = editor.producer(node.inputs[0])
-            if first is None or first.op != "Transpose" or not standard(first):
-                continue
-            inner, outer = _permutation(first), _permutation(node)
-            if inner is None or outer is None:
-                report.refuse(node, "a Transpose without perm, of unknown rank")  # case 3
-                continue
-            merged = [inner[i] for i in outer]
-            source = first.inputs[0]
-            if merged == sorted(merged):
-                old = node.inputs[0]
-                editor.set_input(node, 0, source)
-                reason = editor.bypass(node)  # case 2
-                if reason:
-                    editor.set_input(node, 0, old)
-                    report.refuse(node, reason)
-                    continue
-            else:
-                editor.set_input(node, 0, source)
-                node.attrs["perm"] = merged  # case 1
-            report.rewrites += 1
-            if not editor.is_output(first.outputs[0]) and not any(True for _ in editor.uses(first.outputs[0])):
-                editor.remove(first)
+            while _merged(editor, report, node):  # one more may stand in front of a pair that had to stay
+                pass
         editor.commit()
         return report
+
+
+def _merged(editor: Editor, report: Report, node: gs.Node) -> bool:
+    """Read what the Transpose in front reads; True: look again at what that is."""
+    first = editor.producer(node.inputs[0])
+    if first is None or first.op != "Transpose" or not standard(first):
+        return False
+    inner, outer = _permutation(first), _permutation(node)
+    if inner is None or outer is None:
+        report.refuse(node, "a Transpose without perm, of unknown rank")  # case 3
+        return False
+    merged = [inner[i] for i in outer]
+    undone = merged == sorted(merged)
+    old = node.inputs[0]
+    editor.set_input(node, 0, first.inputs[0])
+    if undone:
+        reason = editor.bypass(node)  # case 2
+        if reason:
+            editor.set_input(node, 0, old)
+            report.refuse(node, reason)
+            return False
+    else:
+        node.attrs["perm"] = merged  # case 1
+    report.rewrites += 1
+    if not editor.is_output(first.outputs[0]) and not any(True for _ in editor.uses(first.outputs[0])):
+        editor.remove(first)
+    return not undone
 
 
 def _permutation(node: gs.Node) -> list[int] | None:

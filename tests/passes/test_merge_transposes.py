@@ -131,3 +131,16 @@ def test_case_1_the_first_one_is_an_output() -> None:
     before = head.format("2,4,3", "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [2, 1, 0]>(t) y = Neg(u)")
     after = head.format("2,4,3", "t = Transpose<perm = [1, 2, 0]>(x) u = Transpose<perm = [0, 2, 1]>(x) y = Neg(u)")
     bitwise(PASS, before, after, rewrites=1)
+
+
+def test_case_1_behind_a_pair_that_stays() -> None:
+    """All in one run: what is read in the end is looked at again."""
+    body = "t = Transpose<perm = [1, 2, 0]>(x) y = Transpose<perm = [2, 0, 1]>(t)"
+    head = "(float[2,3,4] x) => (float[2,3,4] y, float[2,4,3] z)"
+    bitwise(
+        PASS,
+        f"{head} {{ {body} v = Transpose<perm = [0, 2, 1]>(y) z = Neg(v) }}",
+        f"{head} {{ {body} v = Transpose<perm = [0, 2, 1]>(x) z = Neg(v) }}",
+        rewrites=2,
+        refused=["joins an input"],
+    )
