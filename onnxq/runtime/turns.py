@@ -34,9 +34,9 @@ def wanted(estimates: Sequence[float], inner: int, threads: int) -> float:
 
 
 def timed(run: Callable[[], object], inner: int, threads: int, clock: Callable[[], float]) -> float:
-    """Seconds of one run, the mean of `inner`. One more goes before them, which fills caches, except where a run is long
-    and has one thread. Of several threads, half as many go before: threads wake, and may have to find a core of their
-    own.
+    """Seconds of one run, the mean of `inner`. One more goes before them, which fills caches, except where a run is
+    long and has one thread. Of several threads, half as many go before: threads wake, and may have to find a core of
+    their own.
     """
     for _ in range(_warm(inner, threads)):
         run()
