@@ -133,7 +133,7 @@ class _Place:
         self.weights: tuple[float, ...] = (1.0,)
         self.made: list[_Made] = []
         self.seen: dict[str, list[Attribution]] = {}  # by form
-        self.seconds: list[float] = []  # by form, as profiled where nothing is timed
+        self.priced: list[Priced] = []  # by form, where nothing is timed
 
     def run(self) -> Placed:
         sessions = self._sessions(self.model)
@@ -298,9 +298,8 @@ class _Place:
         """Ops of a form that a file of costs holds nothing of, in any shape; an op like it would be no guide."""
         if not self.elsewhere:
             return ""
-        with runnable(self.insert(plan)) as one, runnable(self.model) as other:
-            known, found = self._priced(other).foreign, self._priced(one).foreign
-        return ", ".join(op for op in found if op not in known)
+        with runnable(self.insert(plan)) as source:
+            return ", ".join(op for op in self._priced(source).foreign if op not in self.priced[0].foreign)
 
     def _priced(self, source: Path | bytes) -> Priced:
         """A form by the file of costs."""
@@ -313,7 +312,7 @@ class _Place:
             if self.elsewhere:
                 priced = self._priced(source)
                 self.unknown = max(self.unknown, 1.0 - priced.share)
-                self.seconds.append(priced.profile.seconds)
+                self.priced.append(priced)
                 return [attribute(priced.profile, model.graph)]
             found = []
             for threads, session in zip(self.counts, sessions, strict=True):
@@ -347,8 +346,9 @@ class _Place:
     def _timings(self) -> list[list[Timing]]:
         """By number of threads, then by form; the user's file first, if there is one."""
         if self.elsewhere:
-            ratios = [self.seconds[0] / s for s in self.seconds]
-            return [[Timing(seconds=s, ratio=r, low=r, high=r) for s, r in zip(self.seconds, ratios, strict=True)]]
+            seconds = [priced.profile.seconds for priced in self.priced]
+            ratios = [seconds[0] / s for s in seconds]
+            return [[Timing(seconds=s, ratio=r, low=r, high=r) for s, r in zip(seconds, ratios, strict=True)]]
         first = [self._sessions(self.original)] if self.original is not None else []
         found = []
         for at, threads in enumerate(self.counts):

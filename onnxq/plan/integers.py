@@ -111,8 +111,8 @@ DynamicQuantizeMatMul)."""
 _OPTIONAL_ZERO = frozenset({"ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul"})
 INTEGER_OPS = frozenset({*FORMS, "QLinearConcat"})
 
-_AXIS_OPSET = 13
-"""From here on Softmax sums along one axis, before along all from one on."""
+ONE_AXIS_OPSET = 13
+"""Opset from which Softmax works along one axis; before, it takes all axes from one on as one."""
 
 
 def least_softmax_scale(node: gs.Node, shape: Sequence[int | str | None] | None, opset: int) -> float:
@@ -124,7 +124,7 @@ def least_softmax_scale(node: gs.Node, shape: Sequence[int | str | None] | None,
     Args:
         shape: of what it reads; sizes that are not known count as 1, which is on the safe side.
     """
-    old = opset < _AXIS_OPSET
+    old = opset < ONE_AXIS_OPSET
     axis = int(node.attrs.get("axis", 1 if old else -1))
     summed: Sequence[int | str | None] = ()
     if shape is not None and -len(shape) <= axis < len(shape):

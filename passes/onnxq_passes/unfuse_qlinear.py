@@ -10,13 +10,11 @@ from typing import ClassVar
 import onnx_graphsurgeon as gs
 
 from onnxq.pipeline.base import Context, Pass, Report, Stage
+from onnxq.plan.integers import ONE_AXIS_OPSET
 from onnxq_passes._edit import Editor, standard
 from onnxq_passes._fuse import MICROSOFT
 from onnxq_passes._unfuse import CannotUnfuseError, Unfusing
 from onnxq_passes._unfuse_products import PRODUCTS
-
-PER_COLUMN = 13
-"""Opset from which Softmax works along one axis; before, it takes all axes from one on as one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +76,9 @@ def _elementwise(work: Unfusing, node: gs.Node, *, operands: int = 1) -> None:
 
 
 def _softmax_axis(node: gs.Node, opset: int) -> int:
-    written = int(node.attrs.get("opset", PER_COLUMN))
+    written = int(node.attrs.get("opset", ONE_AXIS_OPSET))
     axis = int(node.attrs.get("axis", -1))
-    if (written < PER_COLUMN) != (opset < PER_COLUMN) and axis != -1:
+    if (written < ONE_AXIS_OPSET) != (opset < ONE_AXIS_OPSET) and axis != -1:
         raise CannotUnfuseError(f"its axes are those of opset {written}, the model has opset {opset}")
     return axis
 
