@@ -250,7 +250,7 @@ class Reductions:
             reduced = self._new(f"{name}_{kind}")
             op = {"min": "ReduceMin", "max": "ReduceMax", "sum": "ReduceSum"}[kind]
             out.append(self._node(op, [gs.Variable(source.name)], reduced, keepdims=1))
-            self._stream.add(kind, self._index[name], reduced)
+            self._stream.add([kind], self._index[name], reduced)
         if picking and shape is not None:
             out.extend(self._slice(name, tensor, shape, flat.name if any(n.name == flat.name for n in out) else ""))
         return out
@@ -260,12 +260,12 @@ class Reductions:
         length = self._rows[name] = row_length(shape)
         rows, cut = gs.Variable(self._new(f"{name}_rows")), np.array([-1, length], dtype=np.int64)
         out = [gs.Node("Reshape", rows.name, {}, [tensor, gs.Constant(self._new(f"{name}_cut"), cut)], [rows])]
-        for kind in sides:
-            top = self._own(name, self._tops)
-            nodes, tops, elements = tail_nodes(rows, kind, top, self._ones[-1], self._opset, name, self._new)
-            out.extend(nodes)
-            self._stream.add(f"tops_{kind}", self._index[name], tops)
-            self._stream.add(f"rows_{kind}", self._index[name], elements)
+        top, place = self._own(name, self._tops), self._index[name]
+        nodes, ends, elements = tail_nodes(rows, sides, top, self._ones[-1], self._opset, name, self._new)
+        for kind, tops in zip(sides, ends, strict=True):
+            self._stream.add([f"tops_{kind}"], place, tops)
+        self._stream.add([f"rows_{kind}" for kind in sides], place, elements)
+        out.extend(nodes)
         return out
 
     def _sides(self, name: str, shape: Shape) -> list[str]:
@@ -303,7 +303,7 @@ class Reductions:
             nodes.append(
                 self._node("Slice", [gs.Variable(flat), begin, self._ones[_END], self._ones[0], step_by], picked)
             )
-        self._stream.add("picked", self._index[name], picked)
+        self._stream.add(["picked"], self._index[name], picked)
         return nodes
 
     def _own(self, name: str, vector: str) -> gs.Variable:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.stats.picks import Counted, patterns, scattered
-from onnxq.stats.tails import NO_TAIL, Tails, beyond
+from onnxq.stats.tails import ABSENT, Tails, beyond
 
 Float32 = NDArray[np.float32]
 
@@ -77,13 +77,13 @@ class Stream:
         self._of: list[int] = []
         self.places = np.empty(0, dtype=np.int64)  # part -> tap
         self.at: Mapping[str, NDArray[np.int64]] = {}  # kind -> parts
-        self.tails: list[tuple[tuple[int, int], tuple[int, int]] | None] = []  # of what is picked: tops, rows twice
+        self.tails = Tails(*[np.empty(0, dtype=np.int64)] * len(Tails._fields))
         self._index()
 
-    def add(self, kind: str, tap: int, tensor: str) -> None:
-        """One more part, of the tap with this number; of a tap, the lower tail comes before the upper one."""
-        self._kinds.append(kind)
-        self._of.append(tap)
+    def add(self, kinds: Sequence[str], tap: int, tensor: str) -> None:
+        """One more tensor, and which parts it holds, of the tap with this number."""
+        self._kinds.extend(kinds)
+        self._of.extend(tap for _ in kinds)
         self.tensors.append(tensor)
 
     def parts(self, vector: Float32, laid: Layout | None, position: int) -> Parts:
@@ -110,11 +110,9 @@ class Stream:
         self.places = np.array(self._of, dtype=np.int64)
         self.at = {kind: np.flatnonzero([k == kind for k in self._kinds]) for kind in KINDS}
         part = {(kind, tap): i for i, (kind, tap) in enumerate(zip(self._kinds, self._of, strict=True))}
-        self.tails = []
-        for tap in self.places[self.at["picked"]].tolist():
-            # part 0 holds no rows: tops are before them
-            ends = [(part.get((f"tops_{kind}", tap), 0), part.get((f"rows_{kind}", tap), 0)) for kind in ("min", "max")]
-            self.tails.append((ends[0], ends[1]) if any(rows for _, rows in ends) else None)
+        tailed = dict.fromkeys(self._of[i] for i in np.concatenate((self.at["rows_min"], self.at["rows_max"])).tolist())
+        kinds = ("picked", "tops_min", "rows_min", "tops_max", "rows_max")
+        self.tails = Tails(*(np.array([part.get((k, tap), ABSENT) for tap in tailed], dtype=np.int64) for k in kinds))
 
 
 class Parts:
@@ -122,12 +120,11 @@ class Parts:
 
     def __init__(self, stream: Stream, vector: Float32, ends: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         self._stream, self._vector, self._lengths = stream, vector, lengths
-        self._starts = ends - lengths
-        self._from, self._to = self._starts.tolist(), ends.tolist()
+        self._starts, self._ends = ends - lengths, ends
 
     def fits(self) -> bool:
         """Is the vector as long as its parts?"""
-        return len(self._vector) == (self._to[-1] if self._to else 0)
+        return len(self._vector) == (self._ends[-1] if self._ends.size else 0)
 
     def numbers(self) -> dict[str, Float32]:
         """Least value, greatest value and sum, [taps] each; 0 where it was not asked for or there is no element."""
@@ -145,20 +142,24 @@ class Parts:
         chosen = stream.at["picked"]
         if not chosen.size:
             return []
-        start, end = self._from, self._to
+        start, end = self._starts.tolist(), self._ends.tolist()
         upper = patterns(vector)  # all at once: there is little besides
-        of, weights = stream.places[chosen], laid.weights[stream.places[chosen]]
-        names: list[str] = [self._stream.taps[int(tap)] for tap in of]
-        out = Counted(
-            patterns=tuple(upper[start[i] : end[i]] for i in chosen.tolist()), weights=weights, names=tuple(names)
-        )
-        tails = []
-        for name, weight, i, ends in zip(names, weights.tolist(), chosen.tolist(), stream.tails, strict=True):
-            if ends is None or weight == 1:
-                continue
-            least, greatest = (
-                (vector[start[tops] : end[tops]], vector[start[rows] : end[rows]]) if rows else NO_TAIL
-                for tops, rows in ends
-            )
-            tails.append(Tails(name, vector[start[i] : end[i]], weight, least, greatest))
-        return [out, *beyond(tails)] if tails else [out]
+        out = self._counted(chosen, [upper[start[i] : end[i]] for i in chosen.tolist()], laid.weights)
+        tails = Tails(*(parts[laid.weights[stream.places[stream.tails.picked]] > 1] for parts in stream.tails))
+        if not tails.picked.size:
+            return [out]
+        exact, doubled = beyond(vector, upper, self._starts, self._ends, tails)
+        twice = self._counted(np.repeat(tails.picked, 2), exact, np.ones_like(laid.weights))
+        return [out, twice, self._counted(tails.picked, doubled, -laid.weights)]
+
+    def _counted(
+        self, parts: NDArray[np.int64], elements: Sequence[NDArray[np.uint16]], weights: NDArray[np.int64]
+    ) -> Counted:
+        """Elements of the taps of these parts.
+
+        Args:
+            weights: [taps].
+        """
+        of = self._stream.places[parts]
+        names = tuple(self._stream.taps[tap] for tap in of.tolist())
+        return Counted(patterns=tuple(elements), weights=weights[of], names=names)

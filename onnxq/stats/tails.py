@@ -22,7 +22,6 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.stats.guards import Shape
-from onnxq.stats.picks import Counted, patterns
 
 LONGEST = 128
 """Elements of a row, at most."""
@@ -36,100 +35,122 @@ AXES_ARE_INPUTS = 18
 
 
 Float32 = NDArray[np.float32]
+Places = NDArray[np.int64]
 
 
 class Tails(NamedTuple):
-    """The tails of one tensor in one sample; a tail that was not asked for is `NO_TAIL`.
+    """Where the tails of some tensors lie in the vector of a sample: numbers of its parts, int64 [tensors], or ABSENT.
 
     Attributes:
         picked: the choice of elements that is counted besides.
-        weight: how many elements each of these stands for.
-        least: the least value of each row that was fetched for its least value, ascending, and the elements of these.
-        greatest: likewise, descending.
+        least: the least value of each row that was fetched for its least value, ascending.
+        low_rows: the elements of these rows.
+        greatest, high_rows: likewise, descending.
     """
 
-    name: str
-    picked: Float32
-    weight: int
-    least: tuple[Float32, Float32]
-    greatest: tuple[Float32, Float32]
+    picked: Places
+    least: Places
+    low_rows: Places
+    greatest: Places
+    high_rows: Places
 
 
-NO_TAIL = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32)
-"""Of `Tails`: not asked for."""
+ABSENT = -1
+"""Of `Tails`: the lower or the upper tail was not asked for."""
 
 
 def tail_nodes(
-    rows: gs.Tensor, kind: str, top: gs.Tensor, flat: gs.Tensor, opset: int, label: str, new: Callable[[str], str]
-) -> tuple[list[gs.Node], str, str]:
-    """The nodes that find one tail.
+    rows: gs.Tensor,
+    kinds: Sequence[str],
+    top: gs.Tensor,
+    flat: gs.Tensor,
+    opset: int,
+    label: str,
+    new: Callable[[str], str],
+) -> tuple[list[gs.Node], list[str], str]:
+    """The nodes that find the tails of a tensor.
 
     Args:
         rows: the tensor, [rows, length].
-        kind: "min" or "max".
-        top: how many rows to give, int64 [1].
+        kinds: "min", "max" or both.
+        top: how many rows to give for each, int64 [1].
         flat: the constant [-1].
         opset: of the graph.
         label: of the tensor.
         new: makes a name that is not taken yet.
 
     Returns:
-        The nodes, and the names of the two parts of a tail of `Tails`, both of rank 1.
+        The nodes, and the names of tensors of rank 1: the ends of the rows for each kind, and the elements of the rows
+        of all kinds.
     """
-    names = [new(f"{label}_{kind}_{what}") for what in ("of_row", "tops", "places", "chosen", "elements")]
-    of_row, tops, places, chosen, elements = map(gs.Variable, names)
-    inputs: list[gs.Tensor] = [gs.Variable(rows.name)]
-    attrs: dict[str, Any] = {"keepdims": 0}
-    if opset >= AXES_ARE_INPUTS:
-        inputs.append(gs.Constant(new(f"{label}_{kind}_axis"), np.array([1], dtype=np.int64)))
-    else:
-        attrs["axes"] = [1]
-    op = {"min": "ReduceMin", "max": "ReduceMax"}[kind]
-    order = {"axis": 0, "largest": int(kind == "max")}
-    gathered = [gs.Variable(rows.name), gs.Variable(places.name)]
-    nodes = [
-        gs.Node(op, of_row.name, attrs, inputs, [of_row]),
-        gs.Node("TopK", tops.name, order, [gs.Variable(of_row.name), top], [tops, places]),
-        gs.Node("Gather", chosen.name, {"axis": 0}, gathered, [chosen]),
-        gs.Node("Reshape", elements.name, {}, [gs.Variable(chosen.name), flat], [elements]),
-    ]
-    return nodes, tops.name, elements.name
+    nodes: list[gs.Node] = []
+    ends: list[str] = []
+    places: list[gs.Variable] = []
+    for kind in kinds:
+        of_row, tops, place = (gs.Variable(new(f"{label}_{kind}_{what}")) for what in ("of_row", "tops", "places"))
+        inputs: list[gs.Tensor] = [gs.Variable(rows.name)]
+        attrs: dict[str, Any] = {"keepdims": 0}
+        if opset >= AXES_ARE_INPUTS:
+            inputs.append(gs.Constant(new(f"{label}_{kind}_axis"), np.array([1], dtype=np.int64)))
+        else:
+            attrs["axes"] = [1]
+        op = {"min": "ReduceMin", "max": "ReduceMax"}[kind]
+        order = {"axis": 0, "largest": int(kind == "max")}
+        nodes.append(gs.Node(op, of_row.name, attrs, inputs, [of_row]))
+        nodes.append(gs.Node("TopK", tops.name, order, [gs.Variable(of_row.name), top], [tops, place]))
+        ends.append(tops.name)
+        places.append(gs.Variable(place.name))
+    if len(places) > 1:  # one node is cheaper than to gather twice
+        both = gs.Variable(new(f"{label}_places"))
+        nodes.append(gs.Node("Concat", both.name, {"axis": 0}, places, [both]))
+        places = [gs.Variable(both.name)]
+    chosen, elements = (gs.Variable(new(f"{label}_{what}")) for what in ("chosen", "rows_elements"))
+    nodes.append(gs.Node("Gather", chosen.name, {"axis": 0}, [gs.Variable(rows.name), *places], [chosen]))
+    nodes.append(gs.Node("Reshape", elements.name, {}, [gs.Variable(chosen.name), flat], [elements]))
+    return nodes, ends, elements.name
 
 
-def beyond(tails: Sequence[Tails]) -> list[Counted]:
+def beyond(
+    vector: Float32, upper: NDArray[np.uint16], starts: Places, ends: Places, tails: Tails
+) -> tuple[list[NDArray[np.uint16]], list[NDArray[np.uint16]]]:
     """What is to be counted besides the choices of elements: the tails, less what is in both.
 
     Args:
-        tails: of one sample. What is counted whole, with weight 1, is left as it is.
+        vector: of one sample.
+        upper: the patterns of its elements.
+        starts, ends: of its parts, [parts].
+        tails: what to look at.
+
+    Returns:
+        Patterns to count, the lower and the upper tail of each tensor in turn; and of each, what its choice of elements
+        has of them.
     """
-    exact: list[Float32] = []
-    doubled: list[Float32] = []
-    shortened = [tail for tail in tails if tail.weight > 1]
-    for _, picked, _, (least, low_rows), (greatest, high_rows) in shortened:
-        low = least[-1] if least.size else -np.inf
-        # rows of a constant each: what lies above the one limit and below the other must not count twice
-        high = max(greatest[-1], low) if greatest.size else np.inf
-        exact.append(low_rows[low_rows < low])
-        exact.append(high_rows[high_rows > high])
-        doubled.append(picked[(picked < low) | (picked > high)])
-    names = tuple(tail.name for tail in shortened)
-    back = np.array([-tail.weight for tail in shortened], dtype=np.int64)
-    return [
-        Counted(patterns=_each(exact), weights=np.ones(len(exact), dtype=np.int64), names=_twice(names)),
-        Counted(patterns=_each(doubled), weights=back, names=names),
-    ]
+    low, high = np.full(len(starts), -np.inf, np.float32), np.full(len(starts), np.inf, np.float32)
+    bottom = _last(vector, starts, ends, tails.least, -np.inf)
+    # rows of a constant each: what lies above the one limit and below the other must not count twice
+    top = np.maximum(_last(vector, starts, ends, tails.greatest, np.inf), bottom)
+    for limits, values, rows in ((low, bottom, tails.low_rows), (high, top, tails.high_rows)):
+        limits[rows[rows != ABSENT]] = values[rows != ABSENT]
+        limits[tails.picked] = values
+    # all at once: the parts are small and many
+    lengths = ends - starts
+    at = np.flatnonzero((vector < np.repeat(low, lengths)) | (vector > np.repeat(high, lengths)))
+    found = upper[at]
+    begin, end = np.searchsorted(at, starts).tolist(), np.searchsorted(at, ends).tolist()
+
+    def of(parts: Sequence[int]) -> list[NDArray[np.uint16]]:
+        return [found[:0] if part == ABSENT else found[begin[part] : end[part]] for part in parts]
+
+    both = np.stack((tails.low_rows, tails.high_rows), axis=1).reshape(-1)
+    return of(both.tolist()), of(tails.picked.tolist())
 
 
-def _twice(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in names for _ in range(2))
-
-
-def _each(parts: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.uint16], ...]:
-    """The patterns of each part, made of all at once: they are small and many."""
-    if not parts:
-        return ()
-    together, ends = patterns(np.concatenate(parts)), np.cumsum([len(part) for part in parts]).tolist()
-    return tuple(together[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
+def _last(vector: Float32, starts: Places, ends: Places, parts: Places, default: float) -> Float32:
+    """The last element of each part; where it is absent or empty, the default."""
+    there = (parts != ABSENT) & (ends[parts] > starts[parts])
+    out = np.full(len(parts), default, np.float32)
+    out[there] = vector[ends[parts[there]] - 1]
+    return out
 
 
 def rows_of(length: int, size: int) -> int:

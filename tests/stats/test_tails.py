@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnxq.ir.text import parse
 from onnxq.stats.collect import collect
 from onnxq.stats.observers import Histogram
+from onnxq.stats.picks import patterns
 from onnxq.stats.statistics import Statistics
-from onnxq.stats.tails import NO_TAIL, Tails, beyond, row_length
+from onnxq.stats.tails import ABSENT, Tails, beyond, row_length
 from tests.stats.test_collect import HEAD, Data
 
 Float32 = NDArray[np.float32]
@@ -87,17 +88,22 @@ def test_no_element_counts_twice_and_none_is_lost(seed: int, rows: int, top: int
     for sign, ends in ((1, array.min(axis=1)), (-1, array.max(axis=1))):
         order = np.argsort(sign * ends, kind="stable")[:top]
         sides.append((ends[order], array[order].reshape(-1)))
-    for least, greatest in ((sides[0], sides[1]), (NO_TAIL, sides[1]), (sides[0], NO_TAIL)):
-        exact, doubled = beyond([Tails("y", array.reshape(-1), 3, least, greatest)])
-        assert (exact.names, exact.weights.tolist()) == (("y", "y"), [1, 1])
-        assert (doubled.names, doubled.weights.tolist()) == (("y",), [-3])
-        assert sorted(np.concatenate(exact.patterns)) == sorted(np.concatenate(doubled.patterns))
+    (least, low), (greatest, high) = sides
+    parts = [least, low, array.reshape(-1), greatest, high]
+    vector, stop = np.concatenate(parts), np.cumsum([len(part) for part in parts])
+    for below, above in (((0, 1), (3, 4)), ((ABSENT, ABSENT), (3, 4)), ((0, 1), (ABSENT, ABSENT))):
+        tails = Tails(*(np.array([place]) for place in (2, *below, *above)))
+        exact, doubled = beyond(vector, patterns(vector), stop - [len(part) for part in parts], stop, tails)
+        assert (len(exact), len(doubled)) == (2, 1)
+        assert sorted(np.concatenate(exact)) == sorted(np.concatenate(doubled))
 
 
 def test_what_is_counted_whole_needs_no_tails() -> None:
-    ends = np.array([3, 2], np.float32), np.array([3, 2, 1, 2], np.float32)
-    exact, doubled = beyond([Tails("y", np.arange(4, dtype=np.float32), 1, NO_TAIL, ends)])
-    assert exact.patterns == doubled.patterns == ()
+    source = HEAD + "g (float[1,S,384] x) => (float[1,S,384] y) { y = Neg(x) }"
+    arrays = [heavy(0, 1, 5, 384)]
+    found = taken(source, arrays, 8192)
+    some, full = found.tensors["y"].histogram, every([-a for a in arrays])
+    assert [part.tolist() for part in some.bins()] == [part.tolist() for part in full.bins()]
 
 
 def test_tensors_without_rows_have_no_tails() -> None:
