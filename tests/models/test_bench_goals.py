@@ -133,6 +133,12 @@ def test_the_peer_counts_only_where_it_keeps_its_score() -> None:
     assert verdicts(faster, PEER) == [goals.MISSED]
 
 
+def test_beside_a_peer_stands_what_the_kernel_limit_would_reach() -> None:
+    model = entry(latency={"1": speeds(effort_default=2.04, ort_minmax=2.0)})
+    found = [line.found for line in goals.lines({"models": {"net": model}}) if PEER in line.goal]
+    assert found == ["2.04 to 2.00: 1.02 times, 1 thread (at the kernel limit 1.13)"]
+
+
 @pytest.mark.parametrize(
     ("near", "rest", "verdict"),
     [(0.85, 0.1, goals.MET), (0.5, 0.05, goals.MET), (0.5, -0.06, goals.MISSED), (0.84, 0.06, goals.MISSED)],
