@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, TensorProto, inliner
@@ -80,6 +81,27 @@ def read_proto(path: Path) -> ModelProto:
     if not proto.HasField("graph") or not proto.ir_version:
         raise ModelError(_not_parsed(path, data))
     return proto
+
+
+def declared_inputs(path: Path) -> list[tuple[str, np.dtype[Any], tuple[int | str | None, ...]]] | None:
+    """Name, element type and shape of each input that a file wants, None if one is not a tensor of known rank.
+
+    Raises:
+        ModelError: as `load`.
+    """
+    graph = read_proto(path).graph
+    made = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    found = []
+    for value in graph.input:
+        kind = value.type.tensor_type
+        if value.name in made:
+            continue
+        if not kind.elem_type or not kind.HasField("shape"):
+            return None
+        sizes = ((d.dim_value if d.HasField("dim_value") else -1, d.dim_param or None) for d in kind.shape.dim)
+        shape = (size if size >= 0 else symbol for size, symbol in sizes)  # some exporters write -1 for an open one
+        found.append((value.name, tensors.numpy_dtype(kind.elem_type), tuple(shape)))
+    return found
 
 
 def external_files(path: Path) -> list[Path]:
