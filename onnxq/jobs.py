@@ -57,7 +57,7 @@ def job_options(
 
 
 def input_specs(model: Path) -> tuple[InputSpec, ...]:
-    """What a model takes. Its file says it; ONNX Runtime is asked, which takes longer, where that leaves something open.
+    """What a model takes, as its file says; ONNX Runtime is asked, which takes longer, where that leaves it open.
 
     Raises:
         ModelError: the file cannot be read.

@@ -125,8 +125,8 @@ def check(recipe: Recipe, target: str, cuts: Sequence[tuple[bodies.Kind, int]] =
 
 
 REFUSES = ("pool_attributes", "ScalesValidation")
-"""What ORT's optimizer makes and its kernels then refuse, a word of each message: who owns such a model cannot run it at
-the default level, quantized or not."""
+"""What ORT's optimizer makes and its kernels then refuse, a word of each message: who owns such a model cannot run it
+at the default level, quantized or not."""
 
 
 def _loads(model: bytes) -> bool:
