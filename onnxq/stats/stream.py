@@ -142,13 +142,16 @@ class Parts:
         chosen = stream.at["picked"]
         if not chosen.size:
             return []
-        start, end = self._starts.tolist(), self._ends.tolist()
-        upper = patterns(vector)  # all at once: there is little besides
-        out = self._counted(chosen, [upper[start[i] : end[i]] for i in chosen.tolist()], laid.weights)
+        start, end = self._starts[chosen].tolist(), self._ends[chosen].tolist()
+        # all at once, and nothing else: what waits to be counted keeps what it is a part of
+        together = patterns(np.concatenate([vector[i:j] for i, j in zip(start, end, strict=True)]))
+        stop = np.cumsum(self._lengths[chosen]).tolist()
+        each = [together[i:j] for i, j in zip([0, *stop[:-1]], stop, strict=True)]
+        out = self._counted(chosen, each, laid.weights)
         tails = Tails(*(parts[laid.weights[stream.places[stream.tails.picked]] > 1] for parts in stream.tails))
         if not tails.picked.size:
             return [out]
-        exact, doubled = beyond(vector, upper, self._starts, self._ends, tails)
+        exact, doubled = beyond(vector, self._starts, self._ends, tails)
         twice = self._counted(np.repeat(tails.picked, 2), exact, np.ones_like(laid.weights))
         return [out, twice, self._counted(tails.picked, doubled, -laid.weights)]
 

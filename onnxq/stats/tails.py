@@ -22,6 +22,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.stats.guards import Shape
+from onnxq.stats.picks import patterns
 
 LONGEST = 128
 """Elements of a row, at most."""
@@ -29,6 +30,9 @@ LONGEST = 128
 SHORTEST = 16
 """Elements of a row, at least: with shorter ones, the greatest of each would be no less than a tensor itself."""
 
+
+BLOCK = 1 << 16
+"""Elements that are compared at a time, about."""
 
 AXES_ARE_INPUTS = 18
 """Opset from which ReduceMax and ReduceMin take their axes as an input."""
@@ -111,13 +115,12 @@ def tail_nodes(
 
 
 def beyond(
-    vector: Float32, upper: NDArray[np.uint16], starts: Places, ends: Places, tails: Tails
+    vector: Float32, starts: Places, ends: Places, tails: Tails
 ) -> tuple[list[NDArray[np.uint16]], list[NDArray[np.uint16]]]:
     """What is to be counted besides the choices of elements: the tails, less what is in both.
 
     Args:
         vector: of one sample.
-        upper: the patterns of its elements.
         starts, ends: of its parts, [parts].
         tails: what to look at.
 
@@ -132,10 +135,8 @@ def beyond(
     for limits, values, rows in ((low, bottom, tails.low_rows), (high, top, tails.high_rows)):
         limits[rows[rows != ABSENT]] = values[rows != ABSENT]
         limits[tails.picked] = values
-    # all at once: the parts are small and many
-    lengths = ends - starts
-    at = np.flatnonzero((vector < np.repeat(low, lengths)) | (vector > np.repeat(high, lengths)))
-    found = upper[at]
+    at = _outside(vector, low, high, starts, ends)
+    found = patterns(vector[at])
     begin, end = np.searchsorted(at, starts).tolist(), np.searchsorted(at, ends).tolist()
 
     def of(parts: Sequence[int]) -> list[NDArray[np.uint16]]:
@@ -143,6 +144,21 @@ def beyond(
 
     both = np.stack((tails.low_rows, tails.high_rows), axis=1).reshape(-1)
     return of(both.tolist()), of(tails.picked.tolist())
+
+
+def _outside(vector: Float32, low: Float32, high: Float32, starts: Places, ends: Places) -> Places:
+    """Positions of the elements that lie outside the limits of their part, ascending."""
+    if not ends.size:
+        return np.empty(0, dtype=np.int64)
+    # not part by part, which are small and many, and not all at once, which does not stay in the cache
+    cuts = np.unique(np.searchsorted(ends, np.arange(0, int(ends[-1]), BLOCK)))
+    found = []
+    for first, last in zip(cuts.tolist(), [*cuts[1:].tolist(), len(ends)], strict=True):
+        some, lengths = slice(first, last), ends[first:last] - starts[first:last]
+        values = vector[starts[first] : ends[last - 1]]
+        outside = (values < np.repeat(low[some], lengths)) | (values > np.repeat(high[some], lengths))
+        found.append(np.flatnonzero(outside) + starts[first])
+    return np.concatenate(found)
 
 
 def _last(vector: Float32, starts: Places, ends: Places, parts: Places, default: float) -> Float32:

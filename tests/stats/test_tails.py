@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from onnxq.ir.text import parse
 from onnxq.stats.collect import collect
 from onnxq.stats.observers import Histogram
-from onnxq.stats.picks import patterns
 from onnxq.stats.statistics import Statistics
 from onnxq.stats.tails import ABSENT, Tails, beyond, row_length
 from tests.stats.test_collect import HEAD, Data
@@ -93,7 +92,7 @@ def test_no_element_counts_twice_and_none_is_lost(seed: int, rows: int, top: int
     vector, stop = np.concatenate(parts), np.cumsum([len(part) for part in parts])
     for below, above in (((0, 1), (3, 4)), ((ABSENT, ABSENT), (3, 4)), ((0, 1), (ABSENT, ABSENT))):
         tails = Tails(*(np.array([place]) for place in (2, *below, *above)))
-        exact, doubled = beyond(vector, patterns(vector), stop - [len(part) for part in parts], stop, tails)
+        exact, doubled = beyond(vector, stop - [len(part) for part in parts], stop, tails)
         assert (len(exact), len(doubled)) == (2, 1)
         assert sorted(np.concatenate(exact)) == sorted(np.concatenate(doubled))
 
