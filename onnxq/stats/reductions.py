@@ -54,9 +54,10 @@ SMALL = 4
 THIN = 16
 """Part of the elements that are picked which, where it is all that is known of a shape, promises a small tensor."""
 
-BULK = 2
+BULK, FORETOLD = 2, 8
 """Of a tensor whose tails are counted exactly or cut off, this part of the elements is picked of what is of others; and
-again, where the size is a forecast: models that leave sizes open are small, and what is picked costs them most."""
+the second part where the size is a forecast: models that leave sizes open are small, and what is picked costs them most
+(PP-OCR rec: with 4 instead of 8, 2 % of the instructions more, and no range nearer)."""
 
 
 LOBES = frozenset({"Gelu", "QuickGelu", "FastGelu", "BiasGelu", "HardSwish", "Swish", "Mish", "Elu", "Celu", "Selu"})
@@ -189,7 +190,7 @@ class Reductions:
         pick = self._pick or 0
         bounds = clip_to(self._producer[name])
         if name in self._rows or (bounds is not None and all(map(math.isfinite, bounds)) and not self._small(name)):
-            return max(1, pick // (BULK * BULK if name in self._forecasts else BULK))
+            return max(1, pick // (FORETOLD if name in self._forecasts else BULK))
         return pick * SMALL if self._small(name) or self._thin(name) else pick
 
     def _small(self, name: str) -> bool:
