@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -41,7 +41,8 @@ def prepare(
 
 
 def describe(graph: gs.Graph, known: Mapping[str, tuple[Any, Any]]) -> None:
-    """Write inferred types and shapes where the file declares none; sizes that depend on the sample stay symbolic."""
+    """Write inferred types and shapes where the file declares none, or a symbol where the size is known; sizes that
+    depend on the sample stay symbolic."""
     for _, inner in walk.graphs(graph):
         for node in inner.nodes:
             for tensor in node.outputs:
@@ -49,7 +50,16 @@ def describe(graph: gs.Graph, known: Mapping[str, tuple[Any, Any]]) -> None:
                     continue
                 dtype, shape = known[tensor.name]
                 tensor.dtype = tensor.dtype if tensor.dtype is not None else dtype
-                tensor.shape = tensor.shape if tensor.shape is not None else shape
+                tensor.shape = shape if tensor.shape is None else _refined(tensor.shape, shape)
+
+
+def _refined(declared: Sequence[int | str | None], known: Sequence[int | str | None] | None) -> Sequence[Any]:
+    """The declared shape, with the sizes that are known for what it leaves open."""
+    if known is None or len(known) != len(declared):
+        return declared
+    return tuple(
+        k if isinstance(k, int) and not isinstance(d, int) else d for d, k in zip(declared, known, strict=True)
+    )
 
 
 def annotate(graph: gs.Graph, shapes: Mapping[str, tuple[int | str, ...]]) -> None:
