@@ -38,13 +38,20 @@ class EliminateIdentity(Pass):
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
         report, editor = Report(), Editor(graph)
-        for node in editor.live(ops=_RULES):
-            reason = _RULES[node.op](node, editor, graph.opset)
-            if reason is None:
-                reason = editor.bypass(node)  # case 10
-                report.rewrites += reason is None
-            if reason:
-                report.refuse(node, reason)
+        again = True
+        while again:
+            again = False
+            report.refusals.clear()
+            for node in editor.live(ops=_RULES):
+                reason = _RULES[node.op](node, editor, graph.opset)
+                if reason is None:
+                    result = node.outputs[0]
+                    reason = editor.bypass(node)  # case 10
+                    report.rewrites += reason is None
+                    # what else reads the input now reads the output, of which more may be known
+                    again |= reason is None and editor.is_output(result)
+                if reason:
+                    report.refuse(node, reason)
         editor.commit()
         return report
 

@@ -214,3 +214,24 @@ def test_case_2_a_mask_that_is_an_output_or_that_a_node_reads() -> None:
     for tail, outputs in (("", ", bool[2] m"), ("w = Cast<to = 1>(m)", ", float[2] w")):
         source = f"(float[2] x) => (float[2] y{outputs}) {{ a = Neg(x) b, m = Dropout(a) y = Exp(b) {tail} }}"
         keep(PASS, source, "mask of Dropout is read")
+
+
+def test_case_10_an_output_says_more_of_a_tensor_than_the_tensor_it_takes_over() -> None:
+    """Behind Identity, the shape of `a` is known: that of the output y."""
+    source = (
+        "(float[2,3] x) => (float[2,3] y, float[2,3] z, float[2,3] w) <int64[2] s = {2, 3}> "
+        "{ [r] a = Relu(x) [k] b = Reshape(a, s) [n] z = Neg(b) [i] y = Identity(a) [j] c = Identity(x) [m] w = Abs(c) }"
+    )
+    after = (
+        "(float[2,3] x) => (float[2,3] y, float[2,3] z, float[2,3] w) { [r] y = Relu(x) [n] z = Neg(y) [m] w = Abs(x) }"
+    )
+    bitwise(PASS, source, after, rewrites=3)
+
+
+def test_what_is_refused_is_said_once() -> None:
+    source = (
+        "(float[2,3] x) => (float[2,3] y, float[2,3] z, float[2,3] w) "
+        "{ [r] a = Relu(x) [i] y = Identity(a) [n] z = Neg(y) [j] w = Identity(x) }"
+    )
+    report = PASS.run(text.parse(model(source)).graph, default_context())
+    assert (report.rewrites, len(report.refusals)) == (1, 1)

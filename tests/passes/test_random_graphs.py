@@ -36,7 +36,7 @@ SHARDS = 2
 LEAST = 50
 """In so many graphs each pass fires, and in so many it refuses, over all shards."""
 
-FLOAT, QDQ, INTEGER, NETWORKS = 1000, 660, 1000, 100
+FLOAT, QDQ, INTEGER, NETWORKS = 1200, 660, 1000, 100
 """Different graphs per family."""
 
 EXAMPLES = settings(

@@ -159,6 +159,12 @@ _FRAGMENTS = tuple(
         '{n}m = Einsum<equation = "bij,cij->bc">({a}, {b}) {n}t = Tanh({n}m) {o} = Einsum<equation = "bc,cij->bij">({n}t, {b})',
         '{n}s = Einsum<equation = "bij,kij->bk">({a}, {b}) {n}r = ReduceMax<keepdims = 0>({n}s) {o} = Mul({a}, {n}r)',
         '{o} = Einsum<equation = "...ij,jk->...ik">({a}, w)',
+        # part-skip-layernorm
+        Fragment("{n}s = Add({a}, {b}) {o} = LayerNormalization({n}s, {n}g, {n}h)", constants=(_GAMMA, _BETA)),
+        Fragment("{n}s = Add({a}, {b}) {n}e = LayerNormalization({n}s, {n}g) {o} = Add({n}e, {n}s)", constants=(_GAMMA,)),
+        Fragment(
+            "{n}f = com.microsoft.SkipLayerNormalization({a}, {b}, {n}g, {n}h) {o} = Tanh({n}f)", constants=(_GAMMA, _BETA)
+        ),
         # expand-mish
         "{n}s = Softplus({a}) {n}t = Tanh({n}s) {o} = Mul({a}, {n}t)",
         "{n}s = Softplus({a}) {n}t = Tanh({n}s) {o} = Mul({n}t, {a})",
@@ -262,6 +268,9 @@ _RARE = (
     "({n}r, {n}",
     "({n}m, {n}s)",
     "{o} = Add({n}m, {n}k)",
+    "{o} = Add({n}e, {n}s)",
+    "{o} = LayerNormalization({n}s",
+    "Softmax<axis = 0>",
 )
 FRAGMENTS = (*_FRAGMENTS, *(f for f in _FRAGMENTS for part in _RARE if part in f.text))
 """What only one or two fragments have stands here twice or more."""
