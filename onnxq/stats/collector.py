@@ -18,7 +18,7 @@ from onnxq.stats.statistics import Shape, Statistics, TensorStatistics, merge_sh
 from onnxq.stats.stream import Found
 from onnxq.stats.tally import Dense, tally
 
-WAITING = 1 << 18
+WAITING = 1 << 19
 """Bytes of elements per tensor that are gathered, on average, before they are counted, but `WAITING_AT_MOST` in all."""
 
 WAITING_AT_MOST = 20_000_000
