@@ -180,7 +180,7 @@ def test_memory_does_not_grow_with_the_samples() -> None:
         return found
 
     peak(2)
-    assert peak(512) < peak(32) + 1_000_000  # 480 more samples have 15 MB of activations
+    assert peak(640) < peak(160) + 1_000_000  # 480 more samples have 15 MB of activations; by 160, all waited once
 
 
 @pytest.mark.parametrize(
