@@ -9,9 +9,7 @@ median of runs in turns; above 1, the fused op is faster.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnxq.ir import save, text
 from onnxq.runtime.session import Session
+from onnxq.validate.latency import measure
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>'
 NORMS = ((16, 384), (128, 384), (128, 768), (512, 768))
@@ -33,28 +32,26 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for tokens, width in NORMS:
         feeds = {name: normal(1, tokens, width) for name in "xr"} | {name: np.ones(width, np.float32) for name in "gh"}
-        parts, fused = in_turns([norm(tokens, width, fused=fused) for fused in (False, True)], feeds, told.seconds)
-        print(f"| {tokens} | {width} | {1e3 * parts:.3f} | {1e3 * fused:.3f} | {parts / fused:.2f} |", flush=True)
+        parts, fused = (norm(tokens, width, fused=fused) for fused in (False, True))
+        print(f"| {tokens} | {width} | {timed(parts, fused, feeds, told.seconds)}", flush=True)
     print("\n| tokens | heads | width of a head | parts, ms | MultiHeadAttention, ms | times as fast |")
     print("|---|---|---|---|---|---|")
     for tokens, heads, width in ATTENTION:
         feeds = {name: normal(1, tokens, heads * width) for name in "qkv"}
-        forms = [attention(tokens, heads, width, fused=fused) for fused in (False, True)]
-        parts, fused = in_turns(forms, feeds, told.seconds)
-        row = f"| {tokens} | {heads} | {width} | {1e3 * parts:.3f} | {1e3 * fused:.3f} | {parts / fused:.2f} |"
-        print(row, flush=True)
+        parts, fused = (attention(tokens, heads, width, fused=fused) for fused in (False, True))
+        print(f"| {tokens} | {heads} | {width} | {timed(parts, fused, feeds, told.seconds)}", flush=True)
 
 
-def norm(tokens: int, width: int, *, fused: bool) -> Session:
+def norm(tokens: int, width: int, *, fused: bool) -> bytes:
     """x + r, normalized."""
     shape = f"float[1,{tokens},{width}]"
     parts = "s = Sum(x, r) y = LayerNormalization(s, g, h)"  # an Add would be fused
     body = "y = com.microsoft.SkipLayerNormalization<epsilon = 1e-05>(x, r, g, h)" if fused else parts
     inputs = f"{shape} x, {shape} r, float[{width}] g, float[{width}] h"
-    return opened(f"g ({inputs}) => ({shape} y) {{ {body} }}")
+    return made(f"g ({inputs}) => ({shape} y) {{ {body} }}")
 
 
-def attention(tokens: int, heads: int, width: int, *, fused: bool) -> Session:
+def attention(tokens: int, heads: int, width: int, *, fused: bool) -> bytes:
     """Softmax(q k / sqrt(width)) v for each head."""
     shape = f"float[1,{tokens},{heads * width}]"
     constants = f"int64[4] split = {{0, 0, {heads}, {width}}}, int64[3] join = {{0, 0, {heads * width}}}"
@@ -66,29 +63,23 @@ def attention(tokens: int, heads: int, width: int, *, fused: bool) -> Session:
     parts = f"{each} {scores} j = Transpose<perm = [0,2,1,3]>(o) y = Reshape(j, join)"
     body = f"y = com.microsoft.MultiHeadAttention<num_heads = {heads}>(q, k, v)" if fused else parts
     scale = f"float scale = {{{width**-0.5}}}"
-    return opened(f"g ({', '.join(f'{shape} {n}' for n in 'qkv')}) => ({shape} y) <{constants}, {scale}> {{ {body} }}")
+    return made(f"g ({', '.join(f'{shape} {n}' for n in 'qkv')}) => ({shape} y) <{constants}, {scale}> {{ {body} }}")
 
 
-def opened(graph: str) -> Session:
-    return Session(save.to_bytes(text.parse(HEAD + graph)), threads=1)
+def made(graph: str) -> bytes:
+    return save.to_bytes(text.parse(HEAD + graph))
 
 
 def normal(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def in_turns(sessions: Sequence[Session], feeds: Mapping[str, NDArray[Any]], seconds: float) -> list[float]:
-    """Seconds of a run of each, the median, after one whose result is compared."""
-    first, *others = (session.run(feeds)["y"] for session in sessions)
-    assert all(np.allclose(first, other, atol=1e-4) for other in others)
-    found: list[list[float]] = [[] for _ in sessions]
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for session, own in zip(sessions, found, strict=True):
-            begin = time.perf_counter()
-            session.run(feeds)
-            own.append(time.perf_counter() - begin)
-    return [statistics.median(own) for own in found]
+def timed(parts: bytes, fused: bytes, feeds: Mapping[str, NDArray[Any]], seconds: float) -> str:
+    """The last three cells of a row, behind a look at whether both give the same."""
+    first, second = (Session(model, threads=1).run(feeds)["y"] for model in (parts, fused))
+    assert np.allclose(first, second, atol=1e-4)
+    found = measure(parts, fused, [feeds], budget_seconds=seconds)
+    return f"{found.reference_ms:.3f} | {found.candidate_ms:.3f} | {found.speedup:.2f} |"
 
 
 if __name__ == "__main__":

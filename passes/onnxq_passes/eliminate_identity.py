@@ -38,22 +38,25 @@ class EliminateIdentity(Pass):
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
         report, editor = Report(), Editor(graph)
-        again = True
-        while again:
-            again = False
+        while _swept(editor, report, graph.opset):
             report.refusals.clear()
-            for node in editor.live(ops=_RULES):
-                reason = _RULES[node.op](node, editor, graph.opset)
-                if reason is None:
-                    result = node.outputs[0]
-                    reason = editor.bypass(node)  # case 10
-                    report.rewrites += reason is None
-                    # what else reads the input now reads the output, of which more may be known
-                    again |= reason is None and editor.is_output(result)
-                if reason:
-                    report.refuse(node, reason)
         editor.commit()
         return report
+
+
+def _swept(editor: Editor, report: Report, opset: int) -> bool:
+    """Go through all nodes once; True: an output took the place of a tensor of which less was known, look again."""
+    again = False
+    for node in editor.live(ops=_RULES):
+        result = node.outputs[0]
+        reason = _RULES[node.op](node, editor, opset)
+        if reason is None:
+            reason = editor.bypass(node)  # case 10
+            report.rewrites += reason is None
+            again |= reason is None and editor.is_output(result)
+        if reason:
+            report.refuse(node, reason)
+    return again
 
 
 # Each rule returns None if the node does nothing, "" if it does something (no site), else why it might do something.

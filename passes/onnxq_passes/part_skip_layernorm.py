@@ -8,6 +8,7 @@ import onnx_graphsurgeon as gs
 
 from onnxq.pipeline.base import Context, Pass, Report
 from onnxq_passes._edit import Editor, input_at, rank, standard
+from onnxq_passes._fuse import MICROSOFT
 
 OPSET = 17
 EPSILON = 1e-12
@@ -36,7 +37,7 @@ class PartSkipLayernorm(Pass):
         for node in editor.live():
             if node.op == "Add" and standard(node):
                 reason = _rename(node, editor, report)
-            elif node.op == "SkipLayerNormalization" and node.domain == "com.microsoft":
+            elif node.op == "SkipLayerNormalization" and node.domain == MICROSOFT:
                 reason = _part(node, editor, report, graph.opset)
             else:
                 continue
@@ -56,11 +57,7 @@ def _rename(add: gs.Node, editor: Editor, report: Report) -> str | None:
         return "its sum is also read elsewhere: ONNX Runtime does not fuse it"
     if norms[0].attrs.get("axis", -1) not in (-1, 2):
         return "the LayerNormalization works over more than the last axis: ONNX Runtime does not fuse it"
-    editor.remove(add)
-    new = editor.node("Sum", list(add.inputs), [total], name=f"{add.name}_Sum")
-    editor.insert(new, before=add)
-    report.renamed[new.name] = add.name
-    report.rewrites += 1
+    editor.fuse(add, [add], "Sum", list(add.inputs), report)
     return None
 
 
@@ -76,14 +73,9 @@ def _part(fused: gs.Node, editor: Editor, report: Report, opset: int) -> str | N
     total = fused.outputs[3] if len(fused.outputs) > 3 and fused.outputs[3].name else None
     if total is None:
         total = editor.variable(f"{result.name}_Sum", result)
-    editor.remove(fused)
+    new = editor.node("Sum", added, [total], name=f"{fused.name}_Sum")
+    editor.insert(new, before=fused)
+    report.renamed[new.name] = fused.name
     attrs = {"axis": -1, "epsilon": fused.attrs.get("epsilon", EPSILON)}
-    for op, inputs, output, own in (
-        ("Sum", added, total, {}),
-        ("LayerNormalization", [total, *scales], result, attrs),
-    ):
-        new = editor.node(op, inputs, [output], name=f"{fused.name}_{op}", attrs=own)
-        editor.insert(new, before=fused)
-        report.renamed[new.name] = fused.name
-    report.rewrites += 1
+    editor.fuse(fused, [fused], "LayerNormalization", [total, *scales], report, attrs=attrs)
     return None
