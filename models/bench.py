@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import psutil  # type: ignore[import-untyped]
 import yaml
-from bench_goals import ALSO, OURS, report
+from bench_goals import ALSO, LENGTHS, OURS, report
 from bench_process import ONE_THREAD, ROOT, Outcome, one_line, run
 from bench_tables import BlockError, markdown, measured, replace_block, update_yaml
 
@@ -171,6 +171,8 @@ def _count(values: dict[str, Any], plain: Mapping[str, Any] | None) -> dict[str,
 def _latency(entry: Entry, settings: Settings, made: Mapping[str, Path], threads: int) -> dict[str, Any]:
     _say(f"{entry.name}: speed with {threads} thread{'s' if threads > 1 else ''}")
     arguments = ["latency", "--threads", str(threads), "--budget", str(settings.latency_seconds)]
+    if entry.name in LENGTHS:
+        arguments += ["--length", str(LENGTHS[entry.name])]
     for path in made.values():
         arguments += ["--candidate", str(path)]
     done = _child(entry, settings, arguments, timeout=_LONG)

@@ -18,7 +18,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -187,8 +187,20 @@ def evaluate(job: Job, candidate: Path, metric_name: str | None = None) -> dict[
     return values
 
 
-def latency(job: Job, candidates: Sequence[Path], threads: int, budget: float) -> dict[str, Any]:
-    """The float model and all candidates in turn, A B C D A B C D ..., in one process."""
+def lengthened(inputs: Mapping[str, NDArray[Any]], length: int) -> dict[str, NDArray[Any]]:
+    """A text that is repeated until it has so many tokens: integer inputs [1, tokens]."""
+    import numpy as np
+
+    texts = {k: np.resize(v, (1, length)) for k, v in inputs.items() if v.ndim == 2 and v.dtype.kind == "i"}
+    return {**inputs, **texts}
+
+
+def latency(job: Job, candidates: Sequence[Path], threads: int, budget: float, length: int | None) -> dict[str, Any]:
+    """The float model and all candidates in turn, A B C D A B C D ..., in one process.
+
+    Args:
+        length: tokens of each sample; None: as many as it has.
+    """
     import numpy as np
 
     from onnxq.runtime.session import Session
@@ -196,6 +208,8 @@ def latency(job: Job, candidates: Sequence[Path], threads: int, budget: float) -
     from onnxq.validate.latency import summarize
 
     inputs = [s.inputs for s in itertools.islice(iter(opened(job, calibration=False)), LATENCY_SAMPLES)]
+    if length is not None:
+        inputs = [lengthened(one, length) for one in inputs]
     sessions = [Session(m, threads=threads, config=IN_TURNS) for m in (job.model, *candidates)]
     begin = time.perf_counter()
     times, inner = interleave([s.run for s in sessions], inputs, budget, threads)
@@ -247,6 +261,7 @@ def _main(arguments: Sequence[str]) -> None:
     parser.add_argument("--candidate", type=Path, action="append", default=[])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, default=6.0)
+    parser.add_argument("--length", type=int)
     parser.add_argument("--result", type=Path, required=True)
     args = parser.parse_args(arguments)
     as_users = args.kind.startswith("effort-")
@@ -267,7 +282,7 @@ def _main(arguments: Sequence[str]) -> None:
         elif args.kind == "evaluate":
             values = evaluate(job, args.candidate[0], args.metric)
         elif args.kind == "latency":
-            values = latency(job, args.candidate, args.threads, args.budget)
+            values = latency(job, args.candidate, args.threads, args.budget, args.length)
         else:
             values = peer(args.kind, job, args.out, clock)
     except BaseException as error:  # the table says which error it was

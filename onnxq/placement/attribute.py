@@ -48,6 +48,21 @@ class Attribution:
     into: Mapping[str, str]
     call: float = 0.0
 
+    def scaled(self, factor: float) -> Attribution:
+        """All seconds by another clock."""
+        nodes, quantize, dequantize = (
+            {name: seconds * factor for name, seconds in each.items()}
+            for each in (self.nodes, self.quantize, self.dequantize)
+        )
+        return Attribution(
+            nodes=nodes,
+            quantize=quantize,
+            dequantize=dequantize,
+            lost=self.lost * factor,
+            into=self.into,
+            call=self.call * factor,
+        )
+
 
 def attribute(profile: Profile, graph: gs.Graph) -> Attribution:
     """Give every kernel of a profile an owner in the graph that was profiled.
@@ -103,6 +118,7 @@ class _Owners:
             for t in n.outputs
             if path and t.name
         }
+        self.constants = {t.name for n in graph.nodes for t in n.inputs if isinstance(t, gs.Constant)}
         self.optimized = {n.name: n for n in profile.graph.graph.nodes}
         self.readers: dict[str, list[str]] = defaultdict(list)
         for node in profile.graph.graph.nodes:
@@ -142,7 +158,10 @@ class _Owners:
         return None
 
     def _owner(self, node: gs.Node) -> Owner:
-        return conversion_of(node) or (NODE, node.name)
+        owner = conversion_of(node) or (NODE, node.name)
+        if owner[0] == DEQUANTIZE and owner[1] in self.constants and node.outputs[0].outputs:
+            return NODE, node.outputs[0].outputs[0].name  # a weight or a bias that is no part of an integer kernel
+        return owner
 
     def _by_reader(self, kernel: KernelRun) -> Owner | None:
         made = self.optimized.get(kernel.name)

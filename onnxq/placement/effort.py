@@ -22,6 +22,7 @@ class Effort:
         search_seconds: at most, for flipping regions where costs and clock disagree.
         sensing_seconds: at most, for the noise of single tensors, where the budget does not hold at once; the quiet
             ones are estimated then.
+        waiting_seconds: at most, for measuring again what was measured while the machine was disturbed.
         kinds: that are profiled (`onnxq.plan.kinds`).
     """
 
@@ -30,6 +31,7 @@ class Effort:
     race_seconds: float
     search_seconds: float
     sensing_seconds: float
+    waiting_seconds: float
     kinds: tuple[Kind, ...] = ()
 
     def tried(self, integer: bool) -> tuple[Kind, ...]:
@@ -45,12 +47,31 @@ KINDS: tuple[Kind, ...] = ("dynamic", "weights8", "weights4")
 """The quieter and more often faster ones first."""
 
 EFFORTS = {
-    "fast": Effort(rounds=1, profile_seconds=0.3, race_seconds=1.0, search_seconds=0.0, sensing_seconds=10.0),
+    "fast": Effort(
+        rounds=1,
+        profile_seconds=0.3,
+        race_seconds=1.0,
+        search_seconds=0.0,
+        sensing_seconds=10.0,
+        waiting_seconds=0.0,
+    ),
     "default": Effort(
-        rounds=3, profile_seconds=0.8, race_seconds=3.0, search_seconds=10.0, sensing_seconds=30.0, kinds=KINDS[:2]
+        rounds=3,
+        profile_seconds=0.8,
+        race_seconds=3.0,
+        search_seconds=10.0,
+        sensing_seconds=30.0,
+        waiting_seconds=12.0,
+        kinds=KINDS[:2],
     ),
     "max": Effort(
-        rounds=6, profile_seconds=3.0, race_seconds=10.0, search_seconds=60.0, sensing_seconds=600.0, kinds=KINDS
+        rounds=6,
+        profile_seconds=3.0,
+        race_seconds=10.0,
+        search_seconds=60.0,
+        sensing_seconds=600.0,
+        waiting_seconds=60.0,
+        kinds=KINDS,
     ),
 }
 

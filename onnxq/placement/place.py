@@ -17,7 +17,6 @@ both costs, each relative to the float model's, and a form that is slower than f
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -30,34 +29,28 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnxq.config.placing import Placing
-from onnxq.costs.files import open_costs, remember
-from onnxq.costs.observe import Priced, observe, price
-from onnxq.costs.table import CostTable
+from onnxq.costs.files import open_costs
+from onnxq.costs.observe import Priced, price
 from onnxq.encoding import Kind
-from onnxq.errors import OutputError
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable, weight_bytes
 from onnxq.placement.account import always, kernel_limit
-from onnxq.placement.attribute import Attribution, attribute
+from onnxq.placement.attribute import attribute
 from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
+from onnxq.placement.clock import Clock, Seen, Sessions
 from onnxq.placement.cut import Kinds, Labels, Problem, cheapest, combined
 from onnxq.placement.effort import EFFORTS, counts
-from onnxq.placement.race import Timing, race
+from onnxq.placement.race import Timing
 from onnxq.placement.result import FLOAT, FULL, ORIGINAL, PAYS, Form, Placed, best
 from onnxq.placement.search import flips
 from onnxq.placement.told import OFF, counted, told
-from onnxq.placement.units import Costs, elements, layout, line, problem, share
+from onnxq.placement.units import Costs, elements, layout, line, problem, settle, share
 from onnxq.plan.kinds import SAID
 from onnxq.plan.plan import MEASURED, Placement, Plan
 from onnxq.runtime.profile import profile
-from onnxq.runtime.session import Session
-from onnxq.runtime.turns import IN_TURNS
 from onnxq.targets.hardware import detect
 
 Inputs = Mapping[str, NDArray[Any]]
-
-_DUEL_SECONDS = 0.5
-_WON = 1.005
 
 
 def place(
@@ -95,7 +88,7 @@ class _Made:
     labels: Labels
     kinds: Kinds
     predicted: tuple[float, ...]
-    sessions: tuple[Session, ...]
+    sessions: Sessions
     """By number of threads, both; no session where nothing is timed."""
     size: int  # bytes of weights
     multiple: int = 0
@@ -122,7 +115,7 @@ class _Place:
         if not self.elsewhere:
             self.notes = ()  # what is missing in a file is measured
         self.unknown = 0.0
-        self.tables: list[CostTable] = []
+        self.clock = Clock(self.counts, samples, self.effort)
         self.costs = [
             Costs(
                 quantize_line=line(self.prices, "QuantizeLinear", n),
@@ -132,25 +125,26 @@ class _Place:
         ]
         self.weights: tuple[float, ...] = (1.0,)
         self.made: list[_Made] = []
-        self.seen: dict[str, list[Attribution]] = {}  # by form
+        self.seen: dict[str, list[Seen]] = {}  # by form
         self.priced: list[Priced] = []  # by form, where nothing is timed
 
     def run(self) -> Placed:
         sessions = self._sessions(self.model)
-        floats = self._profiles(self.model, sessions)
-        totals = [max(sum(seen.nodes.values()), 1e-9) for seen in floats]
+        seen = self._profiles(self.model, sessions)
+        floats = [one.attribution for one in seen]
+        totals = [max(sum(each.nodes.values()), 1e-9) for each in floats]
         self.weights = tuple(totals[0] / (seconds * len(totals)) for seconds in totals)
         self.layout = layout(self.model.graph, self.full, floats[0], elements(self.model, self.samples[0]), self.able)
-        for costs, seen in zip(self.costs, floats, strict=True):
-            costs.floats.update(seen.nodes)
-            costs.call = seen.call
+        for costs, each in zip(self.costs, floats, strict=True):
+            costs.floats.update(each.nodes)
+            costs.call = each.call
         nothing: Labels = (False,) * len(self.layout.members)
         plain: Kinds = (None,) * len(nothing)
         everything = tuple(bool(self.layout.placeable(names)) for names in self.layout.members)
         unknown = (math.nan,) * len(self.counts)
         plan, size = self.replan(self._placement(nothing, plain)), weight_bytes(self.model)
         self.made = [_Made(FLOAT, plan, nothing, plain, unknown, sessions, size)]
-        self.seen[FLOAT] = floats
+        self.seen[FLOAT] = seen
         add = functools.partial(self._add, predicted=unknown, learn=True)
         add(FULL, self.full, everything, plain)
         for kind in self.effort.tried(any(everything)):
@@ -165,6 +159,8 @@ class _Place:
             rest: Kinds = tuple(kind if self.layout.beside(at, kind) else None for at in range(len(nothing)))
             if any(rest) and any(everything):
                 add(f"all int8, {SAID[kind]}", self.replan(self._placement(everything, rest)), everything, rest)
+        for made in self.made if self._refresh(self.made) else ():
+            self._learn(made)
         for number in range(1, self.effort.rounds + 1):
             if not self._cut(f"placed {number}", self._choice()):
                 break
@@ -173,12 +169,21 @@ class _Place:
                 self._cut(f"for {counted(count)}", alone)
         timings = self._timings()
         if not self.elsewhere:
-            found = self.made[best(self._forms(timings))]
+            forms = self._forms(timings)
+            found = self.made[at := best(forms)]
             if self.effort.search_seconds:
-                found = self._search(found, self._forms(timings)[self.made.index(found)])
+                found = self._search(found, forms[at], self._drift(timings))
             self._fill(found)
-        self._remember()
+        self.clock.remember()
         return self._outcome(timings if len(self.made) == len(timings[0]) - bool(self.original) else self._timings())
+
+    def _refresh(self, forms: Sequence[_Made]) -> bool:
+        """Profile once more what was profiled while the machine was disturbed; False: nothing was."""
+        stale = [made for made in forms if made.name in self.seen and self.clock.stale(self.seen[made.name])]
+        for made in stale:
+            model = self.model if made.name == FLOAT else self.insert(made.plan)
+            self.seen[made.name] = self.clock.profiles(model, made.sessions, self.seen[made.name])
+        return bool(stale)
 
     def _cut(self, name: str, costs: Problem) -> bool:
         """The cheapest form by these costs, profiled; False: it has been made before."""
@@ -197,10 +202,11 @@ class _Place:
     def _choice(self) -> Problem:
         return combined(self._problems(), self.weights)
 
-    def _search(self, found: _Made, form: Form) -> _Made:
+    def _search(self, found: _Made, form: Form, drift: Sequence[float]) -> _Made:
         """Where the clock says otherwise than the costs: flip a region, measure, keep it or take it back."""
+        self._learn(found)  # what others changed
         now = [costs.cost(found.labels, found.kinds) for costs in self._problems()]  # where nothing was predicted
-        expected = [n if math.isnan(p) else p for p, n in zip(found.predicted, now, strict=True)]
+        expected = [d * (n if math.isnan(p) else p) for d, p, n in zip(drift, found.predicted, now, strict=True)]
         if max(abs(p / t.seconds - 1) for p, t in zip(expected, form.timings, strict=True)) <= OFF:
             return found
         costs, deadline = self._choice(), time.monotonic() + self.effort.search_seconds
@@ -216,7 +222,7 @@ class _Place:
                     continue
                 tried.add(plan.key)
                 self._add(f"searched {number + 1}", plan, labels, kinds)
-                if self._wins(self.made[-1], found):
+                if self.clock.wins(self.made[-1].sessions, found.sessions):
                     found, number, fresh = self.made[-1], number + 1, True
                     break
                 self.made.pop()
@@ -236,29 +242,13 @@ class _Place:
             return
         sessions, unknown = self._sessions(model), (math.nan,) * len(self.counts)
         made = _Made(f"{found.name}, filled up", plan, found.labels, found.kinds, unknown, sessions, size, multiple)
-        if self._wins(made, found):
+        if self.clock.wins(sessions, found.sessions):
             self.made.append(made)
             self._learn(made, model)
 
-    def _wins(self, one: _Made, other: _Made) -> bool:
-        duels = [
-            race([b, a], self.samples, threads=count, budget_seconds=_DUEL_SECONDS / len(self.counts))[1]
-            for count, a, b in zip(self.counts, one.sessions, other.sessions, strict=True)
-        ]
-        return math.prod(d.ratio for d in duels) > _WON ** len(duels) and math.prod(d.low for d in duels) > 1.0
-
-    def _remember(self) -> None:
-        """Keep what was measured for other models; a folder that cannot be written is no fault of this model."""
-        if self.tables:
-            with contextlib.suppress(OutputError):
-                remember(functools.reduce(lambda a, b: a.merge(b), self.tables))
-
-    def _sessions(self, model: Model | Path) -> tuple[Session, ...]:
-        """By number of threads; none where nothing is timed."""
-        if self.elsewhere:
-            return ()
-        with contextlib.nullcontext(model) if isinstance(model, Path) else runnable(model) as source:
-            return tuple(Session(source, threads=n, config=IN_TURNS) for n in self.counts)
+    def _sessions(self, model: Model | Path) -> Sessions:
+        """None where nothing is timed."""
+        return () if self.elsewhere else self.clock.sessions(model)
 
     def _add(
         self,
@@ -284,15 +274,16 @@ class _Place:
             model = self.insert(made.plan)
         if model is not None:
             self.seen[made.name] = self._profiles(model, made.sessions)
-        for costs, seen in zip(self.costs, self.seen[made.name], strict=True):
+        for costs, one in zip(self.costs, self.seen[made.name], strict=True):
+            seen = one.attribution
             for names, integer, kind in zip(self.layout.members, made.labels, made.kinds, strict=True):
                 known = costs.integers if integer else costs.floats
                 if kind is not None:
                     known = (costs.joined if integer else costs.kinds).setdefault(kind, {})
                 known.update((name, seen.nodes.get(name, 0.0)) for name in names)
-            costs.floats.update((n, s) for n, s in seen.nodes.items() if n not in self.layout.unit)
-            costs.quantize.update(seen.quantize)
-            costs.dequantize.update(seen.dequantize)
+            free = [n for n in {*costs.floats, *seen.nodes} if n not in self.layout.unit]  # some vanish into others
+            costs.floats.update((n, seen.nodes.get(n, 0.0)) for n in free)
+            settle(self.layout, costs, made.labels, made.kinds, seen)
 
     def _strange(self, plan: Plan) -> str:
         """Ops of a form that a file of costs holds nothing of, in any shape; an op like it would be no guide."""
@@ -306,23 +297,15 @@ class _Place:
         (threads,) = self.counts
         return price(profile(source, self.samples, threads=threads, runs=1), self.prices, threads=threads)
 
-    def _profiles(self, model: Model, sessions: Sequence[Session]) -> list[Attribution]:
+    def _profiles(self, model: Model, sessions: Sessions) -> list[Seen]:
         """By number of threads."""
+        if not self.elsewhere:
+            return self.clock.profiles(model, sessions)
         with runnable(model) as source:
-            if self.elsewhere:
-                priced = self._priced(source)
-                self.unknown = max(self.unknown, 1.0 - priced.share)
-                self.priced.append(priced)
-                return [attribute(priced.profile, model.graph)]
-            found = []
-            for threads, session in zip(self.counts, sessions, strict=True):
-                once = race([session], self.samples, threads=threads, budget_seconds=0.0)[0].seconds
-                share = self.effort.profile_seconds / len(self.counts)
-                runs = min(max(int(share / (2 * max(once, 1e-6))), 5), 200)
-                seen = profile(source, self.samples, threads=threads, runs=runs)
-                self.tables.append(observe(seen, threads=threads))
-                found.append(attribute(seen, model.graph))
-        return found
+            priced = self._priced(source)
+        self.unknown = max(self.unknown, 1.0 - priced.share)
+        self.priced.append(priced)
+        return [Seen(attribute(priced.profile, model.graph))]
 
     def _placement(self, labels: Labels, kinds: Kinds) -> Placement:
         return placement_of(self.layout, labels, kinds, self._why)
@@ -350,25 +333,29 @@ class _Place:
             ratios = [seconds[0] / s for s in seconds]
             return [[Timing(seconds=s, ratio=r, low=r, high=r) for s, r in zip(seconds, ratios, strict=True)]]
         first = [self._sessions(self.original)] if self.original is not None else []
-        found = []
-        for at, threads in enumerate(self.counts):
-            sessions = [some[at] for some in [*first, *(m.sessions for m in self.made)]]
-            found.append(race(sessions, self.samples, threads=threads, budget_seconds=self.effort.race_seconds))
-        return found
+        return self.clock.race([*first, *(m.sessions for m in self.made)])
 
     def _forms(self, timings: Sequence[Sequence[Timing]]) -> list[Form]:
-        """All that was made, the float model first."""
-        return [
-            Form(
-                name=made.name,
-                integer_units=sum(made.labels) + sum(kind is not None for kind in made.kinds),
-                predicted=made.predicted[0],
-                timing=each[0],
-                others=tuple(each[1:]),
-                foretold=made.predicted[1:],
+        """All that was made, the float model first; what was predicted, on the clock of the race."""
+        forms, drift = [], self._drift(timings)
+        for made, each in zip(self.made, zip(*(t[-len(self.made) :] for t in timings), strict=True), strict=True):
+            first, *others = (p * d for p, d in zip(made.predicted, drift, strict=True))
+            units = sum(made.labels) + sum(kind is not None for kind in made.kinds)
+            forms.append(
+                Form(
+                    name=made.name,
+                    integer_units=units,
+                    predicted=first,
+                    timing=each[0],
+                    others=tuple(each[1:]),
+                    foretold=tuple(others),
+                )
             )
-            for made, each in zip(self.made, zip(*(t[-len(self.made) :] for t in timings), strict=True), strict=True)
-        ]
+        return forms
+
+    def _drift(self, timings: Sequence[Sequence[Timing]]) -> list[float]:
+        """From the time of the costs to that of a race, by number of threads."""
+        return [1.0] if self.elsewhere else self.clock.drift([t[-len(self.made)] for t in timings])
 
     def _outcome(self, timings: Sequence[Sequence[Timing]]) -> Placed:
         forms = self._forms(timings)
@@ -378,7 +365,10 @@ class _Place:
         ]
         at = best(forms)
         chosen = self.made[at]
+        self._refresh([chosen])
         self._learn(chosen)  # what others changed
+        for costs, factor in zip(self.costs, self._drift(timings), strict=True):
+            costs.scale(factor)
         problems = self._problems()
         choices = unit_choices(self.model.graph, self.layout, problems[0], chosen.labels, chosen.kinds, self._why)
         rest = always(self.model.graph, self.layout.unit, [costs.floats for costs in self.costs])

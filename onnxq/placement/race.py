@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.runtime.session import Session
+from onnxq.runtime.sizes import Sizes, calm
 from onnxq.runtime.turns import repeats, rest, timed, wanted
+
+Inputs = Mapping[str, NDArray[Any]]
 
 _FEWEST, _MOST = 7, 300
 _ESTIMATES, _LONG = 10, 5e-3  # runs of each at first, the least counts; two if they take so many seconds
@@ -20,10 +24,10 @@ _ESTIMATES, _LONG = 10, 5e-3  # runs of each at first, the least counts; two if 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Of one form.
+    """Of one form, in the calm turns (`onnxq.runtime.sizes.calm`).
 
     Attributes:
-        seconds: median of one run.
+        seconds: median of one run; where samples differ in size, the mean of their medians.
         ratio: median over turns of the first form's time / this one's; above 1 this one is faster.
         low, high: quartiles of the same ratios.
     """
@@ -36,7 +40,7 @@ class Timing:
 
 def race(
     sessions: Sequence[Session],
-    samples: Sequence[Mapping[str, NDArray[Any]]],
+    samples: Sequence[Inputs],
     *,
     threads: int,
     budget_seconds: float,
@@ -47,6 +51,19 @@ def race(
 
     With one thread the clock is the time that this thread computes, which other processes do not lengthen.
     """
+    return timings([laps(sessions, samples, threads=threads, budget_seconds=budget_seconds, clock=clock)], samples)
+
+
+def laps(
+    sessions: Sequence[Session],
+    samples: Sequence[Inputs],
+    *,
+    threads: int,
+    budget_seconds: float,
+    fewest: int = _FEWEST,
+    clock: Callable[[], float] | None = None,
+) -> NDArray[np.float64]:
+    """Seconds of one run [turns, sessions], a part of a race; turn `i` has sample `i` modulo their number."""
     clock = clock or (time.thread_time if threads == 1 else time.perf_counter)
     estimates = []
     for session in sessions:
@@ -60,16 +77,24 @@ def race(
         estimates.append(min(once[1:]))
         rest(threads)
     inner = repeats(min(estimates), threads)
-    turns = int(np.clip(budget_seconds / wanted(estimates, inner, threads), _FEWEST, _MOST))
+    turns = int(np.clip(budget_seconds / wanted(estimates, inner, threads), fewest, _MOST))
     times: NDArray[np.float64] = np.empty((turns, len(sessions)), dtype=np.float64)
     for turn in range(turns):
         sample = samples[turn % len(samples)]
         for which, session in enumerate(sessions):
             times[turn, which] = timed(partial(session.run, sample), inner, threads, clock)
-    ratios = times[:, :1] / np.maximum(times, 1e-9)
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75], axis=0)
-    medians = np.median(times, axis=0)
+    return np.maximum(times, 1e-9)
+
+
+def timings(parts: Sequence[NDArray[np.float64]], samples: Sequence[Inputs]) -> list[Timing]:
+    """What the parts of a race say of each session."""
+    sizes, times = Sizes.of(samples), np.concatenate(parts)
+    size = np.concatenate([sizes.runs(len(part)) for part in parts])
+    counts = calm(times, size)
+    times, size = times[counts], size[counts]
+    low, middle, high = np.quantile(times[:, :1] / times, [0.25, 0.5, 0.75], axis=0)
+    seconds = [sizes.typical(own.tolist(), statistics.median, size.tolist()) for own in times.T]
     return [
         Timing(seconds=float(s), ratio=float(m), low=float(a), high=float(b))
-        for s, m, a, b in zip(medians, middle, low, high, strict=True)
+        for s, m, a, b in zip(seconds, middle, low, high, strict=True)
     ]

@@ -16,9 +16,7 @@ PAYS = 1.02
 """How much faster than float a placed model must be: below, int8 is not worth its error."""
 
 NEVER_SLOWER = 1.0
-"""What a form with int8 must reach, as a multiple of the file's speed, with every number of threads: in more than a
-quarter of the turns, since times of several threads vary.
-"""
+"""What a form with int8 must reach, as a multiple of the file's speed, with every number of threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +46,8 @@ class Form:
 
     @property
     def slowest(self) -> float:
-        """The same with the number of threads with which it gains least: upper quartile."""
-        return min(t.high for t in self.timings)
+        """The same with the number of threads with which it gains least."""
+        return min(t.ratio for t in self.timings)
 
     @property
     def timings(self) -> tuple[Timing, ...]:

@@ -33,7 +33,7 @@ def told(forms: Sequence[Form], at: int, counts: Sequence[int], *, unknown: floa
     notes = [f"Placement by measured cost chose {chosen.name} of {len(forms)} forms: {', '.join(each)}."]
     fastest = max(forms[1:], key=lambda f: f.gain, default=chosen)
     if fastest.slowest < NEVER_SLOWER and fastest.gain > chosen.gain:
-        worst = min(range(len(counts)), key=lambda i: fastest.timings[i].high)
+        worst = min(range(len(counts)), key=lambda i: fastest.timings[i].ratio)
         lost = (1 - fastest.timings[worst].ratio) * 100
         notes.append(
             f"The form {fastest.name} would be {fastest.gain / chosen.gain:.2f} times as fast over all, but is "

@@ -23,7 +23,7 @@ from onnxq.ir import walk
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.placement.attribute import Attribution
-from onnxq.placement.cut import Alternative, Crossing, Kinds, Problem, Unit
+from onnxq.placement.cut import Alternative, Crossing, Kinds, Labels, Problem, Unit, conversions
 from onnxq.plan.plan import Plan, Use
 from onnxq.runtime.observe import node_runs
 
@@ -52,6 +52,16 @@ class Costs:
     quantize: dict[str, float] = field(default_factory=dict)
     dequantize: dict[str, float] = field(default_factory=dict)
     call: float = 0.0
+
+    def scale(self, factor: float) -> None:
+        """All by another clock."""
+        each = (self.floats, self.integers, self.quantize, self.dequantize, *self.kinds.values(), *self.joined.values())
+        for known in each:
+            known.update((name, seconds * factor) for name, seconds in known.items())
+        self.quantize_line, self.dequantize_line = (
+            Line(a=line.a * factor, b=line.b * factor) for line in (self.quantize_line, self.dequantize_line)
+        )
+        self.call *= factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,17 +256,39 @@ def _crossings(layout: Layout, costs: Costs, lines: tuple[Line, Line]) -> Iterab
     results = {t.name for t in layout.graph.outputs}
     for name in layout.tensors:
         made = producer.get(name)
-        integer = [n for n, slot in readers[name] if Use((), n, slot) in layout.full.uses]
-        floats = name in results or any(Use((), n, slot) not in layout.full.uses for n, slot in readers[name])
+        # what always computes in float reads 8-bit values through a DequantizeLinear
+        integer = [(n, slot) for n, slot in readers[name] if n in layout.unit and Use((), n, slot) in layout.full.uses]
+        floats = name in results or len(integer) < len(readers[name])
         count = layout.elements.get(name, 0)
         yield Crossing(
             tensor=name,
             producer=layout.unit[made] if made is not None and layout.integer(made) else None,
-            readers=tuple(sorted({layout.unit[n] for n in integer if n in layout.unit})),
+            readers=tuple(sorted({layout.unit[n] for n, _ in integer})),
             float_readers=floats,
             quantize=costs.quantize.get(name, lines[0](count)),
             dequantize=costs.dequantize.get(name, lines[1](count)),
         )
+
+
+def settle(layout: Layout, costs: Costs, labels: Labels, kinds: Kinds, seen: Attribution) -> None:
+    """Conversions of a form as its profile saw them: one that did not run was fused away and costs nothing; one that
+    ran although its tensor stays on one side belongs to the unit there.
+    """
+    nothing = Line(a=0.0, b=0.0)
+    for crossing in _crossings(layout, costs, (nothing, nothing)):
+        runs = conversions(crossing, labels)
+        for expected, known, ran in zip(
+            runs, (costs.quantize, costs.dequantize), (seen.quantize, seen.dequantize), strict=True
+        ):
+            seconds = ran.get(crossing.tensor, 0.0)
+            if expected:
+                known[crossing.tensor] = seconds
+                continue
+            beside = [at for at in (crossing.producer, *crossing.readers) if at is not None]
+            unit = next((at for at in beside if labels[at] and kinds[at] is None), None)
+            if seconds and unit is not None:
+                first = layout.members[unit][0]
+                costs.integers[first] = costs.integers.get(first, 0.0) + seconds
 
 
 def _sum(costs: Mapping[str, float], names: Iterable[str]) -> float:

@@ -8,10 +8,12 @@ between two of them, where going from one kernel to the next takes 0.2 us withou
 
 `inside` is chosen such that the kernels and `call` (what a run takes that has nothing to do) add up to the run without
 the profiler (its lower quartile), within a factor of 2 of what a chain of 100 trivial nodes shows, measured once per
-process. With one thread the clock is the thread's own processor time, which stands still while others have the core.
-Where the kernels are longer together even so, because others had the core while they ran, `scale` brings them down;
-else it is 1. The midmean (mean of the middle half) is as robust as the median, and finer than a microsecond, because
-runs differ by more than that.
+process and number of threads (with several of them the profiler watches the pool, too). Runs that were disturbed do
+not count, and where samples differ in size, each statistic is the mean over the sizes (`onnxq.runtime.sizes`). With one
+thread the clock is the thread's own processor time, which stands still while others have the core. Where the kernels
+are longer together even so, because others had the core while they ran, `scale` brings them down; else it is 1. The
+midmean (mean of the middle half) is as robust as the median, and finer than a microsecond, because runs differ by more
+than that.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from onnxq.ir.model import Model
 from onnxq.ir.names import unique_nodes
 from onnxq.runtime.events import ABSENT, Seen, Typed, gather, split
 from onnxq.runtime.session import Level, Session
+from onnxq.runtime.sizes import Sizes, calm
 from onnxq.runtime.turns import IN_TURNS, rest
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -81,6 +84,8 @@ class Profile:
         profiled_seconds: median time of a run with the profiler on.
         graph: what ORT made of the model at this level, with unique node names.
         scale: what the kernels were multiplied with; well below 1 on a machine with much else to do.
+        fast: what `kernels` and `call` are fitted to: the lower quartile of a run without the profiler.
+        beside_seconds: the same of the session that ran in the same turns; NaN without one.
     """
 
     kernels: tuple[KernelRun, ...]
@@ -90,6 +95,8 @@ class Profile:
     profiled_seconds: float
     graph: Model
     scale: float = 1.0
+    fast: float = math.nan
+    beside_seconds: float = math.nan
 
     @property
     def kernel_seconds(self) -> float:
@@ -117,6 +124,7 @@ def profile(
     config: Mapping[str, str] | None = None,
     distortion: Distortion | None = None,
     clock: Callable[[], float] | None = None,
+    beside: Session | None = None,
 ) -> Profile:
     """Run a model with and without ORT's profiler, in turn.
 
@@ -130,6 +138,8 @@ def profile(
         config: session configuration entries.
         distortion: what the profiler adds; None: as measured on this machine.
         clock: seconds; None: processor time of the thread if there is one, else time on the wall.
+        beside: of another form of the model, with as many threads, made with `IN_TURNS`: takes part in the turns, so
+            that profiles of several forms can be brought to one clock.
 
     Raises:
         UsageError: nothing to run with.
@@ -137,18 +147,27 @@ def profile(
     """
     if not samples or threads < 1 or runs < 1 or warmup < 0:
         raise UsageError("a profile needs at least one sample, one thread and one run")
-    wrong = distortion or measure_distortion()
-    timed = _run(model, samples, threads, runs, warmup, level, config or {}, clock or _clock(threads))
+    wrong = distortion or measure_distortion(threads)
+    timed = _run(model, samples, threads, runs, warmup, level, config or {}, clock or _clock(threads), beside)
     nodes = gather(split(timed.events)[warmup:], between=wrong.between)
     joined = _join(timed.graph, nodes)
     unique_nodes(timed.graph.graph)
     paths = {id(n): path for path, inner in walk.graphs(timed.graph.graph) for n in inner.nodes}
     counts = [int(np.median([n.count.get(r, 0) for r in range(runs)])) for n in nodes]
-    raw = [_midmean([n.seconds.get(r, 0.0) for r in range(runs)]) for n in nodes]
-    target = max(timed.fast - wrong.call, 0.0)
+    sizes = Sizes.of(samples)
+    size, times = sizes.runs(runs), np.maximum(np.array(timed.times), _LEAST)
+    counted = np.flatnonzero(calm(times.T, size)).tolist()
+
+    def typical(values: Sequence[float] | NDArray[np.float64], middle: Callable[[Sequence[float]], float]) -> float:
+        return sizes.typical([float(values[run]) for run in counted], middle, size[counted].tolist())
+
+    raw = [typical([n.seconds.get(r, 0.0) for r in range(runs)], _midmean) for n in nodes]
+    plain, profiled, *others = times
+    fast = typical(plain, _lower)
+    target = max(fast - wrong.call, 0.0)
     inside = _inside(raw, counts, target, wrong.inside)
     own = [max(value - inside * count, _LEAST) for value, count in zip(raw, counts, strict=True)]
-    scale = min(1.0, max(target, 0.5 * timed.fast) / sum(own)) if own else 1.0
+    scale = min(1.0, max(target, 0.5 * fast) / sum(own)) if own else 1.0
     kernels = tuple(
         KernelRun(
             name=node.name,
@@ -163,26 +182,29 @@ def profile(
     )
     return Profile(
         kernels=kernels,
-        seconds=timed.plain,
+        seconds=typical(plain, _median),
         call=wrong.call,
         inside=inside,
-        profiled_seconds=timed.profiled,
+        profiled_seconds=typical(profiled, _median),
         graph=timed.graph,
         scale=scale,
+        fast=fast,
+        beside_seconds=typical(others[0], _lower) if others else math.nan,
     )
 
 
 @functools.cache
-def measure_distortion() -> Distortion:
+def measure_distortion(threads: int = 1) -> Distortion:
     """Of this machine, measured once per process on chains of 1 and 100 nodes that do next to nothing (50 ms)."""
     one, many = (
-        _run(_chain(n), [{"x": np.ones((1, 1, 1, 1), np.float32)}], 1, 60, 5, Level.OFF, {}, _clock(1))
+        _run(_chain(n), [{"x": np.ones((1, 1, 1, 1), np.float32)}], threads, 60, 5, Level.OFF, {}, _clock(threads))
         for n in (1, _CHAIN)
     )
-    node = max(0.0, many.fast - one.fast) / (_CHAIN - 1)
+    (few, few_profiled), (all_, all_profiled) = ((_lower(run.times[0]), _median(run.times[1])) for run in (one, many))
+    node = max(0.0, all_ - few) / (_CHAIN - 1)
     inside = float(np.mean([_midmean(list(n.seconds.values())) for n in gather(split(many.events)[5:])]))
-    apart = (many.profiled - one.profiled) / (_CHAIN - 1) - inside
-    return Distortion(inside=max(0.0, inside - node), between=max(0.0, apart), call=max(0.0, one.fast - node))
+    apart = (all_profiled - few_profiled) / (_CHAIN - 1) - inside
+    return Distortion(inside=max(0.0, inside - node), between=max(0.0, apart), call=max(0.0, few - node))
 
 
 def _inside(raw: Sequence[float], counts: Sequence[int], target: float, chain: float) -> float:
@@ -208,9 +230,9 @@ def _chain(count: int) -> bytes:
 
 @dataclass(frozen=True)
 class _Timed:
-    plain: float
-    fast: float
-    profiled: float
+    """`times`: of the plain session, the profiled one and the one beside, one per run."""
+
+    times: Sequence[Sequence[float]]
     events: Sequence[Mapping[str, Any]]
     graph: Model
 
@@ -224,6 +246,7 @@ def _run(
     level: Level,
     config: Mapping[str, str],
     clock: Callable[[], float],
+    beside: Session | None = None,
 ) -> _Timed:
     config = {**IN_TURNS, **config}
     with tempfile.TemporaryDirectory(prefix="onnxq-", ignore_cleanup_errors=True) as folder:
@@ -241,42 +264,40 @@ def _run(
             save_optimized=saved,
             profile_prefix=Path(folder) / "profile",
         )
+        sessions = [plain, watched, *([beside] if beside is not None else [])]
         try:
-            for session in (plain, watched):
+            for session in sessions:
                 for _ in range(warmup):
                     session.run(samples[0])
-            times = _time(plain, watched, samples, runs, threads, clock)
+            times = _time(sessions, samples, runs, threads, clock)
         finally:
             events = watched.end_profiling()
-        return _Timed(*times, events, load.load(saved))
+        return _Timed(times, events, load.load(saved))
 
 
 def _time(
-    plain: Session,
-    watched: Session,
+    sessions: Sequence[Session],
     samples: Sequence[Inputs],
     runs: int,
     threads: int,
     clock: Callable[[], float],
-) -> tuple[float, float, float]:
-    """Median and lower quartile of the first session, median of the second.
+) -> list[list[float]]:
+    """Seconds of every run of each session.
 
-    They take turns in blocks of some milliseconds: noise from outside hits both, and small models still find their
+    They take turns in blocks of some milliseconds: noise from outside hits all, and small models still find their
     weights in the processor's caches.
     """
-    times: list[list[float]] = [[], []]
+    times: list[list[float]] = [[] for _ in sessions]
     block = 1
-    while len(times[1]) < runs:
-        for which, session in enumerate((plain, watched)):
-            first = len(times[which])
-            for run in range(first, min(first + block, runs)):
+    while len(times[-1]) < runs:
+        for own, session in zip(times, sessions, strict=True):
+            for run in range(len(own), min(len(own) + block, runs)):
                 start = clock()
                 session.run(samples[run % len(samples)])
-                times[which].append(clock() - start)
+                own.append(clock() - start)
             rest(threads)
         block = max(1, math.ceil(_BLOCK_SECONDS / max(times[0][-1], 1e-7)))
-    fast, median = np.quantile(times[0], [0.25, 0.5])
-    return float(median), float(fast), float(np.median(times[1]))
+    return times
 
 
 def _join(model: Model, nodes: Sequence[Seen]) -> list[Any]:
@@ -351,3 +372,11 @@ def _midmean(values: Sequence[float]) -> float:
     ordered = sorted(values)
     cut = len(ordered) // 4
     return float(np.mean(ordered[cut : len(ordered) - cut]))
+
+
+def _lower(values: Sequence[float]) -> float:
+    return float(np.quantile(values, 0.25))
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))

@@ -305,6 +305,17 @@ def test_an_error_without_a_message_says_where() -> None:
     assert process.describe(KeyError("a")) == "KeyError: 'a'"
 
 
+def test_a_text_is_repeated_until_it_is_long_enough() -> None:
+    inputs = {
+        "ids": np.array([[101, 7, 102]]),
+        "mask": np.ones((1, 3), np.int64),
+        "image": np.zeros((1, 3), np.float32),
+    }
+    long = worker.lengthened(inputs, 7)
+    assert long["ids"].tolist() == [[101, 7, 102, 101, 7, 102, 101]]
+    assert long["mask"].shape == (1, 7) and long["image"] is inputs["image"]
+
+
 def test_rounds_are_interleaved() -> None:
     order: list[tuple[int, str]] = []
     models = [lambda x, k=k: order.append((k, x)) for k in range(3)]

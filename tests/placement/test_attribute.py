@@ -82,6 +82,17 @@ def test_conversions_belong_to_the_tensor() -> None:
     assert set(got.nodes) == {"n1", "n3"}
 
 
+def test_a_constant_that_is_dequantized_in_each_run_is_its_readers_time() -> None:
+    model = text.parse("""<ir_version: 8, opset_import: ["" : 17]>
+    main (float[n,4,8] x) => (float[n,4,8] y) <int32[8] b = {1, 2, 3, 4, 5, 6, 7, 8}, float s = {0.1}> {
+      [bias] d = DequantizeLinear(b, s)
+      [sum] t = Add(x, d)
+      [erf] y = Erf(t)
+    }""")
+    got = found(model, (1, 4, 8))
+    assert not got.dequantize and set(got.nodes) == {"sum", "erf"}
+
+
 BRANCHES = {
     "blocked layout": "[conv] k = Conv(x, w) [sm] l = Softmax(k) [add] {p} = Add(l, x)",
     "layout around": "[tr] k = Transpose<perm = [0, 2, 3, 1]>(x) [sm] l = Softmax(k) "

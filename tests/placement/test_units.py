@@ -9,14 +9,15 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from onnxq.costs.estimate import Line
-from onnxq.encoding import Kind
+from onnxq.encoding import Affine, Kind, PerTensor
 from onnxq.placement.attribute import Attribution
 from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
-from onnxq.placement.cut import Problem, cheapest
+from onnxq.placement.cut import Problem, cheapest, conversions
 from onnxq.placement.search import flips
 from onnxq.placement.units import Costs, Layout, layout, problem, share
-from onnxq.plan.plan import MEASURED, Decision, Plan
+from onnxq.plan.plan import MEASURED, Decision, Plan, Use, Value
 
+EIGHT = Affine(type="uint8", granularity=PerTensor(), scale=np.array(0.5, np.float32), zero_point=np.array(3, np.uint8))
 DYNAMIC: dict[Kind, str] = {"dynamic": "", "weights8": "its rows are odd"}
 ABLE = {"product": DYNAMIC, "inner": {"dynamic": ""}, "other": {"dynamic": "too small"}}
 
@@ -149,3 +150,19 @@ def test_a_search_leaves_alone_what_cannot_be_int8() -> None:
     some = solved({"product": 2e-3, "relu": 1e-3, "if": 2e-3})
     found = list(flips(some, (False, False, True)))
     assert found and all(not labels[0] for labels in found)
+
+
+def test_what_always_computes_in_float_reads_through_a_conversion() -> None:
+    """first (int8) -> erf (float) -> second (int8): the plan gives erf 8-bit values."""
+    x, c, a, y = (gs.Variable(n, np.float32) for n in "xcay")
+    nodes = [
+        gs.Node("Conv", "first", {}, [x], [c]),
+        gs.Node("Erf", "erf", {}, [c], [a]),
+        gs.Node("Conv", "second", {}, [a], [y]),
+    ]
+    values = {Value((), t): EIGHT for t in "xca"}
+    uses = {Use((), n, 0): EIGHT for n in ("first", "erf", "second")}
+    full = Plan(values=values, uses=uses, decisions={n: Decision(op="Conv", integer=True) for n in ("first", "second")})
+    seen = Attribution(nodes={}, quantize={}, dequantize={}, lost=0.0, into={})
+    found = problem(layout(gs.Graph(nodes, [x], [y], opset=21), full, seen, {}), costs())
+    assert [conversions(c, (True, True)) for c in found.crossings] == [(True, False), (False, True), (True, False)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnxq.errors import ModelError, UsageError
 from onnxq.ir import walk
 from onnxq.runtime.events import gather, split
 from onnxq.runtime.profile import Distortion, Profile, _inside, _midmean, measure_distortion, profile
-from onnxq.runtime.session import Level
+from onnxq.runtime.session import Level, Session
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
 MLP = (
@@ -183,3 +184,25 @@ def test_distortion_is_measured_once() -> None:
     assert found is measure_distortion()
     assert 0 <= found.inside < 1e-3
     assert 0 <= found.call < 1e-2
+
+
+def test_another_form_takes_part_in_the_turns() -> None:
+    ticks = itertools.count()
+    source = mlp()
+    beside = Session(source, threads=1)
+    samples = [{"x": ROW}, {"x": np.ones((50, 16), np.float32)}]
+    found = profile(source, samples, runs=8, distortion=NONE, clock=lambda: float(next(ticks)), beside=beside)
+    assert found.beside_seconds == found.fast == found.seconds == 1.0
+    assert math.isnan(look(source, {"x": ROW}).beside_seconds)
+
+
+def test_samples_of_several_sizes_count_alike() -> None:
+    """The short one is half of the samples, and a tenth of the time."""
+    square = np.eye(512, dtype=np.float32)
+    source = model(f"{HEAD} g (float[n,512] x) => (float[n,512] y) {{ y = MatMul(x, w) }}", w=square)
+    short, long = ({"x": np.ones((n, 512), np.float32)} for n in (8, 512))
+    each = [look(source, one, runs=20).seconds for one in (short, long)]
+    both = look(source, short, long, runs=40)
+    assert each[1] > 5 * each[0]
+    assert both.seconds == pytest.approx(sum(each) / 2, rel=0.4)
+    assert both.kernel_seconds == pytest.approx(both.seconds, rel=0.2)

@@ -1,0 +1,180 @@
+"""Forms of one model on this machine's clock: sessions, profiles and races, by number of threads.
+
+The clock of a machine drifts: cores slow down, another program has one of them, or virtual ones move apart, for
+seconds. So the first form takes part in every profile, and what a profile says is brought to that form's first one: a
+kernel that took a tenth of its time then takes a tenth of it now. With several threads that is not all, since kernels
+suffer unlike each other: there, what was measured while the first form was slow is measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxq.costs.files import remember
+from onnxq.costs.observe import observe
+from onnxq.costs.table import CostTable
+from onnxq.errors import OutputError
+from onnxq.ir.model import Model
+from onnxq.ir.save import runnable
+from onnxq.placement.attribute import Attribution, attribute
+from onnxq.placement.effort import Effort
+from onnxq.placement.race import Timing, laps, race, timings
+from onnxq.runtime.profile import Profile, profile
+from onnxq.runtime.session import Session
+from onnxq.runtime.sizes import Sizes
+from onnxq.runtime.turns import IN_TURNS
+
+Sessions = tuple[Session, ...]
+"""One per number of threads."""
+
+_DUEL_SECONDS = 0.5
+_WON = 1.005
+_PARTS = 3
+"""Of a race, with other numbers of threads between them: what disturbs one part may be over in the next."""
+
+_FEWEST_TURNS = 3  # of each part
+
+_FEWEST, _OF_A_SIZE, _MOST = 5, 2, 200
+_SLOW = 1.15
+_TRIES, _MORE_PARTS = 3, 3
+_PROBES, _PROBE_SECONDS, _PAUSE_SECONDS, _LONG = 8, 0.1, 0.1, 0.02
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A profile.
+
+    Attributes:
+        attribution: whose its time is, on the clock of the first profile.
+        beside: seconds of the first form in its turns; NaN where nothing was timed.
+    """
+
+    attribution: Attribution
+    beside: float = math.nan
+
+
+class Clock:
+    """Times forms.
+
+    Attributes:
+        counts: numbers of threads.
+    """
+
+    def __init__(self, counts: Sequence[int], samples: Sequence[Mapping[str, NDArray[Any]]], effort: Effort) -> None:
+        self.counts, self._samples, self._effort = tuple(counts), samples, effort
+        self._first: Sessions = ()
+        self._anchors = [math.nan] * len(self.counts)  # seconds of the first form in its own profile
+        self._least = [math.inf] * len(self.counts)  # in any
+        self._patience = effort.waiting_seconds
+        self._tries = _TRIES if effort.waiting_seconds else 1
+        self._tables: list[CostTable] = []
+
+    def sessions(self, model: Model | Path) -> Sessions:
+        """To be timed in turns."""
+        with contextlib.nullcontext(model) if isinstance(model, Path) else runnable(model) as source:
+            return tuple(Session(source, threads=n, config=IN_TURNS) for n in self.counts)
+
+    def profiles(self, model: Model, sessions: Sessions, before: Sequence[Seen] = ()) -> list[Seen]:
+        """By number of threads; what is profiled first is the first form.
+
+        Args:
+            before: earlier ones of this form, of which only the slow ones are made again.
+        """
+        self._first = self._first or sessions
+        with runnable(model) as source:
+            return [
+                before[at]
+                if before and not self._slow(at, before[at].beside)
+                else self._profile(source, model, session, at)
+                for at, session in enumerate(sessions)
+            ]
+
+    def stale(self, seen: Sequence[Seen]) -> bool:
+        """Was the first form slow in any of them, compared with what it could do later, and is there time for more?"""
+        return self._tries > 1 and any(self._slow(at, one.beside) for at, one in enumerate(seen))
+
+    def _slow(self, at: int, beside: float) -> bool:
+        return self.counts[at] > 1 and beside > _SLOW * self._least[at]
+
+    def _profile(self, source: Path | bytes, model: Model, session: Session, at: int) -> Seen:
+        threads = self.counts[at]
+        once = race([session], self._samples, threads=threads, budget_seconds=0.0)[0].seconds
+        share = self._effort.profile_seconds / len(self.counts)
+        fewest = max(_FEWEST, _OF_A_SIZE * Sizes.of(self._samples).count)
+        runs = min(max(int(share / (2 * max(once, 1e-6))), fewest), _MOST)
+        if threads > 1 and math.isnan(self._anchors[at]) and once < _LONG:
+            self._probe(at)
+
+        def seen() -> Profile:
+            found = profile(source, self._samples, threads=threads, runs=runs, beside=self._first[at])
+            self._least[at] = min(self._least[at], found.beside_seconds)
+            return found
+
+        best, tries = seen(), 1
+        while self._slow(at, best.beside_seconds) and (self._patience > 0 or tries < self._tries):
+            begin = time.monotonic()
+            best, tries = min(best, seen(), key=lambda one: one.beside_seconds), tries + 1
+            self._patience -= time.monotonic() - begin
+        self._tables.append(observe(best, threads=threads))
+        if math.isnan(self._anchors[at]):
+            self._anchors[at] = best.beside_seconds
+        return Seen(attribute(best, model.graph).scaled(self._anchors[at] / best.beside_seconds), best.beside_seconds)
+
+    def _probe(self, at: int) -> None:
+        """What the first form can do when nothing disturbs it, as far as a second shows."""
+        session, threads = self._first[at], self.counts[at]
+        for _ in range(_PROBES if self._patience else 0):
+            found = race([session], self._samples, threads=threads, budget_seconds=_PROBE_SECONDS)[0]
+            self._least[at] = min(self._least[at], found.seconds)
+            time.sleep(_PAUSE_SECONDS)
+
+    def race(self, forms: Sequence[Sessions]) -> list[list[Timing]]:
+        """By number of threads, then by form."""
+        parts: list[list[NDArray[np.float64]]] = [[] for _ in self.counts]
+        slow = list(range(len(self.counts)))
+        for _ in range(_PARTS + (_MORE_PARTS if self._patience > 0 else 0)):
+            for at in slow:
+                ran, budget = [form[at] for form in forms], self._effort.race_seconds / _PARTS
+                part = laps(ran, self._samples, threads=self.counts[at], budget_seconds=budget, fewest=_FEWEST_TURNS)
+                parts[at].append(part)
+            if len(parts[0]) >= _PARTS:
+                slow = [at for at in slow if self._slow(at, self._fastest(forms, parts[at]))]
+        return [timings(each, self._samples) for each in parts]
+
+    def _fastest(self, forms: Sequence[Sessions], parts: Sequence[NDArray[np.float64]]) -> float:
+        """Seconds of the first form in the calm turns of a race."""
+        if self._first not in forms:
+            return math.nan
+        return timings(parts, self._samples)[forms.index(self._first)].seconds
+
+    def wins(self, one: Sessions, other: Sessions) -> bool:
+        """Is one form measurably faster than another, over all numbers of threads?"""
+        duels = [
+            race([b, a], self._samples, threads=count, budget_seconds=_DUEL_SECONDS / len(self.counts))[1]
+            for count, a, b in zip(self.counts, one, other, strict=True)
+        ]
+        return math.prod(d.ratio for d in duels) > _WON ** len(duels) and math.prod(d.low for d in duels) > 1.0
+
+    def drift(self, first: Sequence[Timing]) -> list[float]:
+        """By number of threads, how much longer the first form took in a race than in its profile.
+
+        Args:
+            first: its timings.
+        """
+        return [timing.seconds / anchor for timing, anchor in zip(first, self._anchors, strict=True)]
+
+    def remember(self) -> None:
+        """Keep what was measured for other models; a folder that cannot be written is no fault of this model."""
+        if self._tables:
+            with contextlib.suppress(OutputError):
+                remember(functools.reduce(lambda a, b: a.merge(b), self._tables))
