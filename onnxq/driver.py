@@ -27,6 +27,7 @@ from onnxq.judging import accounts, by_labels, check_met, forms, units
 from onnxq.options import Options
 from onnxq.pipeline.calibration import PipelineCalibration, over
 from onnxq.pipeline.manager import Pipeline
+from onnxq.placement.effort import EFFORTS
 from onnxq.plan.plan import MEASURED
 from onnxq.progress import Progress, Silent
 from onnxq.quantization import Quantized, quantize_model
@@ -355,6 +356,7 @@ def job_latency(
                     threads=threads,
                     runs=job.validate.runs,
                     warmup=job.validate.warmup,
+                    budget_seconds=EFFORTS[job.placement.effort].speed_seconds,
                 )
             )
             step(1)

@@ -23,6 +23,7 @@ class Effort:
         sensing_seconds: at most, for the noise of single tensors, where the budget does not hold at once; the quiet
             ones are estimated then.
         waiting_seconds: at most, for measuring again what was measured while the machine was disturbed.
+        speed_seconds: aimed at for the comparison with the file at the end, with each number of threads.
         kinds: that are profiled (`onnxq.plan.kinds`).
     """
 
@@ -32,6 +33,7 @@ class Effort:
     search_seconds: float
     sensing_seconds: float
     waiting_seconds: float
+    speed_seconds: float = 3.0
     kinds: tuple[Kind, ...] = ()
 
     def tried(self, integer: bool) -> tuple[Kind, ...]:
@@ -54,6 +56,7 @@ EFFORTS = {
         search_seconds=0.0,
         sensing_seconds=10.0,
         waiting_seconds=0.0,
+        speed_seconds=1.5,
     ),
     "default": Effort(
         rounds=3,

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import parser
 
+from onnxq import driver
+from onnxq.config.job import Job
 from onnxq.errors import UsageError
+from onnxq.progress import Silent
 from onnxq.runtime.turns import IN_TURNS
 from onnxq.validate import latency
-from onnxq.validate.latency import measure, summarize
+from onnxq.validate.latency import Latency, measure, summarize
 
 MODEL = "g (float[1,2] x) => (float[1,2] y) { y = Relu(x) }"
 INPUTS = [{"x": np.ones((1, 2), np.float32)}]
@@ -102,3 +107,22 @@ def test_idle_pools_do_not_spin(clock: Any, monkeypatch: pytest.MonkeyPatch) -> 
 def test_nothing_to_measure(build: Any, bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="at least one sample"):
         measure(build(MODEL), build(MODEL), **{"inputs": INPUTS, **bad})
+
+
+@pytest.mark.parametrize(("effort", "seconds"), [("fast", 1.5), ("default", 3.0)])
+def test_the_file_is_compared_as_long_as_the_effort_says(
+    effort: Any, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    real = driver.measure
+
+    def timed(*arguments: Any, budget_seconds: float, **options: Any) -> Latency:
+        asked.append(budget_seconds)
+        return real(*arguments, budget_seconds=0.01, **options)
+
+    monkeypatch.setattr(driver, "measure", timed)
+    model = tmp_path / "m.onnx"
+    model.write_bytes(parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {MODEL}').SerializeToString())
+    job = Job(model=model).with_overrides(effort=effort, threads=1)
+    (found,) = driver.job_latency(job, model, model, INPUTS, Silent())
+    assert asked == [seconds] and found.threads == 1
