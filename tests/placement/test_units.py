@@ -14,7 +14,7 @@ from onnxq.placement.attribute import Attribution
 from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
 from onnxq.placement.cut import Problem, cheapest, conversions
 from onnxq.placement.search import flips
-from onnxq.placement.units import Costs, Layout, layout, problem, share
+from onnxq.placement.units import Costs, Layout, layout, problem, settle, share
 from onnxq.plan.plan import MEASURED, Decision, Plan, Use, Value
 
 EIGHT = Affine(type="uint8", granularity=PerTensor(), scale=np.array(0.5, np.float32), zero_point=np.array(3, np.uint8))
@@ -152,7 +152,7 @@ def test_a_search_leaves_alone_what_cannot_be_int8() -> None:
     assert found and all(not labels[0] for labels in found)
 
 
-def test_what_always_computes_in_float_reads_through_a_conversion() -> None:
+def convolutions() -> Layout:
     """first (int8) -> erf (float) -> second (int8): the plan gives erf 8-bit values."""
     x, c, a, y = (gs.Variable(n, np.float32) for n in "xcay")
     nodes = [
@@ -164,5 +164,35 @@ def test_what_always_computes_in_float_reads_through_a_conversion() -> None:
     uses = {Use((), n, 0): EIGHT for n in ("first", "erf", "second")}
     full = Plan(values=values, uses=uses, decisions={n: Decision(op="Conv", integer=True) for n in ("first", "second")})
     seen = Attribution(nodes={}, quantize={}, dequantize={}, lost=0.0, into={})
-    found = problem(layout(gs.Graph(nodes, [x], [y], opset=21), full, seen, {}), costs())
+    return layout(gs.Graph(nodes, [x], [y], opset=21), full, seen, {})
+
+
+def test_what_always_computes_in_float_reads_through_a_conversion() -> None:
+    found = problem(convolutions(), costs())
     assert [conversions(c, (True, True)) for c in found.crossings] == [(True, False), (False, True), (True, False)]
+
+
+def test_conversions_cost_what_the_profile_of_the_form_saw() -> None:
+    """c is dequantized for erf, which ORT fused away; it is quantized all the same, which is the convolution's time."""
+    found, known = convolutions(), costs()
+    known.integers.update({"first": 1e-3, "second": 2e-3})
+    seen = Attribution(nodes={}, quantize={"x": 3e-4, "a": 4e-4, "c": 5e-4}, dequantize={}, lost=0.0, into={})
+    settle(found, known, (True, True), (None, None), seen)
+    assert known.quantize == {"x": 3e-4, "a": 4e-4} and known.dequantize == {"c": 0.0}
+    assert known.integers["first"] == pytest.approx(1.5e-3) and known.integers["second"] == 2e-3
+    before = dict(known.integers)
+    settle(found, known, (False, True), (None, None), seen)  # all float before a
+    assert known.integers == before and known.quantize["a"] == 4e-4
+
+
+def test_all_costs_go_by_another_clock() -> None:
+    found, known = convolutions(), costs(dynamic={"first": 1e-3})
+    known.joined["dynamic"] = {"second": 2e-3}
+    known.integers.update({"first": 1e-3, "second": 2e-3})
+    known.quantize["x"], known.dequantize["c"], known.call = 3e-4, 2e-4, 4e-6
+    known.quantize_line, known.dequantize_line = Line(a=1e-6, b=1e-9), Line(a=2e-6, b=2e-9)
+    labels = ((True, True), (False, True), (False, False))
+    before = [problem(found, known).cost(each) for each in labels]
+    known.scale(1.5)
+    assert [problem(found, known).cost(each) for each in labels] == pytest.approx([1.5 * cost for cost in before])
+    assert (known.kinds["dynamic"]["first"], known.joined["dynamic"]["second"]) == pytest.approx((1.5e-3, 3e-3))
