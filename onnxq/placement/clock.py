@@ -76,7 +76,6 @@ class Clock:
         self._anchors = [math.nan] * len(self.counts)  # seconds of the first form in its own profile
         self._least = [math.inf] * len(self.counts)  # in any
         self._patience = effort.waiting_seconds
-        self._tries = _TRIES if effort.waiting_seconds else 1
         self._tables: list[CostTable] = []
 
     def sessions(self, model: Model | Path) -> Sessions:
@@ -101,7 +100,11 @@ class Clock:
 
     def stale(self, seen: Sequence[Seen]) -> bool:
         """Was the first form slow in any of them, compared with what it could do later, and is there time for more?"""
-        return self._tries > 1 and any(self._slow(at, one.beside) for at, one in enumerate(seen))
+        return self._waits and any(self._slow(at, one.beside) for at, one in enumerate(seen))
+
+    @property
+    def _waits(self) -> bool:
+        return self._effort.waiting_seconds > 0
 
     def _slow(self, at: int, beside: float) -> bool:
         return self.counts[at] > 1 and beside > _SLOW * self._least[at]
@@ -115,15 +118,15 @@ class Clock:
         if threads > 1 and math.isnan(self._anchors[at]) and once < _LONG:
             self._probe(at)
 
-        def seen() -> Profile:
+        def profiled() -> Profile:
             found = profile(source, self._samples, threads=threads, runs=runs, beside=self._first[at])
             self._least[at] = min(self._least[at], found.beside_seconds)
             return found
 
-        best, tries = seen(), 1
-        while self._slow(at, best.beside_seconds) and (self._patience > 0 or tries < self._tries):
+        best, tries = profiled(), 1
+        while self._slow(at, best.beside_seconds) and (self._patience > 0 or (self._waits and tries < _TRIES)):
             begin = time.monotonic()
-            best, tries = min(best, seen(), key=lambda one: one.beside_seconds), tries + 1
+            best, tries = min(best, profiled(), key=lambda one: one.beside_seconds), tries + 1
             self._patience -= time.monotonic() - begin
         self._tables.append(observe(best, threads=threads))
         if math.isnan(self._anchors[at]):
@@ -133,22 +136,28 @@ class Clock:
     def _probe(self, at: int) -> None:
         """What the first form can do when nothing disturbs it, as far as a second shows."""
         session, threads = self._first[at], self.counts[at]
-        for _ in range(_PROBES if self._patience else 0):
+        for _ in range(_PROBES if self._waits else 0):
             found = race([session], self._samples, threads=threads, budget_seconds=_PROBE_SECONDS)[0]
             self._least[at] = min(self._least[at], found.seconds)
             time.sleep(_PAUSE_SECONDS)
 
     def race(self, forms: Sequence[Sessions]) -> list[list[Timing]]:
         """By number of threads, then by form."""
-        parts: list[list[NDArray[np.float64]]] = [[] for _ in self.counts]
-        slow = list(range(len(self.counts)))
-        for _ in range(_PARTS + (_MORE_PARTS if self._patience > 0 else 0)):
-            for at in slow:
-                ran, budget = [form[at] for form in forms], self._effort.race_seconds / _PARTS
-                part = laps(ran, self._samples, threads=self.counts[at], budget_seconds=budget, fewest=_FEWEST_TURNS)
-                parts[at].append(part)
-            if len(parts[0]) >= _PARTS:
-                slow = [at for at in slow if self._slow(at, self._fastest(forms, parts[at]))]
+        everything = range(len(self.counts))
+        parts: list[list[NDArray[np.float64]]] = [[] for _ in everything]
+
+        def go_on(at: int) -> None:
+            ran, budget = [form[at] for form in forms], self._effort.race_seconds / _PARTS
+            part = laps(ran, self._samples, threads=self.counts[at], budget_seconds=budget, fewest=_FEWEST_TURNS)
+            parts[at].append(part)
+
+        for _ in range(_PARTS):
+            for at in everything:
+                go_on(at)
+        for _ in range(_MORE_PARTS if self._patience > 0 else 0):
+            for at in everything:
+                if self._slow(at, self._fastest(forms, parts[at])):
+                    go_on(at)
         return [timings(each, self._samples) for each in parts]
 
     def _fastest(self, forms: Sequence[Sessions], parts: Sequence[NDArray[np.float64]]) -> float:

@@ -20,6 +20,7 @@ from onnxq.costs.table import Cost, CostTable
 from onnxq.driver import quantize
 from onnxq.ir.load import load
 from onnxq.ir.model import Model
+from onnxq.ir.save import weight_bytes
 from onnxq.placement import stage
 from onnxq.placement.attribute import Attribution
 from onnxq.placement.clock import Clock, Seen, Sessions
@@ -155,14 +156,21 @@ def test_each_form_is_made_once(block: int, filled: bool, tmp_path: Path, monkey
     def watched(*arguments: Any, insert: Callable[[Plan], Model], **options: Any) -> Placed:
         def counted(plan: Plan) -> Model:
             keys.append(plan.key)
-            return insert(plan)
+            found = insert(plan)
+            if plan.channel_multiple == block:
+                filling.append(weight_bytes(found))
+            return found
 
+        plain.append(weight_bytes(arguments[0]))
         return real_place(*arguments, insert=counted, **options)
 
     def duels(self: Clock, one: Sessions, other: Sessions) -> bool:
-        assert filled and one is not other
+        assert filled and one is not other and filling[-1] > plain[-1]
         duelled.append(one)
         return False
+
+    plain: list[int] = []
+    filling: list[int] = []
 
     duelled: list[Sessions] = []
     monkeypatch.setattr(stage, "place", watched)
