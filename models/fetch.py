@@ -9,6 +9,7 @@ every file comes from, by package, version, path inside the package and SHA-256:
         member: rapidocr/models/some.onnx   # path inside the wheel or sdist; `*` takes several files
         sha256: 0123...                     # of that file; of several: see `digest`
         as: model.onnx                      # optional: name below build/ (several: a folder)
+        tree: true                          # optional: several keep their folders below the pattern's fixed part
         archive_sha256: 4567...             # optional: of the wheel or sdist itself
         sdist: true                         # optional: take the sdist although there is a wheel
     prepare_requires: [torch==2.13.0]       # optional: prepare.py runs in models/.venv-torch, which gets these
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import hashlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -61,9 +63,9 @@ def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
 def digest(files: Mapping[str, bytes]) -> str:
     """SHA-256 (hex) of one file's content, or of several files' ``sha256sum`` listing sorted by name.
 
-    The listing has one line ``<sha256>  <last part of the name>`` a file, each ended by a newline.
+    The listing has one line ``<sha256>  <name below the target folder>`` a file, each ended by a newline.
     """
-    hashes = {Path(name).name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     if len(hashes) == 1:
         return next(iter(hashes.values()))
     listing = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
@@ -73,8 +75,16 @@ def digest(files: Mapping[str, bytes]) -> str:
 def _is_there(target: Path, sha256: str) -> bool:
     if target.is_file():
         return digest({target.name: target.read_bytes()}) == sha256
-    files = {p.name: p.read_bytes() for p in target.iterdir()} if target.is_dir() else {}
+    files = {p.relative_to(target).as_posix(): p.read_bytes() for p in target.rglob("*") if p.is_file()}
     return bool(files) and digest(files) == sha256
+
+
+def _below(name: str, member: str, *, tree: bool) -> str:
+    """Where a file that matched the pattern ``member`` goes below the target folder."""
+    if not tree:
+        return Path(name).name
+    fixed = re.split(r"[*?\[]", member)[0].rpartition("/")[0]
+    return name.removeprefix(f"{fixed}/")
 
 
 def _archive(package: str, version: str, archive_sha256: str | None, cache: Path, *, sdist: bool = False) -> Path:
@@ -115,12 +125,13 @@ def fetch(
     rename: str | None = None,
     archive_sha256: str | None = None,
     sdist: bool = False,
+    tree: bool = False,
     cache: Path = CACHE,
 ) -> Path:
     """Bring one file (with ``*`` in ``member``: several) out of a package into the folder ``into``; returns its path.
 
-    With ``*`` the files go into the folder ``into / rename``, flat, and that folder is returned. Does nothing, and does
-    not download, when the right content is there already. Raises FetchError.
+    With ``*`` the files go into the folder ``into / rename``, flat unless ``tree``, and that folder is returned. Does
+    nothing, and does not download, when the right content is there already. Raises FetchError.
     """
     several = "*" in member
     target = into / (rename or ("files" if several else Path(member).name))
@@ -130,14 +141,14 @@ def fetch(
     try:
         with _opened(path) as (everything, read):
             names = fnmatch.filter(everything, member) if several else [name for name in everything if name == member]
-            files = {name: read(name) for name in names}
+            files = {_below(name, member, tree=tree): read(name) for name in names}
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise FetchError(f"{path} is no complete wheel or sdist: delete it and fetch again.") from error
     if not names:
         near = [name for name in everything if name.endswith(Path(member).name)]
         hint = f"; did you mean {near[0]}?" if near else "."
         raise FetchError(f"{path.name} has no file {member}: correct `member` in model.yaml{hint}")
-    if len({Path(name).name for name in names}) < len(names):
+    if len(files) < len(names):
         raise FetchError(f"{member} in {path.name} matches two files of one name: narrow the pattern in model.yaml.")
     actual = digest(files)
     if actual != sha256:
@@ -146,7 +157,7 @@ def fetch(
             "again, or correct sha256 in model.yaml."
         )
     for name, data in files.items():
-        out = target / Path(name).name if several else target
+        out = target / name if several else target
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(out.name + ".part")
         partial.write_bytes(data)
@@ -187,7 +198,7 @@ def fetch_sources(name: str) -> list[Path]:
     build = MODELS / name / "build"
     paths: list[Path] = []
     for entry in _list(describe(name), "source"):
-        known = {"package", "version", "member", "sha256", "as", "archive_sha256", "sdist"}
+        known = {"package", "version", "member", "sha256", "as", "archive_sha256", "sdist", "tree"}
         wanted = {"package", "version", "member", "sha256"}
         if not isinstance(entry, dict) or not wanted <= entry.keys() <= known:
             raise FetchError(f"A source in models/{name}/model.yaml needs {sorted(wanted)} but is {entry!r}.")
@@ -202,6 +213,7 @@ def fetch_sources(name: str) -> list[Path]:
                 rename=text.get("as"),
                 archive_sha256=text.get("archive_sha256"),
                 sdist=entry.get("sdist") is True,
+                tree=entry.get("tree") is True,
             )
         )
     return paths

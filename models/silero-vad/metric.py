@@ -1,4 +1,4 @@
-"""How often a model's speech decision is the fp32 model's."""
+"""How often a model says rightly whether somebody speaks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechAgreement:
+class SpeechAccuracy:
     """Share of frames where (probability over ``threshold``) is what the label says."""
 
     threshold: float = 0.5
     higher_is_better: ClassVar[bool] = True
 
     def record(self, outputs: Mapping[str, NDArray[np.float32]], label: NDArray[np.int64]) -> Sequence[float]:
-        """Probabilities of a sample's frames and the decisions wanted [frames] to [share that agrees]."""
+        """Probabilities of a sample's frames and their labels [frames], 1 for speech, to [share that is right]."""
         probabilities = outputs["speech_probs"] if "speech_probs" in outputs else outputs["output"]
         decisions = np.ravel(probabilities) > self.threshold
         return [float(np.mean(decisions == (np.ravel(label) > 0)))]

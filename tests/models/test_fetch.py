@@ -112,6 +112,23 @@ def test_refuses_two_files_of_one_name(tmp_path: Path) -> None:
         fetch.fetch("thing", "1.0", "*.txt", "0", tmp_path, cache=tmp_path / "cache")
 
 
+def test_keeps_the_folders_below_the_fixed_part_of_a_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "thing-1.0"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "thing-1.0.zip", "w") as archive:
+        archive.writestr("thing/x/deep/a.txt", b"1")
+        archive.writestr("thing/y/a.txt", b"2")
+    wanted = sha(f"{sha(b'1')}  x/deep/a.txt\n{sha(b'2')}  y/a.txt\n".encode())
+    options = {"rename": "all", "tree": True, "cache": tmp_path / "cache"}
+    path = fetch.fetch("thing", "1.0", "thing/[xy]*.txt", wanted, tmp_path, **options)
+    assert {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*.txt")} == {
+        "x/deep/a.txt": b"1",
+        "y/a.txt": b"2",
+    }
+    (folder / "thing-1.0.zip").unlink()
+    fetch.fetch("thing", "1.0", "thing/[xy]*.txt", wanted, tmp_path, **options)  # all is there: nothing to open
+
+
 def test_says_that_a_broken_archive_must_go(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "thing-1.0"
     folder.mkdir(parents=True)
