@@ -9,6 +9,7 @@ is the If's time, as it is where the body stays.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
@@ -47,6 +48,13 @@ class Attribution:
     lost: float
     into: Mapping[str, str]
     call: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All seconds, those without owner included."""
+        return math.fsum(
+            [*self.nodes.values(), *self.quantize.values(), *self.dequantize.values(), self.lost, self.call]
+        )
 
     def scaled(self, factor: float) -> Attribution:
         """All seconds by another clock."""

@@ -159,7 +159,7 @@ class _Place:
             rest: Kinds = tuple(kind if self.layout.beside(at, kind) else None for at in range(len(nothing)))
             if any(rest) and any(everything):
                 add(f"all int8, {SAID[kind]}", self.replan(self._placement(everything, rest)), everything, rest)
-        for made in self.made if self._refresh(self.made) else ():
+        for made in self.made if self._refresh() else ():
             self._learn(made)
         for number in range(1, self.effort.rounds + 1):
             if not self._cut(f"placed {number}", self._choice()):
@@ -177,13 +177,15 @@ class _Place:
         self.clock.remember()
         return self._outcome(timings if len(self.made) == len(timings[0]) - bool(self.original) else self._timings())
 
-    def _refresh(self, forms: Sequence[_Made]) -> bool:
+    def _refresh(self) -> bool:
         """Profile once more what was profiled while the machine was disturbed; False: nothing was."""
-        stale = [made for made in forms if made.name in self.seen and self.clock.stale(self.seen[made.name])]
+        stale = [made for made in self.made if made.name in self.seen and self.clock.stale(self.seen[made.name])]
         for made in stale:
-            model = self.model if made.name == FLOAT else self.insert(made.plan)
-            self.seen[made.name] = self.clock.profiles(model, made.sessions, self.seen[made.name])
+            self.seen[made.name] = self.clock.profiles(self._model(made), made.sessions, self.seen[made.name])
         return bool(stale)
+
+    def _model(self, made: _Made) -> Model:
+        return self.model if made.name == FLOAT else self.insert(made.plan)
 
     def _cut(self, name: str, costs: Problem) -> bool:
         """The cheapest form by these costs, profiled; False: it has been made before."""
@@ -271,7 +273,7 @@ class _Place:
     def _learn(self, made: _Made, model: Model | None = None) -> None:
         """Costs become what they are in the company of this form; without a model, what was seen of it counts again."""
         if model is None and made.name not in self.seen:
-            model = self.insert(made.plan)
+            model = self._model(made)
         if model is not None:
             self.seen[made.name] = self._profiles(model, made.sessions)
         for costs, one in zip(self.costs, self.seen[made.name], strict=True):
@@ -364,10 +366,15 @@ class _Place:
             for t in [[each[0] for each in timings]][: len(timings[0]) - len(forms)]
         ]
         at = best(forms)
-        chosen = self.made[at]
-        self._refresh([chosen])
+        chosen, drift = self.made[at], self._drift(timings)
         self._learn(chosen)  # what others changed
-        for costs, factor in zip(self.costs, self._drift(timings), strict=True):
+        if not self.elsewhere:
+            model = functools.partial(self._model, chosen)
+            raced = [timing.seconds for timing in forms[at].timings]
+            known = self.seen[chosen.name]
+            self.seen[chosen.name] = self.clock.nearest(model, chosen.sessions, known, drift, raced)
+            self._learn(chosen)
+        for costs, factor in zip(self.costs, drift, strict=True):
             costs.scale(factor)
         problems = self._problems()
         choices = unit_choices(self.model.graph, self.layout, problems[0], chosen.labels, chosen.kinds, self._why)

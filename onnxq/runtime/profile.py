@@ -37,7 +37,7 @@ from onnxq.ir.names import unique_nodes
 from onnxq.runtime.events import ABSENT, Seen, Typed, gather, split
 from onnxq.runtime.session import Level, Session
 from onnxq.runtime.sizes import Sizes, calm
-from onnxq.runtime.turns import IN_TURNS, rest
+from onnxq.runtime.turns import IN_TURNS, rest, row
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -149,7 +149,7 @@ def profile(
         raise UsageError("a profile needs at least one sample, one thread and one run")
     wrong = distortion or measure_distortion(threads)
     timed = _run(model, samples, threads, runs, warmup, level, config or {}, clock or _clock(threads), beside)
-    nodes = gather(split(timed.events)[warmup:], between=wrong.between)
+    nodes = gather(timed.events, between=wrong.between)
     joined = _join(timed.graph, nodes)
     unique_nodes(timed.graph.graph)
     paths = {id(n): path for path, inner in walk.graphs(timed.graph.graph) for n in inner.nodes}
@@ -202,7 +202,7 @@ def measure_distortion(threads: int = 1) -> Distortion:
     )
     (few, few_profiled), (all_, all_profiled) = ((_lower(run.times[0]), _median(run.times[1])) for run in (one, many))
     node = max(0.0, all_ - few) / (_CHAIN - 1)
-    inside = float(np.mean([_midmean(list(n.seconds.values())) for n in gather(split(many.events)[5:])]))
+    inside = float(np.mean([_midmean(list(n.seconds.values())) for n in gather(many.events)]))
     apart = (all_profiled - few_profiled) / (_CHAIN - 1) - inside
     return Distortion(inside=max(0.0, inside - node), between=max(0.0, apart), call=max(0.0, few - node))
 
@@ -230,10 +230,10 @@ def _chain(count: int) -> bytes:
 
 @dataclass(frozen=True)
 class _Timed:
-    """`times`: of the plain session, the profiled one and the one beside, one per run."""
+    """`times`: of the plain session, the profiled one and the one beside, one per run; `events`: the second's."""
 
     times: Sequence[Sequence[float]]
-    events: Sequence[Mapping[str, Any]]
+    events: Sequence[Sequence[Mapping[str, Any]]]
     graph: Model
 
 
@@ -269,10 +269,11 @@ def _run(
             for session in sessions:
                 for _ in range(warmup):
                     session.run(samples[0])
-            times = _time(sessions, samples, runs, threads, clock)
+            times, counted = _time(sessions, samples, runs, threads, clock)
         finally:
             events = watched.end_profiling()
-        return _Timed(times, events, load.load(saved))
+        each = split(events)[warmup:]
+        return _Timed(times, [each[run] for run in counted], load.load(saved))
 
 
 def _time(
@@ -281,23 +282,34 @@ def _time(
     runs: int,
     threads: int,
     clock: Callable[[], float],
-) -> list[list[float]]:
-    """Seconds of every run of each session.
+) -> tuple[list[list[float]], list[int]]:
+    """Seconds of every run of each session, and which of all runs these are.
 
     They take turns in blocks of some milliseconds: noise from outside hits all, and small models still find their
-    weights in the processor's caches.
+    weights in the processor's caches. Of several threads, blocks are those of a race, whose first runs do not count.
     """
+    once = math.inf
+    for sample in [samples[0]] * 2:
+        start = clock()
+        sessions[0].run(sample)
+        once = min(once, max(clock() - start, 1e-7))
+    block, warm = (math.ceil(_BLOCK_SECONDS / once), 0) if threads == 1 else row(once, threads)
     times: list[list[float]] = [[] for _ in sessions]
-    block = 1
-    while len(times[-1]) < runs:
+    counted: list[int] = []
+    while len(counted) < runs:
+        begin = len(counted)
+        end = min(begin + block, runs)
         for own, session in zip(times, sessions, strict=True):
-            for run in range(len(own), min(len(own) + block, runs)):
+            for _ in range(warm):
+                session.run(samples[begin % len(samples)])
+            for run in range(begin, end):
                 start = clock()
                 session.run(samples[run % len(samples)])
                 own.append(clock() - start)
             rest(threads)
-        block = max(1, math.ceil(_BLOCK_SECONDS / max(times[0][-1], 1e-7)))
-    return times
+        first = (counted[-1] + 1 if counted else 0) + warm
+        counted.extend(range(first, first + end - begin))
+    return times, counted
 
 
 def _join(model: Model, nodes: Sequence[Seen]) -> list[Any]:

@@ -27,6 +27,12 @@ def repeats(fastest: float, threads: int) -> int:
     return max(1, math.ceil((_LEAST_SECONDS if threads == 1 else _LEAST_SPREAD) / max(fastest, 1e-7)))
 
 
+def row(fastest: float, threads: int) -> tuple[int, int]:
+    """How many runs make one timing, as `repeats` says, and how many go before them."""
+    inner = repeats(fastest, threads)
+    return inner, _warm(inner, threads)
+
+
 def wanted(estimates: Sequence[float], inner: int, threads: int) -> float:
     """Seconds that one timing of each session takes, if one run takes so many."""
     once = inner + _warm(inner, threads)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from onnxq.ir.load import load
+from onnxq.placement.attribute import attribute
 from onnxq.placement.clock import Clock
 from onnxq.placement.effort import EFFORTS
 from onnxq.placement.race import Timing, timings
@@ -154,6 +155,44 @@ def test_a_race_in_a_slow_moment_goes_on(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr("onnxq.placement.clock.laps", lambda *_, **__: np.full((4, 2), next(each)))  # noqa: B023
         clock.race([other, first])
         assert len(list(each)) == len(speeds) - parts
+
+
+@pytest.mark.parametrize(
+    ("raced", "states", "used"),
+    [
+        (1.01, [], 1.0),
+        (1.6, [1.0, 1.59], 1.59),
+        (1.6, [1.0, 2.5, 1.8, 1.0], 1.8),
+        (0.5, [2.0] * 4, 1.0),
+    ],
+)
+def test_what_explains_a_race_is_a_profile_in_its_state(
+    raced: float, states: list[float], used: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow or not: the float form does not suffer here, so that states show in the form itself."""
+    machine(monkeypatch, 1.0)
+    clock, model = Clock((2,), [IMAGE], WAITING), load(MODEL)
+    sessions = clock.sessions(model)
+    (before,) = clock.profiles(model, sessions)
+    seen = iter(states)
+
+    def profiled(*_: Any, **__: Any) -> Profile:
+        state = next(seen)
+        return replace(slower(plain, state), beside_seconds=1.0)
+
+    plain = real.profile(MODEL, [IMAGE], threads=2, runs=5)
+    whole = attribute(plain, model.graph).total
+    before = replace(before, attribution=before.attribution.scaled(whole / before.attribution.total))
+    monkeypatch.setattr("onnxq.placement.clock.profile", profiled)
+    made: list[bool] = []
+    tables = len(clock._tables)
+    (found,) = clock.nearest(lambda: made.append(True) or model, sessions, [before], [2.0], [2.0 * raced * whole])
+    assert found.attribution.total == pytest.approx(used * whole, rel=0.05)
+    assert not list(seen) and len(made) == bool(states)
+    assert len(clock._tables) == tables  # nothing for other models
+
+    again = Clock((2,), [IMAGE], EFFORTS["fast"])
+    assert again.nearest(lambda: pytest.fail("it was made"), sessions, [before], [2.0], [9.0]) == [before]
 
 
 def test_samples_of_two_sizes_count_alike() -> None:

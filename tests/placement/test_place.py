@@ -221,6 +221,7 @@ def test_what_the_profile_of_a_form_saw_is_what_it_costs(
     real_profiles = Clock.profiles
     monkeypatch.setattr(Clock, "profiles", profiled)
     monkeypatch.setattr(Clock, "race", race)
+    monkeypatch.setattr(Clock, "nearest", lambda self, model, sessions, seen, *_: seen)
     monkeypatch.setattr(Clock, "wins", lambda *_: False)
     monkeypatch.setitem(EFFORTS, "fast", dataclasses.replace(EFFORTS["default"], profile_seconds=0.1))
     monkeypatch.setattr(stage, "place", lambda *a, **o: seen.append(real_place(*a, **o)) or seen[-1])

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from onnxq.errors import ModelError, UsageError
 from onnxq.ir import walk
 from onnxq.runtime.events import gather, split
-from onnxq.runtime.profile import Distortion, Profile, _inside, _midmean, measure_distortion, profile
+from onnxq.runtime.profile import Distortion, Profile, _inside, _midmean, _time, measure_distortion, profile
 from onnxq.runtime.session import Level, Session
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
@@ -194,6 +194,37 @@ def test_another_form_takes_part_in_the_turns() -> None:
     found = profile(source, samples, runs=8, distortion=NONE, clock=lambda: float(next(ticks)), beside=beside)
     assert found.beside_seconds == found.fast == found.seconds == 1.0
     assert math.isnan(look(source, {"x": ROW}).beside_seconds)
+
+
+class Watched(Session):
+    """Remembers the number of rows of each run."""
+
+    def run(self, inputs: Any, *others: Any) -> Any:
+        self.seen = [*getattr(self, "seen", []), len(inputs["x"])]
+        return super().run(inputs, *others)
+
+
+@pytest.mark.parametrize(
+    ("threads", "tick", "blocks"),
+    [
+        (1, 1e-3, [([], 5), ([], 2)]),
+        (2, 1e-3, [([3] * 3, 6), ([3] * 3, 1)]),
+        (2, 1.0, [([rows], 1) for rows in (3, 5, 3, 5, 3, 5, 3)]),
+    ],
+)
+def test_of_several_threads_the_first_runs_of_a_block_do_not_count(
+    threads: int, tick: float, blocks: list[tuple[list[int], int]]
+) -> None:
+    """Then a profile is in the state of a race, where threads are awake."""
+    ticks, samples = itertools.count(step=tick), [{"x": np.ones((n, 16), np.float32)} for n in (3, 5)]
+    sessions = [Watched(mlp(), threads=1) for _ in range(2)]
+    times, counted = _time(sessions, samples, 7, threads, lambda: float(next(ticks)))
+    assert [len(own) for own in times] == [7, 7]
+    assert [sessions[1].seen[run] for run in counted] == [3, 5, 3, 5, 3, 5, 3]
+    turns = itertools.cycle([3, 5])
+    expected = [rows for warm, count in blocks for rows in (*warm, *itertools.islice(turns, count))]
+    assert sessions[1].seen == expected
+    assert sessions[0].seen == [3, 3, *expected]
 
 
 def test_samples_of_several_sizes_count_alike() -> None:
