@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -19,73 +17,91 @@ Sample = dict[str, NDArray[np.generic]]
 Labelled = tuple[Sample, NDArray[np.int64]]
 
 
-def _read(stem: str) -> Iterator[Sample]:
-    with np.load(FRAMES / f"{stem}.npz") as arrays:
-        for number, keys in groupby(arrays.files, key=lambda key: key.partition("/")[0]):
-            yield {key.removeprefix(f"{number}/"): arrays[key] for key in keys}
+class _Frames:
+    """Frames by number, so that a few of them are spread over all recordings; read when asked for."""
+
+    def __init__(self, stem: str) -> None:
+        self._arrays = np.load(FRAMES / f"{stem}.npz")
+        self._names = sorted({key.partition("/")[2] for key in self._arrays.files})
+
+    def __len__(self) -> int:
+        return len(self._arrays.files) // len(self._names)
+
+    def __getitem__(self, number: int) -> Sample:
+        if number >= len(self):
+            raise IndexError(number)
+        return {name: self._arrays[f"{number:04d}/{name}"] for name in self._names}
 
 
-def _labelled(stem: str) -> Iterator[Labelled]:
-    for sample in _read(stem):
-        label = sample.pop("label")
-        yield sample, label.astype(np.int64)
+class _Labelled:
+    """The same with labels."""
+
+    def __init__(self, stem: str) -> None:
+        self._frames = _Frames(stem)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, number: int) -> Labelled:
+        sample = self._frames[number]
+        return sample, sample.pop("label").astype(np.int64)
 
 
-def calib_vad() -> Iterator[Sample]:
+def calib_vad() -> _Frames:
     """Inputs of silero_vad.onnx."""
-    return _read("silero_vad-calib")
+    return _Frames("silero_vad-calib")
 
 
-def eval_vad() -> Iterator[Labelled]:
+def eval_vad() -> _Labelled:
     """Inputs and labels of silero_vad.onnx."""
-    return _labelled("silero_vad-eval")
+    return _Labelled("silero_vad-eval")
 
 
-def calib_vad_16k_op15() -> Iterator[Sample]:
+def calib_vad_16k_op15() -> _Frames:
     """Inputs of silero_vad_16k_op15.onnx."""
-    return _read("silero_vad_16k_op15-calib")
+    return _Frames("silero_vad_16k_op15-calib")
 
 
-def eval_vad_16k_op15() -> Iterator[Labelled]:
+def eval_vad_16k_op15() -> _Labelled:
     """Inputs and labels of silero_vad_16k_op15.onnx."""
-    return _labelled("silero_vad_16k_op15-eval")
+    return _Labelled("silero_vad_16k_op15-eval")
 
 
-def calib_vad_16k_sequence() -> Iterator[Sample]:
+def calib_vad_16k_sequence() -> _Frames:
     """Inputs of silero_vad_16k_sequence.onnx."""
-    return _read("silero_vad_16k_sequence-calib")
+    return _Frames("silero_vad_16k_sequence-calib")
 
 
-def eval_vad_16k_sequence() -> Iterator[Labelled]:
+def eval_vad_16k_sequence() -> _Labelled:
     """Inputs and labels of silero_vad_16k_sequence.onnx."""
-    return _labelled("silero_vad_16k_sequence-eval")
+    return _Labelled("silero_vad_16k_sequence-eval")
 
 
-def calib_vad_half() -> Iterator[Sample]:
+def calib_vad_half() -> _Frames:
     """Inputs of silero_vad_half.onnx."""
-    return _read("silero_vad_half-calib")
+    return _Frames("silero_vad_half-calib")
 
 
-def eval_vad_half() -> Iterator[Labelled]:
+def eval_vad_half() -> _Labelled:
     """Inputs and labels of silero_vad_half.onnx."""
-    return _labelled("silero_vad_half-eval")
+    return _Labelled("silero_vad_half-eval")
 
 
-def calib_vad_op18_ifless() -> Iterator[Sample]:
+def calib_vad_op18_ifless() -> _Frames:
     """Inputs of silero_vad_op18_ifless.onnx."""
-    return _read("silero_vad_op18_ifless-calib")
+    return _Frames("silero_vad_op18_ifless-calib")
 
 
-def eval_vad_op18_ifless() -> Iterator[Labelled]:
+def eval_vad_op18_ifless() -> _Labelled:
     """Inputs and labels of silero_vad_op18_ifless.onnx."""
-    return _labelled("silero_vad_op18_ifless-eval")
+    return _Labelled("silero_vad_op18_ifless-eval")
 
 
-def calib_vad_openvino_16k() -> Iterator[Sample]:
+def calib_vad_openvino_16k() -> _Frames:
     """Inputs of silero_vad_openvino_16k.onnx."""
-    return _read("silero_vad_openvino_16k-calib")
+    return _Frames("silero_vad_openvino_16k-calib")
 
 
-def eval_vad_openvino_16k() -> Iterator[Labelled]:
+def eval_vad_openvino_16k() -> _Labelled:
     """Inputs and labels of silero_vad_openvino_16k.onnx."""
-    return _labelled("silero_vad_openvino_16k-eval")
+    return _Labelled("silero_vad_openvino_16k-eval")

@@ -11,21 +11,24 @@ import numpy as np
 
 from onnxq.data.fit import fit_all
 from onnxq.data.sample import Dataset, InputSpec, Sample
+from onnxq.data.stream import spread
 from onnxq.errors import DataError, OnnxqError, UsageError
 
 
 class FunctionDataset:
     """What a function (called again for every iteration) or a re-iterable object yields, as the model takes it.
 
-    An element is a mapping of input names to arrays, a pair (mapping, label), or, for a model of one input, an array or
-    a pair (array, label). Its length is `len()` of what is returned if that has one; else it is counted, once, in a
-    pass of its own, if someone asks before the first complete iteration.
+    Anything with `len()` and numbered elements will do as well: a list, or a map-style data set of PyTorch. An element
+    is a mapping of input names to arrays, a pair (mapping, label), or, for a model of one input, an array or a pair
+    (array, label). The length is `len()` of what is returned if that has one; else it is counted, once, in a pass of
+    its own, if someone asks before the first complete iteration.
 
     Args:
         source: the function or the iterable.
         name: what the user named.
         specs: the model's inputs.
-        limit: only the first so many elements.
+        limit: at most so many elements: evenly spread where they are numbered (`spread`), else the first ones, since a
+            stream may have no end.
 
     Raises:
         DataError: an iterator, which can be read only once.
@@ -39,7 +42,7 @@ class FunctionDataset:
             raise UsageError(f"limit must be at least 1, not {limit}")
         if isinstance(source, Iterator):
             raise DataError(f"{name} is an iterator, which can be read only once: name the function that makes it")
-        if not callable(source) and not isinstance(source, Iterable):
+        if not callable(source) and not isinstance(source, Iterable) and not _numbered(source):
             raise UsageError(f"{name} is of type {type(source).__name__}: name a function that yields samples")
         self._source = source
         self._name = name
@@ -59,7 +62,7 @@ class FunctionDataset:
         """
         state = hashlib.blake2b(digest_size=32)
         count = 0
-        for index, element in enumerate(self._elements(self._make())):
+        for index, element in self._elements(self._make()):
             value = element[0] if isinstance(element, tuple) and len(element) == 2 else element
             arrays = value if isinstance(value, Mapping) else {"": value}
             for name, one in sorted(arrays.items()):
@@ -94,7 +97,7 @@ class FunctionDataset:
 
     def __iter__(self) -> Iterator[Sample]:
         count = 0
-        for index, element in enumerate(self._elements(self._make())):
+        for index, element in self._elements(self._make()):
             where = f"sample {index} of {self._name}"
             value, label = self._take_apart(element, where)
             if self._labelled is None:
@@ -109,10 +112,10 @@ class FunctionDataset:
             raise DataError(f"{self._name} yields no sample: it must yield at least one")
         self._length = count
 
-    def _make(self) -> Iterable[Any]:
+    def _make(self) -> Any:
+        """Something to iterate over, or numbered."""
         if not callable(self._source):
-            iterable: Iterable[Any] = self._source
-            return iterable
+            return self._source
         try:
             made = self._source()
         except OnnxqError:
@@ -120,12 +123,14 @@ class FunctionDataset:
         # the user's own code may raise anything; the cause travels along
         except Exception as error:
             raise self._failed(error) from error
-        if not isinstance(made, Iterable):
+        if not isinstance(made, Iterable) and not _numbered(made):
             raise DataError(f"{self._name} returns something of type {type(made).__name__}: it must yield samples")
         return made
 
-    def _elements(self, made: Iterable[Any]) -> Iterator[Any]:
-        iterator = iter(made) if self._limit is None else islice(made, self._limit)
+    def _elements(self, made: Any) -> Iterator[tuple[int, Any]]:
+        """The elements that count, with their numbers."""
+        numbered = ((at, made[at]) for at in spread(len(made), self._limit)) if _numbered(made) else None
+        iterator: Iterator[tuple[int, Any]] = numbered or islice(enumerate(made), self._limit)
         while True:
             try:
                 element = next(iterator)
@@ -137,7 +142,7 @@ class FunctionDataset:
                 raise self._failed(error) from error
             yield element
 
-    def _count(self, made: Iterable[Any]) -> int:
+    def _count(self, made: Any) -> int:
         return sum(1 for _ in self._elements(made))
 
     def _failed(self, error: Exception) -> DataError:
@@ -162,3 +167,7 @@ class FunctionDataset:
             raise DataError(
                 f"{where} holds a {type(value).__name__} that is no array ({error}): yield arrays"
             ) from error
+
+
+def _numbered(value: Any) -> bool:
+    return isinstance(value, Sized) and hasattr(value, "__getitem__") and not isinstance(value, Mapping)

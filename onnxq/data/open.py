@@ -40,7 +40,7 @@ def open_dataset(
         preprocess: for pictures and texts.
         base: the folder that relative paths start from.
         skip_bad: leave damaged files out, and say so in `skipped`.
-        limit: at most so many samples: evenly spread over files, the first ones of a function.
+        limit: at most so many samples: evenly spread over files and what is numbered, the first ones of a stream.
 
     Raises:
         DataError: nothing there, no samples in it, or samples that do not fit the model (as far as names, headers and

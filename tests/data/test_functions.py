@@ -54,6 +54,35 @@ def test_a_registered_name(spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         open_dataset("corpsu", [spec("N", 2)])
 
 
+class Numbered:
+    """As a map-style data set of PyTorch: no iterator, and an index past the end is an error of its own."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, number: int) -> Any:
+        if number >= 10:
+            raise KeyError(number)
+        return ROW * number, number
+
+
+@pytest.mark.parametrize("source", [Numbered(), Numbered, lambda: list(map(Numbered().__getitem__, range(10)))])
+def test_of_what_is_numbered_a_limit_spreads(source: Any, spec: Any) -> None:
+    """Data are often sorted by class or recording; of a stream only the first ones are sure to exist."""
+    few = made(source, spec("N", 2), limit=4)
+    assert [(s.index, s.name, s.label) for s in few] == [(at, f"f[{at}]", at) for at in (0, 2, 5, 7)]
+    assert len(few) == 4 and few.description == "4 samples of f"
+    whole = made(source, spec("N", 2))
+    assert [s.label for s in whole] == list(range(10)) and len(whole) == 10
+    assert few.digest() == made(source, limit=4).digest() != whole.digest()
+    assert [s.label for s in made(lambda: iter(Numbered()[at] for at in range(10)), spec("N", 2), limit=4)] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+
+
 def test_every_form_of_an_element(spec: Any) -> None:
     one, two = spec("N", 2), spec("N", name="y", dtype="int64")
     assert [s.inputs["x"].shape for s in made(lambda: [ROW, {"x": ROW}, [[1.0, 2.0]]], one)] == [(1, 2)] * 3

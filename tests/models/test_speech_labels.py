@@ -64,7 +64,7 @@ def test_accuracy_is_by_frame() -> None:
 @pytest.mark.skipif(not (FOLDER / "build" / "frames").is_dir(), reason="make models")
 @pytest.mark.parametrize("name", ["vad", "vad_16k_op15", "vad_16k_sequence", "vad_half", "vad_op18_ifless"])
 def test_samples_of_eval_have_labels_and_those_of_calib_none(name: str) -> None:
-    sample, label = next(getattr(data, f"eval_{name}")())
-    inputs = next(getattr(data, f"calib_{name}")())
+    sample, label = getattr(data, f"eval_{name}")()[0]
+    inputs = getattr(data, f"calib_{name}")()[0]
     assert sample.keys() == inputs.keys() and "label" not in inputs
     assert len(label) == len(sample["input"]) and set(label) <= {0, 1}
