@@ -9,6 +9,7 @@ at the outputs falls along the front, so what holds at one corner is expected to
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from onnxq.config.placing import Budget, Judged
 from onnxq.data.sample import Dataset
+from onnxq.decisions import by_decisions
 from onnxq.encoding import Kind
 from onnxq.faintest import Parts, reshaped
 from onnxq.ir.model import Model
@@ -42,6 +44,9 @@ LEAST_EQUAL = 95.0
 
 SAMPLES = 16
 """Calibration samples, evenly spread, on which outputs are compared."""
+
+MANY, MANY_BYTES = 256, 128 << 20
+"""Calibration samples, evenly spread, on which decisions are compared, at most; bytes of their inputs."""
 
 HEARD = 4
 """Calibration samples on which each tensor's noise is measured."""
@@ -217,7 +222,7 @@ def within(
         model: normalised, float.
         data: calibration samples.
     """
-    judge = judge_of(model, data, options)
+    judge = judge_of(model, data, options, seconds=placed.forms[0].timing.seconds)
     effort = options.placing.effort if options.placing is not None else "fast"
     stopped = EFFORTS[effort].sensing_seconds if options.placing is not None and options.placing.costs is None else None
     guessed: list[str] = []
@@ -260,17 +265,27 @@ def within(
     return met
 
 
-def judge_of(model: Model, data: Dataset, options: Options) -> Callable[[Model], Judged]:
+def judge_of(model: Model, data: Dataset, options: Options, *, seconds: float = math.inf) -> Callable[[Model], Judged]:
     """The judge of the options; without one, outputs are compared on calibration samples.
 
     Args:
         model: normalised, float.
         data: calibration samples.
+        seconds: of one run of it.
     """
     if options.judge is not None:
         return options.judge
+    budget = options.budget or Budget()
     samples = [s.inputs for s in spread_samples(data, SAMPLES)]
-    return by_outputs(model, samples, options.budget or Budget(), options.threads)
+    judge = by_outputs(model, samples, budget, options.threads)
+    if budget.stated:
+        return judge
+    effort = EFFORTS[options.placing.effort] if options.placing is not None else EFFORTS["fast"]
+    size = sum(array.nbytes for array in samples[0].values())
+    many = int(min(effort.judging_seconds / max(seconds, 1e-6), MANY, MANY_BYTES / max(size, 1)))
+    if many > SAMPLES:
+        samples = [s.inputs for s in spread_samples(data, many)]
+    return by_decisions(judge, model, samples, options.threads)
 
 
 def by_outputs(

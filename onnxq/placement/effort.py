@@ -24,6 +24,7 @@ class Effort:
             ones are estimated then.
         waiting_seconds: at most, for measuring again what was measured while the machine was disturbed.
         speed_seconds: aimed at for the comparison with the file at the end, with each number of threads.
+        judging_seconds: of runs of the file, for the decisions that one form turns over (`onnxq.decisions`).
         kinds: that are profiled (`onnxq.plan.kinds`).
     """
 
@@ -34,6 +35,7 @@ class Effort:
     sensing_seconds: float
     waiting_seconds: float
     speed_seconds: float = 3.0
+    judging_seconds: float = 2.0
     kinds: tuple[Kind, ...] = ()
 
     def tried(self, integer: bool) -> tuple[Kind, ...]:
@@ -57,6 +59,7 @@ EFFORTS = {
         sensing_seconds=10.0,
         waiting_seconds=0.0,
         speed_seconds=1.5,
+        judging_seconds=0.0,
     ),
     "default": Effort(
         rounds=3,
@@ -74,6 +77,7 @@ EFFORTS = {
         search_seconds=60.0,
         sensing_seconds=600.0,
         waiting_seconds=60.0,
+        judging_seconds=10.0,
         kinds=KINDS,
     ),
 }
