@@ -15,6 +15,9 @@ ORIGINAL, FLOAT, FULL = "the file", "float", "all int8"
 PAYS = 1.02
 """How much faster than float a placed model must be: below, int8 is not worth its error."""
 
+EVEN = 1.02
+"""What several threads differ by from one moment to the next: a gain within this share of another is no better."""
+
 NEVER_SLOWER = 1.0
 """What a form with int8 must reach, as a multiple of the file's speed, with every number of threads."""
 
@@ -56,10 +59,14 @@ class Form:
 
 
 def best(forms: Sequence[Form]) -> int:
-    """Which of the forms to take, the float one first: the fastest that is never slower than the file."""
-    able = [i for i in range(1, len(forms)) if forms[i].slowest >= NEVER_SLOWER]
-    first = max(able, key=lambda i: (forms[i].gain, -i), default=0)
-    return first if forms[first].gain >= PAYS * forms[0].gain else 0
+    """Which of the forms to take, the float one first: the fastest that is never slower than the file. Of those that
+    are as fast over all numbers of threads but for `EVEN`, the fastest with the first number.
+    """
+    least = PAYS * forms[0].gain
+    able = [i for i in range(1, len(forms)) if forms[i].slowest >= NEVER_SLOWER and forms[i].gain >= least]
+    top = max((forms[i].gain for i in able), default=0.0)
+    even = [i for i in able if forms[i].gain * EVEN >= top]
+    return max(even, key=lambda i: (forms[i].timing.ratio, -i), default=0)
 
 
 def slower_in_float(forms: Sequence[Form]) -> Form | None:

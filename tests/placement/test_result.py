@@ -23,6 +23,16 @@ def test_the_fastest_over_all_numbers_of_threads_is_taken() -> None:
     assert forms[1].gain == pytest.approx(math.sqrt(2.4))
 
 
+@pytest.mark.parametrize(("ratios", "taken"), [((2.0, 1.7), 1), ((2.0, 1.61), 2), ((1.9, 1.9), 1), ((1.8, 1.81), 2)])
+def test_of_forms_that_are_as_fast_over_all_one_thread_decides(ratios: tuple[float, float], taken: int) -> None:
+    """What several threads take is another thing from one moment to the next."""
+    assert best([form("float", 1.0, 1.0), form("a", *ratios), form("b", 1.85, 1.82)]) == taken
+
+
+def test_what_is_even_must_pay_as_well() -> None:
+    assert best([form("float", 1.0, 1.0), form("a", 1.02, 1.03), form("b", 1.03, 1.0)]) == 1
+
+
 @pytest.mark.parametrize(("ratios", "taken"), [((3.0, 0.99), 2), ((3.0, 1.0), 1)])
 def test_a_form_that_is_slower_than_the_file_with_any_number_of_threads_is_not(
     ratios: tuple[float, float], taken: int
