@@ -278,9 +278,9 @@ def judge_of(model: Model, data: Dataset, options: Options, *, seconds: float = 
     budget = options.budget or Budget()
     samples = [s.inputs for s in spread_samples(data, SAMPLES)]
     judge = by_outputs(model, samples, budget, options.threads)
-    if budget.stated:
+    effort = EFFORTS[options.placing.effort] if options.placing is not None else EFFORTS["default"]
+    if budget.stated or not effort.judging_seconds:
         return judge
-    effort = EFFORTS[options.placing.effort] if options.placing is not None else EFFORTS["fast"]
     size = sum(array.nbytes for array in samples[0].values())
     many = int(min(effort.judging_seconds / max(seconds, 1e-6), MANY, MANY_BYTES / max(size, 1)))
     if many > SAMPLES:

@@ -151,4 +151,4 @@ def test_more_samples_are_taken_of_fast_models(
     options = cast(Options, SimpleNamespace(judge=None, placing=placing, budget=limit, threads=1))
     judge = budget.judge_of(sigmoid(0.0), cast(Any, Data()), options, seconds=seconds)
     assert asked == wanted
-    assert judge(sigmoid(3.0)).holds == stated
+    assert judge(sigmoid(3.0)).holds == (stated or placing.effort == "fast")

@@ -46,7 +46,7 @@ _FEWEST_TURNS = 3  # of each part
 
 _FEWEST, _OF_A_SIZE, _MOST = 5, 2, 200
 _SLOW = 1.15
-_TRIES, _MORE_PARTS = 3, 3
+_TRIES, _MORE_PARTS = 2, 3
 _PROBES, _PROBE_SECONDS, _PAUSE_SECONDS, _LONG = 8, 0.1, 0.1, 0.02
 _AGREES, _CHECKS, _LOOKS = 0.02, 2, 4
 """Share by which profile and race may differ; so many times as long a profile is, that is made because they do."""

@@ -24,7 +24,7 @@ class Effort:
             ones are estimated then.
         waiting_seconds: at most, for measuring again what was measured while the machine was disturbed.
         speed_seconds: aimed at for the comparison with the file at the end, with each number of threads.
-        judging_seconds: of runs of the file, for the decisions that one form turns over (`onnxq.decisions`).
+        judging_seconds: of runs of the file, for the decisions that one form turns over (`onnxq.decisions`); 0: none.
         kinds: that are profiled (`onnxq.plan.kinds`).
     """
 

@@ -205,20 +205,17 @@ class _Place:
         return combined(self._problems(), self.weights)
 
     def _search(self, found: _Made, form: Form, drift: Sequence[float]) -> _Made:
-        """Where the clock disagrees with the costs, of this form or of one that they promise to be faster: flip a
-        region, measure, keep it or take it back."""
+        """Where the clock says otherwise than the costs: flip a region, measure, keep it or take it back."""
         self._learn(found)  # what others changed
         now = [costs.cost(found.labels, found.kinds) for costs in self._problems()]  # where nothing was predicted
         expected = [d * (n if math.isnan(p) else p) for d, p, n in zip(drift, found.predicted, now, strict=True)]
-        costs, deadline = self._choice(), time.monotonic() + self.effort.search_seconds
-        promised = cheapest(costs)
-        gain = costs.cost(found.labels, found.kinds) / costs.cost(promised, costs.kinds(promised))
-        if max(gain - PAYS, *(abs(p / t.seconds - 1) - OFF for p, t in zip(expected, form.timings, strict=True))) <= 0:
+        if max(abs(p / t.seconds - 1) for p, t in zip(expected, form.timings, strict=True)) <= OFF:
             return found
+        costs, deadline = self._choice(), time.monotonic() + self.effort.search_seconds
         tried, number, fresh = {m.plan.key for m in self.made}, 0, True
         while fresh:
             fresh = False
-            for labels in (promised, *flips(costs, found.labels)):
+            for labels in flips(costs, found.labels):
                 if time.monotonic() > deadline:
                     return found
                 kinds = costs.kinds(labels)

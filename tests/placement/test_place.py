@@ -232,37 +232,6 @@ def test_what_the_profile_of_a_form_saw_is_what_it_costs(
     assert placed.problem.cost(placed.labels, placed.kinds) == pytest.approx(spent, rel=0.01)
 
 
-@pytest.mark.parametrize("confirmed", [False, True])
-def test_what_costs_promise_and_no_race_confirms_is_searched(
-    confirmed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """fashion-mobilenet with a float first convolution is a tenth faster than all int8, by the profiles."""
-    totals: dict[int, float] = {}
-    duels: list[bool] = []
-
-    def profiled(self: Clock, model: Any, sessions: Sessions, before: Sequence[Seen] = ()) -> list[Seen]:
-        found = real_profiles(self, model, sessions, before)
-        totals[id(sessions)] = found[0].attribution.total
-        return found
-
-    def race(self: Clock, forms: Sequence[Sessions]) -> list[list[Timing]]:
-        """Each form takes what its profile says, but for the placed ones: of them it is believed only if confirmed."""
-        order = [totals.get(id(form), self._anchors[0]) for form in forms]
-        known = [s if at < 3 or confirmed else s * 1.2 for at, s in enumerate(order)]
-        return [[Timing(seconds=s, ratio=known[0] / s, low=1.0, high=1.0) for s in known]]
-
-    real_profiles = Clock.profiles
-    monkeypatch.setattr(Clock, "profiles", profiled)
-    monkeypatch.setattr(Clock, "race", race)
-    monkeypatch.setattr(Clock, "nearest", lambda self, model, sessions, seen, *_: seen)
-    monkeypatch.setattr(Clock, "wins", lambda *_: bool(duels.append(True)))
-    search = dataclasses.replace(EFFORTS["default"], profile_seconds=0.1, search_seconds=2.0, kinds=())
-    monkeypatch.setitem(EFFORTS, "fast", search)
-    monkeypatch.setattr("onnxq.placement.place.detect", lambda: SimpleNamespace(channel_block=0))
-    made(tmp_path / "a.onnx", model=ROOT / "models/fashion-mobilenet/model.onnx", validate=False, cache=False)
-    assert bool(duels) != confirmed
-
-
 def test_what_is_kept_comes_back_and_anything_else_does_not() -> None:
     timing = Timing(seconds=0.1, ratio=1.0, low=0.9, high=1.1)
     costs = Problem(
