@@ -32,7 +32,7 @@ from onnxq.progress import Progress
 from onnxq.sensitivity.engine import Options as Sensing
 from onnxq.sensitivity.engine import sensitivity
 from onnxq.sensitivity.result import noise
-from onnxq.trial import outputs_of, spread_samples
+from onnxq.trial import input_bytes, outputs_of, spread_samples
 
 Choice = tuple[Labels, Kinds]
 
@@ -281,8 +281,8 @@ def judge_of(model: Model, data: Dataset, options: Options, *, seconds: float = 
     effort = EFFORTS[options.placing.effort] if options.placing is not None else EFFORTS["default"]
     if budget.stated or not effort.judging_seconds:
         return judge
-    size = sum(array.nbytes for array in samples[0].values())
-    many = int(min(effort.judging_seconds / max(seconds, 1e-6), MANY, MANY_BYTES / max(size, 1)))
+    fit = MANY_BYTES / max(input_bytes(samples[0]), 1)
+    many = int(min(effort.judging_seconds / max(seconds, 1e-6), MANY, fit))
     if many > SAMPLES:
         samples = [s.inputs for s in spread_samples(data, many)]
     return by_decisions(judge, model, samples, options.threads)

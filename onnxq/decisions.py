@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from onnxq.config.placing import DEFAULT_POINTS, Judged
 from onnxq.data.stream import spread
+from onnxq.faintest import float_arrays
 from onnxq.ir.model import Model
 from onnxq.ir.save import runnable
 from onnxq.runtime.session import Session
@@ -50,7 +51,7 @@ class Decisions:
     def __init__(self, exact: Sequence[Outputs]) -> None:
         self._axes: dict[str, int] = {}
         for name in exact[0]:
-            arrays = [array for outputs in exact for array in _floats(outputs[name]) if array.size]
+            arrays = [array for outputs in exact for array in float_arrays(outputs[name]) if array.size]
             axis = _axis(arrays) if arrays else None
             if axis is not None:
                 self._axes[name] = axis
@@ -107,16 +108,7 @@ def by_decisions(
     return both
 
 
-Arrays = list[NDArray[np.floating[Any]]]
-
-
-def _floats(value: Any) -> Arrays:
-    """The float arrays of an output, as they are: of a tensor one at most, of a sequence those in it."""
-    items = value if isinstance(value, list) else [value]
-    return [v for v in items if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
-
-
-def _axis(arrays: Arrays) -> int | None:
+def _axis(arrays: Sequence[NDArray[np.floating[Any]]]) -> int | None:
     """Along which values are probabilities of each other, or `_ALONE`; None: they are no probabilities."""
     if any(not np.isfinite(a).all() or a.min() < 0.0 or a.max() > 1.0 + _SUM for a in arrays):
         return None
@@ -132,7 +124,7 @@ def _axis(arrays: Arrays) -> int | None:
 
 def _lost(exact: Any, other: Any, axis: int) -> float:
     """Mean over the decisions of an output, a sequence's arrays together."""
-    mine, theirs = _floats(exact), _floats(other)
+    mine, theirs = float_arrays(exact), float_arrays(other)
     if [a.shape for a in mine] != [a.shape for a in theirs] or not all(np.isfinite(a).all() for a in theirs):
         return 1.0
     found = [_each(a, b, axis).reshape(-1) for a, b in zip(mine, theirs, strict=True) if a.size]

@@ -158,10 +158,15 @@ def decibels_of(exact: NDArray[np.float64], other: NDArray[np.float64]) -> float
     return float(np.clip(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)), WORST, BEST))
 
 
-def floats_of(value: Any) -> Arrays:
-    """The float arrays of an output: of a tensor one at most, of a sequence those in it."""
+def float_arrays(value: Any) -> list[NDArray[np.floating[Any]]]:
+    """The float arrays of an output, as they are: of a tensor one at most, of a sequence those in it."""
     items = value if isinstance(value, list) else [value]
-    return [v.astype(np.float64) for v in items if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+    return [v for v in items if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+
+
+def floats_of(value: Any) -> Arrays:
+    """The same in float64."""
+    return [v.astype(np.float64) for v in float_arrays(value)]
 
 
 def _worst(levels: Levels) -> int:

@@ -66,7 +66,7 @@ def choose(
     scores: dict[str, Faintest] = {}
     parts: Parts | None = None
     left, chosen = names, names[0]
-    light = weight_bytes(model) + sum(np.asarray(v).nbytes for v in spread_samples(data, 1)[0].inputs.values()) <= LIGHT
+    light = weight_bytes(model) + input_bytes(spread_samples(data, 1)[0].inputs) <= LIGHT
     for positions in rounds(len(data), light=light):
         samples = samples_at(data, positions)
         if not samples or len({plans[n].key for n in left}) == 1:
@@ -191,6 +191,11 @@ def _exact(model: Model, samples: Sequence[Sample], threads: int | None) -> tupl
         if held > HELD and len(out) > 1:
             break
     return out, list(samples[: len(out)])
+
+
+def input_bytes(inputs: Mapping[str, NDArray[Any]]) -> int:
+    """Of one sample."""
+    return sum(array.nbytes for array in inputs.values())
 
 
 def spread_samples(data: Dataset, count: int) -> list[Sample]:

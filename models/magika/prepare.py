@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +128,8 @@ def label(path: str, endings: Mapping[str, set[str]]) -> str | None:
     return taken.pop() if len(taken) == 1 else None
 
 
-def labelled() -> Iterator[tuple[Path, str]]:
-    """Every fetched file whose class is known, in the order of the paths."""
-    space = json.loads((BUILD / "config.min.json").read_text(encoding="utf-8"))["target_labels_space"]
+def labelled(space: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """Every fetched file that is known to be of a class of `space`, in the order of the paths."""
     catalogue = json.loads((BUILD / "content_types_kb.min.json").read_text(encoding="utf-8"))
     endings = {name: set(catalogue[name]["extensions"]) for name in space}
     root = BUILD / "labelled"
@@ -145,7 +144,7 @@ def items() -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     config = json.loads((BUILD / "config.min.json").read_text(encoding="utf-8"))
     assert config["mid_size"] == 0 and not config["use_inputs_at_offsets"], "another layout than the one made here"
     rows: dict[bytes, tuple[NDArray[np.int32], str]] = {}
-    for path, found in labelled():
+    for path, found in labelled(config["target_labels_space"]):
         content = path.read_bytes()
         if len(content.strip()) >= SHORTEST:
             row = features(content, config)

@@ -133,8 +133,9 @@ class Clock:
         made = model()
         with runnable(made) as source:
             for at in wrong:
+                profiled = self._profiler(source, sessions[at], at, _CHECKS * self._effort.profile_seconds)
                 for _ in range(_LOOKS):
-                    more = self._profile(source, made, sessions[at], at, longer=_CHECKS)
+                    more = self._seen(profiled(), made, at)
                     found[at] = min(found[at], more, key=functools.partial(off, at))
                     if off(at, found[at]) <= _AGREES:
                         break
@@ -147,15 +148,25 @@ class Clock:
     def _slow(self, at: int, beside: float) -> bool:
         return self.counts[at] > 1 and beside > _SLOW * self._least[at]
 
-    def _profile(self, source: Path | bytes, model: Model, session: Session, at: int, *, longer: int = 0) -> Seen:
-        """With `longer`, so many times as long as else, in whatever state the machine is: costs of another day are not
-        to be of that state.
-        """
+    def _profile(self, source: Path | bytes, model: Model, session: Session, at: int) -> Seen:
+        """In a calm moment, if one comes while there is time."""
+        profiled = self._profiler(source, session, at, self._effort.profile_seconds)
+        best, tries = profiled(), 1
+        while self._waits and self._slow(at, best.beside_seconds) and (self._patience > 0 or tries < _TRIES):
+            begin = time.monotonic()
+            best, tries = min(best, profiled(), key=lambda one: one.beside_seconds), tries + 1
+            self._patience -= time.monotonic() - begin
+        self._tables.append(observe(best, threads=self.counts[at]))
+        if math.isnan(self._anchors[at]):
+            self._anchors[at] = best.beside_seconds
+        return self._seen(best, model, at)
+
+    def _profiler(self, source: Path | bytes, session: Session, at: int, seconds: float) -> Callable[[], Profile]:
+        """What profiles a form; `seconds` are those of one profile, shared by all numbers of threads."""
         threads = self.counts[at]
         once = race([session], self._samples, threads=threads, budget_seconds=0.0)[0].seconds
-        share = max(longer, 1) * self._effort.profile_seconds / len(self.counts)
         fewest = max(_FEWEST, _OF_A_SIZE * Sizes.of(self._samples).count)
-        runs = min(max(int(share / (2 * max(once, 1e-6))), fewest), _MOST)
+        runs = min(max(int(seconds / len(self.counts) / (2 * max(once, 1e-6))), fewest), _MOST)
         if threads > 1 and math.isnan(self._anchors[at]) and once < _LONG:
             self._probe(at)
 
@@ -164,17 +175,12 @@ class Clock:
             self._least[at] = min(self._least[at], found.beside_seconds)
             return found
 
-        best, tries = profiled(), 1
-        waits = self._waits and not longer
-        while waits and self._slow(at, best.beside_seconds) and (self._patience > 0 or tries < _TRIES):
-            begin = time.monotonic()
-            best, tries = min(best, profiled(), key=lambda one: one.beside_seconds), tries + 1
-            self._patience -= time.monotonic() - begin
-        if not longer:
-            self._tables.append(observe(best, threads=threads))
-        if math.isnan(self._anchors[at]):
-            self._anchors[at] = best.beside_seconds
-        return Seen(attribute(best, model.graph).scaled(self._anchors[at] / best.beside_seconds), best.beside_seconds)
+        return profiled
+
+    def _seen(self, found: Profile, model: Model, at: int) -> Seen:
+        """On the clock of the first profile."""
+        factor = self._anchors[at] / found.beside_seconds
+        return Seen(attribute(found, model.graph).scaled(factor), found.beside_seconds)
 
     def _probe(self, at: int) -> None:
         """What the first form can do when nothing disturbs it, as far as a second shows."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxq.data.sample import Dataset, Sample
 from onnxq.faintest import Levels, Parts, worst_part
 from onnxq.ir.model import Model
-from onnxq.trial import outputs_of, spread_samples
+from onnxq.trial import input_bytes, outputs_of, spread_samples
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -40,8 +40,7 @@ def split(data: Dataset, effort: str, first: Sample) -> tuple[list[Inputs], list
     Args:
         first: any sample, for its size.
     """
-    size = sum(array.nbytes for array in first.inputs.values())
-    count = min(SAMPLES[effort], max(LEAST, BYTES // max(size, 1)), len(data))
+    count = min(SAMPLES[effort], max(LEAST, BYTES // max(input_bytes(first.inputs), 1)), len(data))
     if count < LEAST:
         return [], []
     chosen = [s.inputs for s in spread_samples(data, count)]

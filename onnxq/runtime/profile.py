@@ -289,10 +289,10 @@ def _time(
     weights in the processor's caches. Of several threads, blocks are those of a race, whose first runs do not count.
     """
     once = math.inf
-    for sample in [samples[0]] * 2:
+    for _ in range(2):
         start = clock()
-        sessions[0].run(sample)
-        once = min(once, max(clock() - start, 1e-7))
+        sessions[0].run(samples[0])
+        once = min(once, max(clock() - start, _LEAST))
     block, warm = (math.ceil(_BLOCK_SECONDS / once), 0) if threads == 1 else row(once, threads)
     times: list[list[float]] = [[] for _ in sessions]
     counted: list[int] = []

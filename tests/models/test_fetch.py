@@ -8,6 +8,7 @@ import io
 import sys
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -33,11 +34,13 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def wheel(folder: Path) -> None:
+def wheel(folder: Path, files: Mapping[str, bytes] = FILES) -> Path:
     folder.mkdir(parents=True)
-    with zipfile.ZipFile(folder / "thing-1.0-py3-none-any.whl", "w") as archive:
-        for name, data in FILES.items():
+    path = folder / "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
             archive.writestr(name, data)
+    return path
 
 
 def sdist(folder: Path) -> None:
@@ -103,21 +106,13 @@ def test_names_the_near_file_when_the_member_is_missing(tmp_path: Path) -> None:
 
 
 def test_refuses_two_files_of_one_name(tmp_path: Path) -> None:
-    folder = tmp_path / "cache" / "thing-1.0"
-    folder.mkdir(parents=True)
-    with zipfile.ZipFile(folder / "thing-1.0.zip", "w") as archive:
-        archive.writestr("x/a.txt", b"1")
-        archive.writestr("y/a.txt", b"2")
+    wheel(tmp_path / "cache" / "thing-1.0", {"x/a.txt": b"1", "y/a.txt": b"2"})
     with pytest.raises(fetch.FetchError, match="two files of one name"):
         fetch.fetch("thing", "1.0", "*.txt", "0", tmp_path, cache=tmp_path / "cache")
 
 
 def test_keeps_the_folders_below_the_fixed_part_of_a_pattern(tmp_path: Path) -> None:
-    folder = tmp_path / "cache" / "thing-1.0"
-    folder.mkdir(parents=True)
-    with zipfile.ZipFile(folder / "thing-1.0.zip", "w") as archive:
-        archive.writestr("thing/x/deep/a.txt", b"1")
-        archive.writestr("thing/y/a.txt", b"2")
+    archive = wheel(tmp_path / "cache" / "thing-1.0", {"thing/x/deep/a.txt": b"1", "thing/y/a.txt": b"2"})
     wanted = sha(f"{sha(b'1')}  x/deep/a.txt\n{sha(b'2')}  y/a.txt\n".encode())
     options = {"rename": "all", "tree": True, "cache": tmp_path / "cache"}
     path = fetch.fetch("thing", "1.0", "thing/[xy]*.txt", wanted, tmp_path, **options)
@@ -125,7 +120,7 @@ def test_keeps_the_folders_below_the_fixed_part_of_a_pattern(tmp_path: Path) -> 
         "x/deep/a.txt": b"1",
         "y/a.txt": b"2",
     }
-    (folder / "thing-1.0.zip").unlink()
+    archive.unlink()
     fetch.fetch("thing", "1.0", "thing/[xy]*.txt", wanted, tmp_path, **options)  # all is there: nothing to open
 
 
