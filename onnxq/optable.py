@@ -222,10 +222,19 @@ OP_TABLE: dict[str, Op] = {
     "GlobalAveragePool": Op(),
     "LeakyRelu": Op(),
     "Sigmoid": Op(),
+    "QuickGelu": Op(),
+    "HardSwish": Op(),
     "Softmax": Op(),
     "Relu": Op(),
     "Clip": Op(),
 }
+
+GATED = ("QuickGelu", "HardSwish")
+"""Ops of the form x * gate(x), which integers compute as a table and a product (the pass expand-gates). QuickGelu is of
+the domain com.microsoft."""
+
+GATE = "_gate"
+"""What the name of the table adds to that of the op."""
 
 PER_CHANNEL_OPSET = 13
 """Least opset whose QuantizeLinear and DequantizeLinear have an axis."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxq.ir.walk import graphs
+from onnxq.optable import GATE
 from onnxq.runtime.profile import KernelRun, Profile
 
 _SUFFIX = re.compile(r"(_token_\d+|_nchwc|_nhwc)+$")
@@ -169,7 +170,14 @@ class _Owners:
         owner = conversion_of(node) or (NODE, node.name)
         if owner[0] == DEQUANTIZE and owner[1] in self.constants and node.outputs[0].outputs:
             return NODE, node.outputs[0].outputs[0].name  # a weight or a bias that is no part of an integer kernel
-        return owner
+        return self._gated(owner) or owner
+
+    def _gated(self, owner: Owner) -> Owner | None:
+        """Whose gate a node is that `expand-gates` made."""
+        base = owner[1].removesuffix(GATE)
+        if owner[0] != NODE or base == owner[1] or base not in self.nodes or self.nodes[base].op != "Mul":
+            return None
+        return NODE, base
 
     def _by_reader(self, kernel: KernelRun) -> Owner | None:
         made = self.optimized.get(kernel.name)

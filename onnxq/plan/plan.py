@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxq.encoding import FLOAT, Affine, Encoding, Kind, PerChannel
+from onnxq.optable import GATED
 
 GraphPath = tuple[str, ...]
 
@@ -134,10 +135,15 @@ class Plan:
         return self.uses.get(Use(path, node, slot), FLOAT)
 
     @property
+    def gates(self) -> frozenset[str]:
+        """The ops of `onnxq.optable.GATED` that are integer; their uses are the same if they are float."""
+        return frozenset(name for name, d in self.decisions.items() if d.integer and d.op in GATED)
+
+    @property
     def key(self) -> tuple[object, ...]:
         """Hashable identity of what would be written: plans with equal keys give equal models."""
         parts: tuple[Mapping[Any, Any], ...] = (self.values, self.uses, self.biases, self.kinds)
-        return *(frozenset(part.items()) for part in parts), self.channel_multiple
+        return *(frozenset(part.items()) for part in parts), self.gates, self.channel_multiple
 
     def to_json(self) -> str:
         """Readable, diffable, deterministic form."""

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnxq.ir.walk import clip_bounds
-from onnxq.optable import OP_TABLE, data_slots
+from onnxq.optable import GATED, OP_TABLE, data_slots
 from onnxq.plan.facts import Facts
 from onnxq.targets.target import Target
 
@@ -38,7 +38,8 @@ def static_reason(facts: Facts, target: Target, node: gs.Node, keep_float: Seque
     if node.op in target.absorb:
         return ""
     kernel = target.kernels.get(node.op)
-    if kernel is None or node.domain not in (None, "", "ai.onnx"):
+    domains = (None, "", "ai.onnx", *(("com.microsoft",) if node.op in GATED else ()))
+    if kernel is None or node.domain not in domains:
         return target.no_kernel.get(node.op) or f"{target.name} has no integer kernel for {node.op}"
     slots = data_slots(node)
     row = OP_TABLE[node.op]
@@ -127,6 +128,14 @@ def _weighted_reason(facts: Facts, target: Target, node: gs.Node) -> str:
             if float(node.attrs.get("alpha", 1.0)) != 1.0 or float(node.attrs.get("beta", 1.0)) != 1.0:
                 return "the integer Gemm with a bias wants alpha = beta = 1"
     return ""
+
+
+def thumb_reason(target: Target, node: gs.Node) -> str:
+    """Why an op stays float as long as no measured cost speaks for int8; "" if nothing tells."""
+    kernel = target.kernels.get(node.op)
+    if kernel is not None and kernel.measured:
+        return f"whether integers compute {node.op} faster than float differs from machine to machine: measure costs"
+    return volume_reason(target, node)
 
 
 def volume_reason(target: Target, node: gs.Node) -> str:

@@ -28,7 +28,7 @@ import onnx_graphsurgeon as gs
 from onnxq.ir.walk import clip_bounds
 from onnxq.optable import data_slots
 from onnxq.plan.facts import Consumer, Facts
-from onnxq.plan.reasons import explain, static_reason, volume_reason
+from onnxq.plan.reasons import explain, static_reason, thumb_reason
 from onnxq.targets.target import Kernel, Target
 
 
@@ -93,7 +93,7 @@ class _Selector:
         for node in self.nodes:
             reason = static_reason(facts, target, node, keep_float) or veto.get(node.name, "")
             if not reason and not eager and node.name not in placed:
-                reason = volume_reason(target, node)
+                reason = thumb_reason(target, node)
             if reason:
                 self.out.reasons[node.name] = reason
             elif node.op in target.kernels:

@@ -35,6 +35,7 @@ class Kernel:
         min_operand_sqnr: least SQNR (dB) that each operand keeps in the scale of the result.
         volume_channels: over three axes and more, with fewer input channels a group (of a depthwise one: in all), the
             integer convolution is slower than the float one; a rule of thumb, below measured costs.
+        measured: which of the two is faster differs from machine to machine: float, unless measured costs speak.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class Kernel:
     small_operands: float | None = None
     min_operand_sqnr: float | None = None
     volume_channels: int | None = None
+    measured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

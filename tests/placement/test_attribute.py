@@ -11,6 +11,8 @@ from onnxq.ir import load, save, text
 from onnxq.ir.model import Model
 from onnxq.placement.attribute import Attribution, attribute, conversion_of
 from onnxq.runtime.profile import profile
+from onnxq.testing import default_context
+from onnxq_passes.expand_gates import ExpandGates
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
@@ -80,6 +82,22 @@ def test_conversions_belong_to_the_tensor() -> None:
     assert set(got.quantize) == {"x"}
     assert set(got.dequantize) == {"x"}
     assert set(got.nodes) == {"n1", "n3"}
+
+
+@pytest.mark.parametrize("op", ["com.microsoft.QuickGelu <alpha = 1.0>", "HardSwish"])
+def test_the_gate_of_an_op_is_its_time(op: str) -> None:
+    model = text.parse(f"""<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>
+    main (uint8[1,4,64,64] x) => (uint8[1,4,64,64] y) <float s = {{0.1}}, uint8 z = {{128}}> {{
+      [d] d = DequantizeLinear(x, s, z)
+      [silu] m = {op} (d)
+      [q] y = QuantizeLinear(m, s, z)
+    }}""")
+    ExpandGates().run(model.graph, default_context())
+    inputs = {"x": np.random.default_rng(0).integers(0, 256, (1, 4, 64, 64), dtype=np.uint8)}
+    seen = profile(save.to_bytes(model), [inputs], runs=5)
+    got = attribute(seen, model.graph)
+    assert len(seen.kernels) == 2
+    assert (set(got.nodes), got.quantize, got.dequantize, got.lost) == ({"silu"}, {}, {}, 0.0)
 
 
 def test_a_constant_that_is_dequantized_in_each_run_is_its_readers_time() -> None:

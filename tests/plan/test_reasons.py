@@ -384,6 +384,16 @@ CASES = [
         twin="Sigmoid",
     ),
     Case(
+        "whether integers compute HardSwish faster than float differs from machine to machine: measure costs",
+        "HardSwish",
+        "QLinearSigmoid",
+        graph(f"a = Conv {PADS} (x, W) b = HardSwish(a) y = Conv {PADS} (b, W)", inits=INIT),
+        graph(f"a = Conv {PADS} (x, W) b = Sigmoid(a) y = Conv {PADS} (b, W)", inits=INIT),
+        {"constants": W},
+        {"constants": W},
+        twin="Sigmoid",
+    ),
+    Case(
         "its input is float: it comes from a graph input",
         "Add",
         "QLinearAdd",

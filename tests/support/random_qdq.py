@@ -95,6 +95,15 @@ FOREIGN = (
     "{n}q = QuantizeLinear({a}, s1, z1) {n}d = DequantizeLinear({n}q, s1, z1) {o} = MatMul({n}d, loose)",
 )
 """As exporters write them."""
+_BYTES = "{n}q = QuantizeLinear({a}, s1, z1) {n}d = DequantizeLinear({n}q, s1, z1) "
+GATES = (
+    _BYTES
+    + "{n}g = com.microsoft.QuickGelu<alpha = 1.0>({n}d) {n}r = QuantizeLinear({n}g, s2, z1) {o} = DequantizeLinear({n}r, s2, z1)",
+    _BYTES + "{n}g = HardSwish({n}d) {n}r = QuantizeLinear({n}g, s1, z1) {o} = DequantizeLinear({n}r, s1, z1)",
+    _BYTES + "{o} = com.microsoft.QuickGelu<alpha = 1.0>({n}d)",
+    _BYTES
+    + "{n}g = HardSwish({n}d) {n}r = QuantizeLinear({n}g, s1, z1) {n}s = DequantizeLinear({n}r, s1, z1) {o} = Add({n}g, {n}s)",
+)
 KINDS = (
     *[PAIR] * 8,
     *TYPICAL,
@@ -107,6 +116,7 @@ KINDS = (
     *FOREIGN[:4],
     *[FOREIGN[0]] * 4,
     *FOREIGN[-2:],
+    *GATES,
 )
 _BODIES = (
     "{o} = If(flag) <then_branch = {n}then () => (float[2,3,4] {n}y) {{ {inner} }}, "

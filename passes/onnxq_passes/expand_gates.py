@@ -1,0 +1,129 @@
+"""SiLU and HardSwish between integers: two kernels on bytes in the place of DQ, a float op and Q."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.encoding import LEVELS, IntType
+from onnxq.numerics import TINY
+from onnxq.optable import GATE, GATED
+from onnxq.pipeline.base import Context, Pass, Report, Stage
+from onnxq_passes._edit import Editor, standard
+from onnxq_passes._qdq import Parameters, is_dq, is_q, parameters
+
+_STEPS = 255
+_CUT = 3.0
+"""HardSwish is x * (clip(x, -3, 3) + 3) / 6."""
+
+Pair = tuple[float, int]
+"""Scale and zero point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpandGates(Pass):
+    """Write DQ -> SiLU or HardSwish -> Q as a gate of 8 bits, 0 to 1 in steps of 1/255, times what the DQ gives.
+
+    1. QuickGelu: the gate is Sigmoid(alpha * x); the DequantizeLinear in front of it has alpha in its scale.
+    2. HardSwish: the gate is LeakyRelu(alpha=1), a table in the integer kernel. Its QuantizeLinear saturates at -3 and
+       3, and the DequantizeLinear behind that reads the same integers as 0 to 1.
+    3. Which ones: those that the plan puts into integers; without a plan all that stand between DQ and Q, or none.
+    4. Refused: a scale per channel or per block; other than 8 bits; an alpha of 0 or less, or beyond any scale; a
+       result that is also read in float.
+
+    The gate rounds once more: by half a step, so the result moves by up to x/510.
+
+    Attributes:
+        planned: without a plan, none.
+    """
+
+    planned: bool = False
+
+    takes: ClassVar[Stage] = Stage.QDQ
+    gives: ClassVar[Stage] = Stage.QDQ
+    exact: ClassVar[bool] = False
+
+    def run(self, graph: gs.Graph, context: Context) -> Report:
+        """Rewrite in place."""
+        report, editor = Report(), Editor(graph)
+        chosen = frozenset[str]() if self.planned else None
+        if context.plan is not None:
+            chosen = context.plan.gates
+        for node in editor.live():
+            if node.op not in GATED or not (standard(node) or node.op == "QuickGelu"):
+                continue
+            before = editor.producer(node.inputs[0])
+            if before is None or not is_dq(before) or (chosen is not None and node.name not in chosen):
+                continue
+            reason = _expand(node, before, editor)
+            if reason:
+                report.refuse(node, reason)
+            else:
+                report.rewrites += 1
+        editor.commit()
+        return report
+
+
+def _expand(node: gs.Node, before: gs.Node, editor: Editor) -> str:
+    """Rewrite, or say why not."""
+    data, result = parameters(before), node.outputs[0]
+    if data is None or data.axis is not None or data.dtype not in ("uint8", "int8"):
+        return "its data has no single scale of 8 bits"
+    if editor.is_output(result) or not all(is_q(user) for user, _ in editor.uses(result)):
+        return "its result is also read in float"
+    alpha = float(node.attrs.get("alpha", 1.702))  # the operator's default
+    if node.op == "QuickGelu" and not TINY <= alpha * float(data.scale) <= float(np.finfo(np.float32).max):
+        return "its alpha is not above 0, or so small or large that no scale takes it in"
+    name, integers = f"{node.name}{GATE}", before.inputs[0]
+    least = LEVELS[cast(IntType, data.dtype)][0]
+
+    def put(op: str, title: str, inputs: list[gs.Tensor], like: gs.Tensor) -> gs.Tensor:
+        output = editor.variable(title, like)
+        attrs: dict[str, Any] = {"alpha": 1.0} if op == "LeakyRelu" else {}
+        editor.insert(editor.node(op, inputs, [output], name=title, attrs=attrs), before=node)
+        return output
+
+    def constants(title: str, pair: Pair) -> list[gs.Tensor]:
+        values = (("scale", np.float32(pair[0])), ("zero_point", np.dtype(data.dtype).type(pair[1])))
+        return [editor.constant(f"{title}_{part}", np.asarray(value)) for part, value in values]
+
+    real = before.outputs[0]
+    found = (float(data.scale), int(data.zero_point))
+    gate = (1 / _STEPS, least)
+    if node.op == "QuickGelu":
+        op, given, written = "Sigmoid", (alpha * found[0], found[1]), gate
+    else:
+        shift, middle = _shift(data)
+        op, given, written = "LeakyRelu", (found[0], found[1] - shift), (2 * _CUT / _STEPS, least + middle)
+    x = real
+    if given != found:
+        x = put("DequantizeLinear", f"{name}_data", [integers, *constants(f"{name}_data", given)], real)
+    read = constants(name, gate)
+    to = read if written == gate else constants(f"{name}_cut", written)
+    levels = put("QuantizeLinear", f"{name}_quantized", [put(op, name, [x], real), *to], integers)
+    factor = put("DequantizeLinear", f"{name}_dequantized", [levels, *read], real)
+    editor.remove(node)
+    product = editor.node("Mul", [real, factor], [result], name=node.name)
+    editor.insert(product, before=node)
+    product.name = node.name  # that of a node that is gone: plans, costs and reports speak of it
+    return ""
+
+
+def _shift(data: Parameters) -> tuple[int, int]:
+    """By how many levels x is moved up, and the level that its 0 gets, so that -3 becomes 0 and 3 becomes 255.
+
+    Half way, at 0, stands level 127.5. No zero point is half a level, but a shift of the data by whole levels of its
+    own can be: that one is taken which leaves least.
+    """
+    per_level = float(data.scale) * _STEPS / (2 * _CUT)
+    low, high = LEVELS[cast(IntType, data.dtype)]
+    zero = int(data.zero_point)
+    shifts = np.arange(zero - high, zero - low + 1)
+    wanted = _STEPS / 2 - per_level * shifts
+    levels = np.rint(wanted)
+    off = np.where((levels >= 0) & (levels <= _STEPS), np.abs(wanted - levels), np.inf).round(3)
+    best = np.lexsort((np.abs(shifts), off))[0]
+    return int(shifts[best]), int(levels[best])
