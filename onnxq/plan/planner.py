@@ -24,6 +24,7 @@ from onnxq.optable import HEAVY, OP_TABLE, PER_CHANNEL_OPSET, data_slots, weight
 from onnxq.plan import protect
 from onnxq.plan.facts import Facts, Shape, every
 from onnxq.plan.integers import least_softmax_scale
+from onnxq.plan.joins import joined
 from onnxq.plan.kinds import with_kinds
 from onnxq.plan.plan import Decision, GraphPath, Placement, Plan, Use, Value
 from onnxq.plan.select import Selection, select
@@ -215,6 +216,8 @@ class _Planner:
                 given = self.around.encodings.get(source) if self.facts.captured(source) else None
                 self.values[source] = given or self._activation(source)
             self.values[tensor] = self.values[source]
+        fixed = {*root, *root.values(), *self.bounds, *self.least}
+        self.values.update(joined(self.facts, self.chosen, self.values, fixed))
 
     def _activation(self, tensor: str) -> Affine:
         bounds = self.ranges.range(tensor, self.target.activation)
