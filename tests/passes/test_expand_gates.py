@@ -57,7 +57,7 @@ def hard(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def levels(source: str, x: NDArray[np.integer], level: Level) -> NDArray[np.int64]:
     one = text.parse(source)
-    PASS.run(one.graph, default_context())
+    assert PASS.run(one.graph, default_context()).rewrites == 1
     (y,) = Session(save.to_bytes(one), level=level, threads=1).run({"x": x}).values()
     return y.astype(np.int64)
 
@@ -88,6 +88,70 @@ def test_every_level_is_as_near_as_the_gate_allows(op: str, kind: str, level: Le
             wanted = np.clip(exact / step + start, 0, 255)
             off = 1.0 if op == "hard" else 0.5  # of the gate's steps: the table's middle may be half a level off
             assert (np.abs(found - wanted) <= off * np.abs(real) / 255 / step + 1.001).all(), (scale, zero)
+
+
+GIVEN = NUMBERS.format()
+DATA = "[m_gate_data] m_gate_data = DequantizeLinear(x, m_gate_data_scale, m_gate_data_zero_point) "
+PRODUCT = (
+    "[m_gate_dequantized] m_gate_dequantized = DequantizeLinear(m_gate_quantized, m_gate_scale, m_gate_zero_point) "
+    "[m] m = Mul(d, m_gate_dequantized) [q] y = QuantizeLinear(m, t, u) }"
+)
+
+
+@pytest.mark.parametrize(("attributes", "scale"), [("<alpha = 2.0>", "0.1"), ("", "0.0851")])
+def test_alpha_goes_into_a_scale(attributes: str, scale: str) -> None:
+    rewrite(
+        PASS,
+        HEAD.format(f"[m] m = com.microsoft.QuickGelu {attributes} (d)"),
+        f"(uint8[4] x) => (uint8[4] y) <{GIVEN}, float m_gate_data_scale = {{{scale}}}, "
+        "uint8 m_gate_data_zero_point = {120}, float m_gate_scale = {0.0039215689}, uint8 m_gate_zero_point = {0}> "
+        f"{{ [d] d = DequantizeLinear(x, s, z) {DATA} [m_gate] m_gate = Sigmoid(m_gate_data) "
+        f"[m_gate_quantized] m_gate_quantized = QuantizeLinear(m_gate, m_gate_scale, m_gate_zero_point) {PRODUCT}",
+        rewrites=1,
+        atol=1,
+    )
+
+
+def test_hardswish() -> None:
+    rewrite(
+        PASS,
+        HEAD.format("[m] m = HardSwish(d)"),
+        f"(uint8[4] x) => (uint8[4] y) <{GIVEN}, float m_gate_data_scale = {{0.05}}, uint8 m_gate_data_zero_point = {{124}}, "
+        "float m_gate_scale = {0.0039215689}, uint8 m_gate_zero_point = {0}, float m_gate_cut_scale = {0.023529412}, "
+        f"uint8 m_gate_cut_zero_point = {{136}}> {{ [d] d = DequantizeLinear(x, s, z) {DATA} "
+        "[m_gate] m_gate = LeakyRelu <alpha = 1.0> (m_gate_data) [m_gate_quantized] m_gate_quantized = "
+        f"QuantizeLinear(m_gate, m_gate_cut_scale, m_gate_cut_zero_point) {PRODUCT}",
+        rewrites=1,
+        atol=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero", "wanted"),
+    [
+        (0.05, 0, (4, 136)),  # down by four levels of 2.125 of the gate's
+        (0.05, 255, (251, 119)),
+        (0.75, 3, (7, 255)),  # -4 levels of 31.875 are 255, the last one
+        (0.75, 252, (248, 0)),
+        (9.1206e-5, 128, (0, 127)),  # 129 levels would be half a level of the gate, and are one too many
+        (1 / 42.5, 120, (120, 128)),  # whole levels each: none is better
+    ],
+)
+def test_the_middle_of_a_hard_gate(scale: float, zero: int, wanted: tuple[int, int]) -> None:
+    head = HEAD.format("[m] m = HardSwish(d)").replace(
+        "s = {0.05}, uint8 z = {120}", f"s = {{{scale}}}, uint8 z = {{{zero}}}"
+    )
+    one = text.parse(model(head))
+    PASS.run(one.graph, default_context())
+    nodes = {n.name: n for n in one.graph.nodes}
+    data = nodes["m_gate"].inputs[0].inputs[0]
+    assert (int(data.inputs[2].values), int(nodes["m_gate_quantized"].inputs[2].values)) == wanted
+
+
+@pytest.mark.parametrize("scale", ["7.888609052210118e-31", "3.4028234663852886e38"])
+def test_alpha_at_the_ends_of_what_a_scale_can_be(scale: str) -> None:
+    one = text.parse(model(HEAD.format(f"[m] m = {SILU} (d)").replace("s = {0.05}", f"s = {{{scale}}}")))
+    assert PASS.run(one.graph, default_context()).rewrites == 1
 
 
 def test_a_hard_gate_ends_at_0_and_1() -> None:
@@ -146,6 +210,7 @@ def test_refused(graph: str, reason: str) -> None:
     [
         "(float[4] x) => (uint8[4] y) <float t = {0.02}, uint8 u = {20}> { [h] m = HardSwish(x) [q] y = QuantizeLinear(m, t, u) }",
         HEAD.format("[h] m = Sigmoid(d)"),
+        HEAD.format("[r] r = Relu(d) [h] m = HardSwish(r)"),
     ],
 )
 def test_near_misses(graph: str) -> None:
@@ -176,7 +241,7 @@ def test_planned_means_nothing_without_a_plan() -> None:
 
 
 def test_many_sites() -> None:
-    other = HEAD.format("[h] m = Sigmoid(d)")
+    other = HEAD.format("[r] r = Relu(d) [h] m = HardSwish(r)")
     before = HEAD.format(f"[silu] m = {SILU} (d)")
     after = (
         "(uint8[4] x) => (uint8[4] y) <float s = {0.05}, uint8 z = {120}, float t = {0.02}, uint8 u = {20}, "
