@@ -134,7 +134,7 @@ def thumb_reason(target: Target, node: gs.Node) -> str:
     """Why an op stays float as long as no measured cost speaks for int8; "" if nothing tells."""
     kernel = target.kernels.get(node.op)
     if kernel is not None and kernel.measured:
-        return f"whether integers compute {node.op} faster than float differs from machine to machine: measure costs"
+        return f"integers compute {node.op} faster on some machines only, and no measured cost asks for it"
     return volume_reason(target, node)
 
 

@@ -40,9 +40,9 @@ def wanted(estimates: Sequence[float], inner: int, threads: int) -> float:
 
 
 def timed(run: Callable[[], object], inner: int, threads: int, clock: Callable[[], float]) -> float:
-    """Seconds of one run, the mean of `inner`. One more goes before them, which fills caches, except where a run is
-    long and has one thread. Of several threads, half as many go before: threads wake, and may have to find a core of
-    their own.
+    """Seconds of one run, the mean of `inner`. As many go before them, except where a run is long: caches fill, and a
+    processor that wide vector instructions of the last session slowed down takes most of a millisecond to recover. Of
+    several threads, half as many go before: threads wake, and may have to find a core of their own.
     """
     for _ in range(_warm(inner, threads)):
         run()
@@ -61,7 +61,7 @@ def rest(threads: int) -> None:
 
 
 def _warm(inner: int, threads: int) -> int:
-    return max(1, inner // 2) if threads > 1 else int(inner > 1)
+    return max(1, inner // 2) if threads > 1 else inner * (inner > 1)
 
 
 def _rest_seconds(threads: int) -> float:

@@ -384,7 +384,7 @@ CASES = [
         twin="Sigmoid",
     ),
     Case(
-        "whether integers compute HardSwish faster than float differs from machine to machine: measure costs",
+        "integers compute HardSwish faster on some machines only, and no measured cost asks for it",
         "HardSwish",
         "QLinearSigmoid",
         graph(f"a = Conv {PADS} (x, W) b = HardSwish(a) y = Conv {PADS} (b, W)", inits=INIT),
