@@ -230,7 +230,7 @@ def interleave(
     """
     import numpy as np
 
-    from onnxq.runtime.turns import repeats, timed, wanted
+    from onnxq.runtime.turns import order, repeats, timed, wanted
 
     estimates = []
     for run in runs:
@@ -245,8 +245,8 @@ def interleave(
     times = np.empty((rounds, len(runs)))
     for row in range(rounds):
         sample = inputs[row % len(inputs)]
-        for column, run in enumerate(runs):
-            times[row, column] = timed(partial(run, sample), inner, threads, time.perf_counter)
+        for column in order(row, len(runs)):
+            times[row, column] = timed(partial(runs[column], sample), inner, threads, time.perf_counter)
     return times, inner
 
 

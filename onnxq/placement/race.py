@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from onnxq.runtime.session import Session
 from onnxq.runtime.sizes import Sizes, calm
-from onnxq.runtime.turns import repeats, rest, timed, wanted
+from onnxq.runtime.turns import order, repeats, rest, timed, wanted
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -81,8 +81,8 @@ def laps(
     times: NDArray[np.float64] = np.empty((turns, len(sessions)), dtype=np.float64)
     for turn in range(turns):
         sample = samples[turn % len(samples)]
-        for which, session in enumerate(sessions):
-            times[turn, which] = timed(partial(session.run, sample), inner, threads, clock)
+        for which in order(turn, len(sessions)):
+            times[turn, which] = timed(partial(sessions[which].run, sample), inner, threads, clock)
     return np.maximum(times, 1e-9)
 
 

@@ -286,14 +286,17 @@ def _time(
     """Seconds of every run of each session, and which of all runs these are.
 
     They take turns in blocks of some milliseconds: noise from outside hits all, and small models still find their
-    weights in the processor's caches. Of several threads, blocks are those of a race, whose first runs do not count.
+    weights in the processor's caches. The first runs do not count, as in a race; with several threads, blocks are those
+    of a race altogether.
     """
     once = math.inf
     for _ in range(2):
         start = clock()
         sessions[0].run(samples[0])
         once = min(once, max(clock() - start, _LEAST))
-    block, warm = (math.ceil(_BLOCK_SECONDS / once), 0) if threads == 1 else row(once, threads)
+    block, warm = row(once, threads)
+    if threads == 1:
+        block = math.ceil(_BLOCK_SECONDS / once)
     times: list[list[float]] = [[] for _ in sessions]
     counted: list[int] = []
     while len(counted) < runs:

@@ -12,6 +12,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 SPIN_SECONDS = 3e-3
 """Longer than threads wait inside a run for work."""
 
@@ -40,9 +42,9 @@ def wanted(estimates: Sequence[float], inner: int, threads: int) -> float:
 
 
 def timed(run: Callable[[], object], inner: int, threads: int, clock: Callable[[], float]) -> float:
-    """Seconds of one run, the mean of `inner`. As many go before them, except where a run is long: caches fill, and a
-    processor that wide vector instructions of the last session slowed down takes most of a millisecond to recover. Of
-    several threads, half as many go before: threads wake, and may have to find a core of their own.
+    """Seconds of one run, the mean of `inner`. As many go before them, except where a run is long: caches fill, and the
+    processor recovers from the last session. Of several threads, half as many go before: threads wake, and may have to
+    find a core of their own.
     """
     for _ in range(_warm(inner, threads)):
         run()
@@ -52,6 +54,13 @@ def timed(run: Callable[[], object], inner: int, threads: int, clock: Callable[[
     seconds = (clock() - start) / inner
     rest(threads)
     return seconds
+
+
+def order(turn: int, sessions: int) -> list[int]:
+    """Which session comes when in a turn: another order in each, the same ones in every race. What comes behind a
+    session with wide vector instructions finds a processor that these slowed down, for some milliseconds.
+    """
+    return [int(which) for which in np.random.default_rng(turn).permutation(sessions)]
 
 
 def rest(threads: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxq.errors import UsageError
 from onnxq.runtime.session import Session
-from onnxq.runtime.turns import IN_TURNS, repeats, timed, wanted
+from onnxq.runtime.turns import IN_TURNS, order, repeats, timed, wanted
 from onnxq.validate.intervals import Interval, median_interval
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -106,8 +106,8 @@ def measure(
             times = times[:pair]
             break
         sample = inputs[pair % len(inputs)]
-        for side, session in enumerate(sessions):
-            times[pair, side] = timed(partial(session.run, sample), inner, threads, clock)
+        for side in order(pair, len(sessions)):
+            times[pair, side] = timed(partial(sessions[side].run, sample), inner, threads, clock)
     return summarize(times, threads=threads, inner=inner, seconds=clock() - begin, level=level)
 
 

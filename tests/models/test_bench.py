@@ -321,8 +321,10 @@ def test_rounds_are_interleaved() -> None:
     models = [lambda x, k=k: order.append((k, x)) for k in range(3)]
     times, inner = worker.interleave(models, ["a", "b"], 0.05)
     assert times.shape[1] == 3 and len(times) >= 5 and (times > 0).all()
-    timed = order[9 :: inner + (inner > 1)]  # after three warm-up runs of each; one goes before each group
-    assert timed[:6] == [(0, "a"), (1, "a"), (2, "a"), (0, "b"), (1, "b"), (2, "b")]
+    timed = order[9 :: inner + inner * (inner > 1)]  # after three warm-up runs of each; as many go before each group
+    assert [x for _, x in timed[:6]] == ["a"] * 3 + ["b"] * 3
+    assert sorted(timed[:6]) == [(0, "a"), (0, "b"), (1, "a"), (1, "b"), (2, "a"), (2, "b")]
+    assert len({tuple(k for k, _ in timed[at : at + 3]) for at in range(0, 15, 3)}) > 1
 
 
 def test_values_that_json_does_not_know_are_written_as_text() -> None:

@@ -9,7 +9,7 @@ import pytest
 from onnx import parser
 
 from onnxq.runtime.session import Session
-from onnxq.runtime.turns import IN_TURNS, SPIN_SECONDS, repeats, rest, timed, wanted
+from onnxq.runtime.turns import IN_TURNS, SPIN_SECONDS, order, repeats, rest, timed, wanted
 
 WIDE = """<ir_version: 8, opset_import: ["" : 17]>
 wide (float[512,512] x) => (float[512,512] y) { a = MatMul(x, x) y = MatMul(a, x) }"""
@@ -33,6 +33,14 @@ def test_what_is_not_timed(inner: int, threads: int, runs: int) -> None:
     assert timed(run, inner, threads, lambda: clock[0]) == 2.0
     assert len(done) == runs
     assert wanted([2.0, 4.0], inner, threads) == pytest.approx(6.0 * runs, abs=4 * SPIN_SECONDS)
+
+
+def test_each_comes_behind_each_other_alike_often() -> None:
+    turns = [order(turn, 3) for turn in range(300)]
+    assert all(sorted(turn) == [0, 1, 2] for turn in turns)
+    assert turns == [order(turn, 3) for turn in range(300)]
+    behind = [turn[at - 1] for turn in turns for at in (1, 2) if turn[at] == 1]
+    assert abs(behind.count(0) / len(behind) - 0.5) < 0.1
 
 
 def test_threads_come_to_rest() -> None:

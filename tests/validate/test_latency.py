@@ -72,7 +72,7 @@ def test_a_machine_that_gets_busy_does_not_stretch_the_budget(clock: Any, monkey
 def test_short_runs_are_timed_in_groups(clock: Any) -> None:
     result = measure(b"0.0001", b"0.00005", [{"n": 1}], budget_seconds=0.3, clock=clock)
     assert result.inner == pytest.approx(20, abs=1)
-    assert 90 <= result.pairs <= 100
+    assert 47 <= result.pairs <= 53  # as many runs again go before each group
     assert result.reference_ms == pytest.approx(0.1)
 
 
