@@ -53,12 +53,12 @@ KINDS: tuple[Kind, ...] = ("dynamic", "weights8", "weights4")
 EFFORTS = {
     "fast": Effort(
         rounds=1,
-        profile_seconds=0.3,
-        race_seconds=1.0,
+        profile_seconds=0.2,
+        race_seconds=0.5,
         search_seconds=0.0,
         sensing_seconds=10.0,
         waiting_seconds=0.0,
-        speed_seconds=1.5,
+        speed_seconds=0.8,
         judging_seconds=0.0,
     ),
     "default": Effort(
