@@ -74,6 +74,13 @@ class Report:
         """Record one refusal."""
         self.refusals.append(Refusal(node if isinstance(node, str) else node.name, reason))
 
+    def tell(self, node: gs.Node, reason: str | None) -> None:
+        """Record one rewrite, or with a reason one refusal."""
+        if reason:
+            self.refuse(node, reason)
+        else:
+            self.rewrites += 1
+
     @property
     def reasons(self) -> Counter[str]:
         """Refusals counted by reason."""

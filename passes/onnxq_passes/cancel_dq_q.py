@@ -32,11 +32,7 @@ class CancelDqQ(Pass):
             for node in editor.live(body, ["QuantizeLinear"]):
                 dq = editor.producer(node.inputs[0])
                 if dq is not None and is_dq(dq):
-                    reason = self._cancel(editor, dq, node)
-                    if reason:
-                        report.refuse(node, reason)
-                    else:
-                        report.rewrites += 1
+                    report.tell(node, self._cancel(editor, dq, node))
         editor.commit()
         return report
 

@@ -58,11 +58,7 @@ class ExpandGates(Pass):
             before = editor.producer(node.inputs[0])
             if before is None or not is_dq(before) or (chosen is not None and node.name not in chosen):
                 continue
-            reason = _expand(node, before, editor)
-            if reason:
-                report.refuse(node, reason)
-            else:
-                report.rewrites += 1
+            report.tell(node, _expand(node, before, editor))
         editor.commit()
         return report
 

@@ -59,11 +59,7 @@ class FoldConstants(Pass):
             constant = all(isinstance(t, gs.Constant) for t in node.inputs if t.name)
             if dims is None and not constant:
                 continue
-            reason = self._fold(node, dims, editor, graph.opset)
-            if reason:
-                report.refuse(node, reason)
-            else:
-                report.rewrites += 1
+            report.tell(node, self._fold(node, dims, editor, graph.opset))
         editor.commit()
         return report
 

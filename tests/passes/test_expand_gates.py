@@ -19,11 +19,18 @@ from onnxq_passes.expand_gates import ExpandGates
 PASS = ExpandGates()
 NUMBERS = "float s = {{0.05}}, uint8 z = {{120}}, float t = {{0.02}}, uint8 u = {{20}}"
 SILU = "com.microsoft.QuickGelu <alpha = 1.0>"
-GATES = ("float silu_gate_scale = {0.0039215689}, uint8 silu_gate_zero_point = {0}",)
 HEAD = (
     "(uint8[4] x) => (uint8[4] y) <"
     + NUMBERS
     + "> {{ [d] d = DequantizeLinear(x, s, z) {0} [q] y = QuantizeLinear(m, t, u) }}"
+)
+AFTER = (
+    "(uint8[4] x) => (uint8[4] y) <float s = {0.05}, uint8 z = {120}, float t = {0.02}, uint8 u = {20}, "
+    "float silu_gate_scale = {0.0039215689}, uint8 silu_gate_zero_point = {0}> { [d] d = DequantizeLinear(x, s, z) "
+    "[silu_gate] silu_gate = Sigmoid(d) "
+    "[silu_gate_quantized] silu_gate_quantized = QuantizeLinear(silu_gate, silu_gate_scale, silu_gate_zero_point) "
+    "[silu_gate_dequantized] silu_gate_dequantized = DequantizeLinear(silu_gate_quantized, silu_gate_scale, "
+    "silu_gate_zero_point) [silu] m = Mul(d, silu_gate_dequantized) [q] y = QuantizeLinear(m, t, u) }"
 )
 LEAST = {"uint8": 0, "int8": -128}
 
@@ -36,12 +43,7 @@ def test_silu() -> None:
     rewrite(
         PASS,
         HEAD.format(f"[silu] m = {SILU} (d)"),
-        "(uint8[4] x) => (uint8[4] y) <float s = {0.05}, uint8 z = {120}, float t = {0.02}, uint8 u = {20}, "
-        "float silu_gate_scale = {0.0039215689}, uint8 silu_gate_zero_point = {0}> { [d] d = DequantizeLinear(x, s, z) "
-        "[silu_gate] silu_gate = Sigmoid(d) "
-        "[silu_gate_quantized] silu_gate_quantized = QuantizeLinear(silu_gate, silu_gate_scale, silu_gate_zero_point) "
-        "[silu_gate_dequantized] silu_gate_dequantized = DequantizeLinear(silu_gate_quantized, silu_gate_scale, "
-        "silu_gate_zero_point) [silu] m = Mul(d, silu_gate_dequantized) [q] y = QuantizeLinear(m, t, u) }",
+        AFTER,
         rewrites=1,
         atol=1,
     )
@@ -243,12 +245,4 @@ def test_planned_means_nothing_without_a_plan() -> None:
 def test_many_sites() -> None:
     other = HEAD.format("[r] r = Relu(d) [h] m = HardSwish(r)")
     before = HEAD.format(f"[silu] m = {SILU} (d)")
-    after = (
-        "(uint8[4] x) => (uint8[4] y) <float s = {0.05}, uint8 z = {120}, float t = {0.02}, uint8 u = {20}, "
-        "float silu_gate_scale = {0.0039215689}, uint8 silu_gate_zero_point = {0}> { [d] d = DequantizeLinear(x, s, z) "
-        "[silu_gate] silu_gate = Sigmoid(d) "
-        "[silu_gate_quantized] silu_gate_quantized = QuantizeLinear(silu_gate, silu_gate_scale, silu_gate_zero_point) "
-        "[silu_gate_dequantized] silu_gate_dequantized = DequantizeLinear(silu_gate_quantized, silu_gate_scale, "
-        "silu_gate_zero_point) [silu] m = Mul(d, silu_gate_dequantized) [q] y = QuantizeLinear(m, t, u) }"
-    )
-    together(PASS, changed=[(before, after, 1)], quiet=[other], atol=1)
+    together(PASS, changed=[(before, AFTER, 1)], quiet=[other], atol=1)
