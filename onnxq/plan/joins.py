@@ -24,6 +24,8 @@ def joined(facts: Facts, chosen: Selection, values: Mapping[str, Affine], fixed:
         if node.op != "Concat" or node.name not in chosen.integer:
             continue
         result = node.outputs[0].name
+        if result not in values:  # an activation vanishes into the Concat: what it yields has an encoding, not this
+            continue
         for tensor in node.inputs:
             maker, reader = facts.producer.get(tensor.name), facts.sole_consumer(tensor)
             if maker is None or reader is None or tensor.name in fixed:

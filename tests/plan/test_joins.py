@@ -69,3 +69,11 @@ def test_in_front_of_a_float_concat_each_has_its_own() -> None:
 def test_the_same_tensor_twice() -> None:
     result = made("[j] c = Concat<axis = 1>(a, b, b) y = Conv(c, T)")
     assert scale(result, "a") == scale(result, "c") != scale(result, "b")
+
+
+def test_an_activation_that_vanishes_into_the_concat() -> None:
+    """What the Concat itself yields has no encoding then."""
+    result = made("[j] c = Concat<axis = 1>(a, b) r = Relu(c) y = Conv(r, U)")
+    assert Value((), "c") not in result.plan.values
+    assert scale(result, "a") != scale(result, "r")
+    assert result.kernels()["QLinearConcat"] == 1
