@@ -37,6 +37,7 @@ from onnxq.stats.statistics import Statistics
 from onnxq.targets.target import Target, load_target
 from onnxq.validate.accuracy import Accuracy, compare
 from onnxq.validate.coverage import coverage
+from onnxq.validate.denormals import denormals
 from onnxq.validate.gate import Sizes
 from onnxq.validate.latency import Latency, measure
 from onnxq.validate.metrics import Metric, load_metric
@@ -200,7 +201,7 @@ def _checked(
     progress: Progress,
 ) -> Result:
     """Coverage, accuracy and speed of a file that was just written."""
-    data = evaluation if evaluation is not None else calib
+    data = evaluation if evaluation is not None else _compared(job, calib, metric)
     samples = first_inputs(data) if data is not None else [s.inputs for s in made_up_samples(made.model)]
     with made.timing.stage("coverage"):
         found = coverage(file, sample=samples[0] if samples else None)
@@ -221,6 +222,8 @@ def _checked(
         with made.timing.stage("measure speed"):
             latency = job_latency(job, job.model, file, samples, progress)
     notes = [*made.notes, *(calib.skipped if calib is not None else ())]
+    if latency:
+        notes.extend(denormals(job.model, latency, samples[0]))
     if data is None and job.validate.enabled:
         notes.append("No samples were given: nothing was compared with the float model; give --eval or --calib.")
     if evaluation is None and accuracy is not None:
@@ -263,6 +266,7 @@ def validate(
     samples = first_inputs(data)
     accuracy = job_accuracy(job, reference, candidate, data, metric, progress)
     latency = job_latency(job, reference, candidate, samples, progress) if job.validate.speed else ()
+    notes = (*lost(accuracy), *denormals(reference, latency, samples[0]))
     found = coverage(candidate, sample=samples[0])
     result = Result(
         command="validate",
@@ -272,7 +276,7 @@ def validate(
         accuracy=accuracy,
         latency=latency,
         coverage=found,
-        notes=(*lost(accuracy), *slow(latency, found)),
+        notes=(*notes, *slow(latency, found)),
         environment=environment(),
     )
     return with_details(result, job, samples, evaluation=data) if detail else result
@@ -302,6 +306,13 @@ def evaluation_data(job: Job, model: Path) -> Dataset:
 def job_metric(job: Job) -> Metric | None:
     """The labelled score that the job names, if any."""
     return None if job.validate.metric is None else load_metric(job.validate.metric, job.base)
+
+
+def _compared(job: Job, calib: Dataset | None, metric: Metric | None) -> Dataset | None:
+    """What is compared on without evaluation data: the calibration data, or as much of it as the effort asks for."""
+    few = EFFORTS[job.placement.effort].checked_samples
+    whole = calib is None or metric is not None or job.calibration.feedback or few is None or len(calib) <= few
+    return calib if whole or job.data.calib is None else open_source(job, job.data.calib, few)
 
 
 def _told(job: Job, calib: Dataset | None) -> str:

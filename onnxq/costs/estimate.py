@@ -86,10 +86,13 @@ class Line:
 
 def fit(points: Sequence[tuple[int, float]]) -> Line:
     """The line through (elements, seconds) with the least squared relative errors and no negative coefficient."""
-    from scipy.optimize import nnls
-
     n, seconds = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
-    a, b = nnls(np.stack([1.0 / seconds, n / seconds], axis=1), np.ones(len(n)))[0]
+    parts = np.stack([1.0 / seconds, n / seconds], axis=1)
+    (a, b), *_ = np.linalg.lstsq(parts, np.ones(len(n)))
+    if min(a, b) < 0:  # then the best one that may be has a = 0 or b = 0
+        alone = parts.sum(axis=0) / np.maximum((parts**2).sum(axis=0), np.finfo(float).tiny)
+        left, right = ((1.0 - parts * alone) ** 2).sum(axis=0)
+        a, b = (alone[0], 0.0) if left < right else (0.0, alone[1])
     return Line(a=float(a), b=float(b))
 
 

@@ -4,6 +4,7 @@ themselves: the user's cache and the table that comes with onnxq.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import tempfile
@@ -71,6 +72,7 @@ def load(path: Path) -> CostTable:
     return parse(text, str(path))
 
 
+@functools.lru_cache(maxsize=4)  # the user's cache is read to plan with, and again to add to it
 def parse(text: str, where: str) -> CostTable:
     """The table that a text holds.
 

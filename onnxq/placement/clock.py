@@ -164,7 +164,7 @@ class Clock:
     def _profiler(self, source: Path | bytes, session: Session, at: int, seconds: float) -> Callable[[], Profile]:
         """What profiles a form; `seconds` are those of one profile, shared by all numbers of threads."""
         threads = self.counts[at]
-        once = race([session], self._samples, threads=threads, budget_seconds=0.0)[0].seconds
+        once = float(laps([session], self._samples, threads=threads, budget_seconds=0.0, fewest=1)[0, 0])
         fewest = max(_FEWEST, _OF_A_SIZE * Sizes.of(self._samples).count)
         runs = min(max(int(seconds / len(self.counts) / (2 * max(once, 1e-6))), fewest), _MOST)
         if threads > 1 and math.isnan(self._anchors[at]) and once < _LONG:

@@ -24,6 +24,8 @@ class Effort:
             ones are estimated then.
         waiting_seconds: at most, for measuring again what was measured while the machine was disturbed.
         speed_seconds: aimed at for the comparison with the file at the end, with each number of threads.
+        checked_samples: of the calibration data at most, to compare outputs on where there is neither evaluation
+            data nor a metric; None: all.
         judging_seconds: of runs of the file, for the decisions that one form turns over (`onnxq.decisions`); 0: none.
         kinds: that are profiled (`onnxq.plan.kinds`).
     """
@@ -35,6 +37,7 @@ class Effort:
     sensing_seconds: float
     waiting_seconds: float
     speed_seconds: float = 3.0
+    checked_samples: int | None = None
     judging_seconds: float = 2.0
     kinds: tuple[Kind, ...] = ()
 
@@ -53,12 +56,13 @@ KINDS: tuple[Kind, ...] = ("dynamic", "weights8", "weights4")
 EFFORTS = {
     "fast": Effort(
         rounds=1,
-        profile_seconds=0.2,
-        race_seconds=0.5,
+        profile_seconds=0.1,
+        race_seconds=0.3,
         search_seconds=0.0,
         sensing_seconds=10.0,
         waiting_seconds=0.0,
         speed_seconds=0.8,
+        checked_samples=128,
         judging_seconds=0.0,
     ),
     "default": Effort(

@@ -197,7 +197,7 @@ def profile(
 def measure_distortion(threads: int = 1) -> Distortion:
     """Of this machine, measured once per process on chains of 1 and 100 nodes that do next to nothing (50 ms)."""
     one, many = (
-        _run(_chain(n), [{"x": np.ones((1, 1, 1, 1), np.float32)}], threads, 60, 5, Level.OFF, {}, _clock(threads))
+        _run(_chain(n), [{"x": np.ones((1, 1, 1, 1), np.float32)}], threads, 20, 5, Level.OFF, {}, _clock(threads))
         for n in (1, _CHAIN)
     )
     (few, few_profiled), (all_, all_profiled) = ((_lower(run.times[0]), _median(run.times[1])) for run in (one, many))

@@ -29,14 +29,12 @@ def median_interval(values: NDArray[np.float64], *, level: float = 0.95) -> Inte
     k is the greatest for which the binomial distribution B(n, 1/2) has at most (1 - level) / 2 below k (Conover,
     Practical Nonparametric Statistics, chapter 3.2). Below 6 values no k will do for 95 %: the interval is unbounded.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr  # scipy.stats takes most of a second to import
 
     ordered = np.sort(values)
     n = len(ordered)
     tail = (1 - level) / 2
-    k = int(binom.ppf(tail, n, 0.5)) if n else 0
-    while k > 0 and float(binom.cdf(k - 1, n, 0.5)) > tail:
-        k -= 1
+    k = int(np.searchsorted(bdtr(np.arange((n + 1) // 2), n, 0.5), tail, side="right"))
     if k < 1:
         return Interval(low=-math.inf, high=math.inf, level=level, method="median")
     return Interval(low=float(ordered[k - 1]), high=float(ordered[n - k]), level=level, method="median")

@@ -20,11 +20,10 @@ def mcnemar(reference: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> float
     Under the null each sample on which the two disagree is a fair coin: a binomial test on the disagreements
     (McNemar 1947; exact form as in Fagerland, Lydersen, Laake, BMC Med Res Methodol 13:91, 2013).
     """
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
-    only_reference, only_candidate = discordant(reference, candidate)
-    total = only_reference + only_candidate
-    return float(binomtest(only_reference, total, 0.5).pvalue) if total else 1.0
+    pair = discordant(reference, candidate)
+    return min(1.0, 2.0 * float(bdtr(min(pair), sum(pair), 0.5))) if sum(pair) else 1.0
 
 
 def mcnemar_mid(reference: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> float:
@@ -33,15 +32,9 @@ def mcnemar_mid(reference: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> f
     Recommended by Fagerland, Lydersen, Laake (2013) for all sample sizes. Without a disagreement it is 1/2 of the two
     sides, which is 1.
     """
-    from scipy.stats import binom
-
     only_reference, only_candidate = discordant(reference, candidate)
     total = only_reference + only_candidate
-    if not total:
-        return 1.0
-    exact = mcnemar(reference, candidate)
-    seen = float(binom.pmf(only_reference, total, 0.5))
-    return exact - seen
+    return mcnemar(reference, candidate) - math.comb(total, only_reference) / 2**total if total else 1.0
 
 
 def discordant(reference: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> tuple[int, int]:
@@ -55,9 +48,9 @@ def share_bound(hits: int, n: int, level: float = 0.95) -> float:
     >>> round(share_bound(0, 20), 4)
     0.1684
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    return 1.0 if hits >= n else float(beta.ppf((1 + level) / 2, hits + 1, n - hits))
+    return 1.0 if hits >= n else float(betaincinv(hits + 1, n - hits, (1 + level) / 2))
 
 
 def share_interval(hits: int, n: int, *, level: float = 0.95) -> Interval:
@@ -112,10 +105,10 @@ def tango(
     is +z and -z; q, the share of samples that only the second gets right, is the likeliest under D: the root of
     2n q^2 - (b + c - (2n - b + c) D) q - c D (1 - D) = 0. T falls with D, so halving finds them.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     b, c, size = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (only_reference, only_candidate, n)))
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
     point = (b - c) / size
 
     def statistic(d: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -168,9 +168,9 @@ def _percentiles(draws: NDArray[np.float64], n: int, level: float, *, expand: bo
 
 
 def _expanded(tail: float, n: int) -> float:
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, stdtrit
 
-    return float(norm.cdf(math.sqrt(n / (n - 1)) * t.ppf(tail, n - 1)))
+    return float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, tail)))
 
 
 def _scores(metric: Metric, reference: Rows, candidate: Rows, resamples: int, seed: int) -> NDArray[np.float64]:

@@ -283,6 +283,20 @@ def test_what_the_passes_make_slower_is_written_as_the_file_has_it(
     assert (told in result.notes) is same
 
 
+@pytest.mark.parametrize(("few", "options", "samples"), [
+    (4, {}, 4), (4, {"metric": "cosine"}, 16), (None, {}, 16), (16, {}, 16),
+])  # fmt: skip
+def test_without_evaluation_data_a_low_effort_compares_on_some_of_the_calibration_samples(
+    few: int | None, options: dict[str, object], samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spread over all of them; a metric sees them all."""
+    monkeypatch.setitem(EFFORTS, "fast", dataclasses.replace(EFFORTS["fast"], checked_samples=few))
+    accuracy = made(tmp_path / "a.onnx", placement="rules", **options).accuracy
+    assert accuracy is not None
+    assert accuracy.samples == samples
+    assert accuracy.data.startswith(f"{samples} of ")
+
+
 def test_a_race_goes_in_turns_and_counts_what_the_clock_says() -> None:
     now = iter(np.arange(0, 1000, 0.5))
     sessions = [Session(MODEL, threads=1), Session(MODEL, threads=1)]
