@@ -30,6 +30,7 @@ from onnxq.placement.attribute import Attribution, attribute
 from onnxq.placement.effort import Effort
 from onnxq.placement.race import Timing, laps, race, timings
 from onnxq.runtime.profile import Profile, profile
+from onnxq.runtime.rows import run_seconds
 from onnxq.runtime.session import Session
 from onnxq.runtime.sizes import Sizes
 from onnxq.runtime.turns import IN_TURNS
@@ -166,7 +167,8 @@ class Clock:
         threads = self.counts[at]
         once = float(laps([session], self._samples, threads=threads, budget_seconds=0.0, fewest=1)[0, 0])
         fewest = max(_FEWEST, _OF_A_SIZE * Sizes.of(self._samples).count)
-        runs = min(max(int(seconds / len(self.counts) / (2 * max(once, 1e-6))), fewest), _MOST)
+        beside = once if math.isnan(self._anchors[at]) else self._anchors[at]
+        runs = min(max(int(seconds / len(self.counts) / run_seconds(once, beside, threads)), fewest), _MOST)
         if threads > 1 and math.isnan(self._anchors[at]) and once < _LONG:
             self._probe(at)
 

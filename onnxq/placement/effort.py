@@ -17,7 +17,7 @@ class Effort:
 
     Attributes:
         rounds: placed models that are profiled at most.
-        profile_seconds: aimed at for one profile.
+        profile_seconds: aimed at for the profile of one form, with all numbers of threads.
         race_seconds: aimed at for the race at the end, with each number of threads.
         search_seconds: at most, for flipping regions where costs and clock disagree.
         sensing_seconds: at most, for the noise of single tensors, where the budget does not hold at once; the quiet
@@ -56,7 +56,7 @@ KINDS: tuple[Kind, ...] = ("dynamic", "weights8", "weights4")
 EFFORTS = {
     "fast": Effort(
         rounds=1,
-        profile_seconds=0.1,
+        profile_seconds=0.2,
         race_seconds=0.3,
         search_seconds=0.0,
         sensing_seconds=10.0,
@@ -67,7 +67,7 @@ EFFORTS = {
     ),
     "default": Effort(
         rounds=3,
-        profile_seconds=0.8,
+        profile_seconds=1.6,
         race_seconds=3.0,
         search_seconds=10.0,
         sensing_seconds=30.0,
@@ -76,7 +76,7 @@ EFFORTS = {
     ),
     "max": Effort(
         rounds=6,
-        profile_seconds=3.0,
+        profile_seconds=6.0,
         race_seconds=10.0,
         search_seconds=60.0,
         sensing_seconds=600.0,

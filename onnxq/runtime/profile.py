@@ -35,15 +35,14 @@ from onnxq.ir import load, save, text, walk
 from onnxq.ir.model import Model
 from onnxq.ir.names import unique_nodes
 from onnxq.runtime.events import ABSENT, Seen, Typed, gather, split
+from onnxq.runtime.rows import LEAST, times_of
 from onnxq.runtime.session import Level, Session
 from onnxq.runtime.sizes import Sizes, calm
-from onnxq.runtime.turns import IN_TURNS, rest, row
+from onnxq.runtime.turns import IN_TURNS
 
 Inputs = Mapping[str, NDArray[Any]]
 
 
-_BLOCK_SECONDS = 5e-3
-_LEAST = 1e-7
 _CHAIN = 100
 _TRUST = 2.0
 _ORT_NAMES = {"float32": "float", "float64": "double"}
@@ -155,7 +154,7 @@ def profile(
     paths = {id(n): path for path, inner in walk.graphs(timed.graph.graph) for n in inner.nodes}
     counts = [int(np.median([n.count.get(r, 0) for r in range(runs)])) for n in nodes]
     sizes = Sizes.of(samples)
-    size, times = sizes.runs(runs), np.maximum(np.array(timed.times), _LEAST)
+    size, times = sizes.runs(runs), np.maximum(np.array(timed.times), LEAST)
     counted = np.flatnonzero(calm(times.T, size)).tolist()
 
     def typical(values: Sequence[float] | NDArray[np.float64], middle: Callable[[Sequence[float]], float]) -> float:
@@ -166,7 +165,7 @@ def profile(
     fast = typical(plain, _lower)
     target = max(fast - wrong.call, 0.0)
     inside = _inside(raw, counts, target, wrong.inside)
-    own = [max(value - inside * count, _LEAST) for value, count in zip(raw, counts, strict=True)]
+    own = [max(value - inside * count, LEAST) for value, count in zip(raw, counts, strict=True)]
     scale = min(1.0, max(target, 0.5 * fast) / sum(own)) if own else 1.0
     kernels = tuple(
         KernelRun(
@@ -212,7 +211,7 @@ def _inside(raw: Sequence[float], counts: Sequence[int], target: float, chain: f
     low, high = chain / _TRUST, chain * _TRUST
     for _ in range(40):
         middle = 0.5 * (low + high)
-        total = sum(max(r - middle * c, _LEAST) for r, c in zip(raw, counts, strict=True))
+        total = sum(max(r - middle * c, LEAST) for r, c in zip(raw, counts, strict=True))
         low, high = (middle, high) if total > target else (low, middle)
     return 0.5 * (low + high)
 
@@ -269,50 +268,11 @@ def _run(
             for session in sessions:
                 for _ in range(warmup):
                     session.run(samples[0])
-            times, counted = _time(sessions, samples, runs, threads, clock)
+            times, counted = times_of(sessions, samples, runs, threads, clock)
         finally:
             events = watched.end_profiling()
         each = split(events)[warmup:]
         return _Timed(times, [each[run] for run in counted], load.load(saved))
-
-
-def _time(
-    sessions: Sequence[Session],
-    samples: Sequence[Inputs],
-    runs: int,
-    threads: int,
-    clock: Callable[[], float],
-) -> tuple[list[list[float]], list[int]]:
-    """Seconds of every run of each session, and which of all runs these are.
-
-    They take turns in blocks of some milliseconds: noise from outside hits all, and small models still find their
-    weights in the processor's caches. The first runs do not count, as in a race; with several threads, blocks are those
-    of a race altogether.
-    """
-    once = math.inf
-    for _ in range(2):
-        start = clock()
-        sessions[0].run(samples[0])
-        once = min(once, max(clock() - start, _LEAST))
-    block, warm = row(once, threads)
-    if threads == 1:
-        block = math.ceil(_BLOCK_SECONDS / once)
-    times: list[list[float]] = [[] for _ in sessions]
-    counted: list[int] = []
-    while len(counted) < runs:
-        begin = len(counted)
-        end = min(begin + block, runs)
-        for own, session in zip(times, sessions, strict=True):
-            for _ in range(warm):
-                session.run(samples[begin % len(samples)])
-            for run in range(begin, end):
-                start = clock()
-                session.run(samples[run % len(samples)])
-                own.append(clock() - start)
-            rest(threads)
-        first = (counted[-1] + 1 if counted else 0) + warm
-        counted.extend(range(first, first + end - begin))
-    return times, counted
 
 
 def _join(model: Model, nodes: Sequence[Seen]) -> list[Any]:

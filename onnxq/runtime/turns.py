@@ -38,7 +38,7 @@ def row(fastest: float, threads: int) -> tuple[int, int]:
 def wanted(estimates: Sequence[float], inner: int, threads: int) -> float:
     """Seconds that one timing of each session takes, if one run takes so many."""
     once = inner + _warm(inner, threads)
-    return sum(estimate * once + _rest_seconds(threads) for estimate in estimates)
+    return sum(estimate * once + rest_seconds(threads) for estimate in estimates)
 
 
 def timed(run: Callable[[], object], inner: int, threads: int, clock: Callable[[], float]) -> float:
@@ -66,12 +66,13 @@ def order(turn: int, sessions: int) -> list[int]:
 def rest(threads: int) -> None:
     """Wait until the threads of the session that ran last have stopped."""
     if threads > 1:
-        time.sleep(_rest_seconds(threads))
+        time.sleep(rest_seconds(threads))
 
 
 def _warm(inner: int, threads: int) -> int:
     return max(1, inner // 2) if threads > 1 else inner * (inner > 1)
 
 
-def _rest_seconds(threads: int) -> float:
+def rest_seconds(threads: int) -> float:
+    """How long `rest` waits."""
     return 1.5 * SPIN_SECONDS if threads > 1 else 0.0

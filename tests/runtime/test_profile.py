@@ -12,8 +12,10 @@ from onnx import numpy_helper
 
 from onnxq.errors import ModelError, UsageError
 from onnxq.ir import walk
+from onnxq.runtime import turns
 from onnxq.runtime.events import gather, split
-from onnxq.runtime.profile import Distortion, Profile, _inside, _midmean, _time, measure_distortion, profile
+from onnxq.runtime.profile import Distortion, Profile, _inside, _midmean, measure_distortion, profile
+from onnxq.runtime.rows import run_seconds, times_of
 from onnxq.runtime.session import Level, Session
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
@@ -218,13 +220,36 @@ def test_of_several_threads_the_first_runs_of_a_block_do_not_count(
     """Then a profile is in the state of a race, where threads are awake."""
     ticks, samples = itertools.count(step=tick), [{"x": np.ones((n, 16), np.float32)} for n in (3, 5)]
     sessions = [Watched(mlp(), threads=1) for _ in range(2)]
-    times, counted = _time(sessions, samples, 7, threads, lambda: float(next(ticks)))
+    times, counted = times_of(sessions, samples, 7, threads, lambda: float(next(ticks)))
     assert [len(own) for own in times] == [7, 7]
     assert [sessions[1].seen[run] for run in counted] == [3, 5, 3, 5, 3, 5, 3]
     turns = itertools.cycle([3, 5])
     expected = [rows for warm, count in blocks for rows in (*warm, *itertools.islice(turns, count))]
     assert sessions[1].seen == expected
     assert sessions[0].seen == [3, 3, *expected]
+
+
+@pytest.mark.parametrize(("threads", "once"), [(1, 1e-3), (1, 20e-3), (2, 0.5e-3), (2, 20e-3)])
+def test_what_a_profile_takes_is_known_before(threads: int, once: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what goes before each row and what is waited behind it."""
+    now = 0.0
+
+    class Fake:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def run(self, _: Any) -> None:
+            nonlocal now
+            now += self.seconds
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(turns.time, "sleep", sleep)
+    sessions: list[Any] = [Fake(once), Fake(once), Fake(3 * once)]
+    times_of(sessions, [{}], 600, threads, lambda: now)
+    assert now == pytest.approx(600 * run_seconds(once, 3 * once, threads) + 2 * once)
 
 
 def test_samples_of_several_sizes_count_alike() -> None:
