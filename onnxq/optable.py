@@ -236,6 +236,12 @@ the domain com.microsoft."""
 GATE = "_gate"
 """What the name of the table adds to that of the op."""
 
+MOVES = "_moves"
+"""Behind the name of a Resize: what leads to the Gather in its place, and away from it."""
+
+ALIGNED = "_aligned"
+"""Behind the name of a Conv: the Pad that gives its input more channels."""
+
 PER_CHANNEL_OPSET = 13
 """Least opset whose QuantizeLinear and DequantizeLinear have an axis."""
 

@@ -153,14 +153,15 @@ def rounds(total: int, *, light: bool = False) -> list[list[int]]:
 NOTHING = "No op of this model can run in an integer kernel: what is written is the float model, normalised."
 """Said of plans without int8; what placement makes of them may be another thing."""
 
-CARRIERS = ("insert-qdq", "expand-gates", "quantize-dynamic", "quantize-weights", "pad-channels")
-"""The passes that carry out a plan, in the order of pipelines."""
+INTEGER = ("insert-qdq", "expand-gates", "align-channels", "gather-resize", "split-space-to-depth")
+FLOAT = ("quantize-dynamic", "quantize-weights", "pad-channels")
+"""The passes that carry out a plan, in the order of pipelines: what lies between Q/DQ, and what is float there."""
 
 
 def inserted(model: Model, context: Context, plan: Plan) -> Model:
     """A copy of the model with the Q/DQ and the kinds of a plan."""
     trial = model.copy()
-    for name in CARRIERS if plan.kinds or plan.channel_multiple else CARRIERS[:2]:
+    for name in (*INTEGER, *(FLOAT if plan.kinds or plan.channel_multiple else ())):
         carrier: type[Pass] = registry.load(registry.PASSES, name)
         carrier().run(trial.graph, dataclasses.replace(context, plan=plan))
     return trial

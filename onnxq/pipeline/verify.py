@@ -121,8 +121,8 @@ def violations(graph: gs.Graph, stage: Stage) -> Iterator[Violation]:
 
     * Always: no tensor without a producer, no tensor with two, no name that stands for two tensors, no node name twice.
     * FLOAT: no Q, no DQ.
-    * QDQ: what a Q makes is read by DQ alone; Q and DQ have a constant scale and a zero point of the integers' type.
-    * PLACED: what a Q makes goes to DQ, through data movement at most.
+    * QDQ, PLACED: what a Q makes goes to DQ, through data movement at most; Q and DQ have a constant scale and a zero
+      point of the integers' type.
     * FUSED: Q and DQ as above; what `integer_violations` asks of integer operators.
     """
     yield from _names(graph)
@@ -132,7 +132,7 @@ def violations(graph: gs.Graph, stage: Stage) -> Iterator[Violation]:
     else:
         yield from _parameters(graph)
     if stage in (Stage.QDQ, Stage.PLACED):
-        yield from _readers(graph, moves=stage is Stage.PLACED)
+        yield from _readers(graph)
     if stage is Stage.FUSED:
         yield from integer_violations(graph)
 
@@ -191,7 +191,7 @@ def _parameters(graph: gs.Graph) -> Iterator[Violation]:
             yield Violation("type", f"{node.op} {node.name} has a zero point of another type than its input")
 
 
-def _readers(graph: gs.Graph, *, moves: bool) -> Iterator[Violation]:
+def _readers(graph: gs.Graph) -> Iterator[Violation]:
     uses = walk.consumers(graph)
     for start in _of_type(graph, Q):
         todo = [start]
@@ -199,7 +199,7 @@ def _readers(graph: gs.Graph, *, moves: bool) -> Iterator[Violation]:
             node = todo.pop()
             for user in (u for tensor in node.outputs for u in uses.get(tensor.name, [])):
                 row = OP_TABLE.get(user.node.op)
-                if moves and row is not None and row.moves is not None:
+                if row is not None and row.moves is not None:
                     todo.append(user.node)
                 elif user.node.op != DQ:
                     reader = f"{user.node.op} {user.node.name}"

@@ -18,13 +18,16 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxq.ir.walk import graphs
-from onnxq.optable import GATE
+from onnxq.optable import ALIGNED, GATE, MOVES
 from onnxq.runtime.profile import KernelRun, Profile
 
 _SUFFIX = re.compile(r"(_token_\d+|_nchwc|_nhwc)+$")
 _INLINED = re.compile(r"^(_if_(then|else)_branch_)+")
 _LAYOUT = frozenset({"Transpose", "ReorderInput", "ReorderOutput", "Reshape", "Squeeze", "Unsqueeze", "Cast"})
 _CONV_SLOTS = 3
+_FOR = {GATE: ("Mul",), ALIGNED: ("Conv",), MOVES: ("Gather", "Transpose")}
+_ADDED = re.compile(rf"({'|'.join(_FOR)})(_\d+)?$")
+"""Names of nodes that passes add, and the operators for which they do."""
 
 NODE, QUANTIZE, DEQUANTIZE = "node", "quantize", "dequantize"
 Owner = tuple[str, str]
@@ -167,17 +170,16 @@ class _Owners:
         return None
 
     def _owner(self, node: gs.Node) -> Owner:
-        owner = conversion_of(node) or (NODE, node.name)
+        owner = self._added(node.name) or conversion_of(node) or (NODE, node.name)
         if owner[0] == DEQUANTIZE and owner[1] in self.constants and node.outputs[0].outputs:
             return NODE, node.outputs[0].outputs[0].name  # a weight or a bias that is no part of an integer kernel
-        return self._gated(owner) or owner
+        return owner
 
-    def _gated(self, owner: Owner) -> Owner | None:
-        """Whose gate a node is that `expand-gates` made."""
-        base = owner[1].removesuffix(GATE)
-        if owner[0] != NODE or base == owner[1] or base not in self.nodes or self.nodes[base].op != "Mul":
-            return None
-        return NODE, base
+    def _added(self, name: str) -> Owner | None:
+        """For which node a node stands that a pass added behind insert-qdq."""
+        found = _ADDED.search(name)
+        base = self.nodes.get(name[: found.start()]) if found is not None else None
+        return (NODE, base.name) if found is not None and base is not None and base.op in _FOR[found[1]] else None
 
     def _by_reader(self, kernel: KernelRun) -> Owner | None:
         made = self.optimized.get(kernel.name)

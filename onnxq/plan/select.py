@@ -281,10 +281,9 @@ class _Selector:
 
     def _drop_reason(self, node: gs.Node, kernel: Kernel) -> str:
         if kernel.after and not self._fed_by(node, kernel.after):
-            return (
-                f"the integer {node.op} is slower than the float one unless an integer "
-                f"{' or '.join(kernel.after)} feeds it"
-            )
+            *others, last = kernel.after
+            feeders = f"{', '.join(others)} or {last}" if others else last
+            return f"the integer {node.op} is slower than the float one unless an integer {feeders} feeds it"
         tail = next((a for a, p in self.out.absorbed.items() if p == node.name), None)
         tensors = self._outputs_behind(node, tail)
         if not any(self._used_in_integer(t) for t in tensors):

@@ -190,6 +190,9 @@ def _points(reference: gs.Graph, candidate: gs.Graph) -> Iterator[_Point]:
     makers = {t.name: node for node in reference.nodes for t in node.outputs}
     found: dict[str, _Point] = {}
     behind = {n.inputs[0].name: n for n in candidate.nodes if n.op == "DequantizeLinear" and n.inputs}
+    for node in candidate.nodes:  # channels that were filled up
+        if node.op == "Pad" and node.outputs[0].name in behind:
+            behind.setdefault(node.inputs[0].name, behind[node.outputs[0].name])
     for q in candidate.nodes:
         if q.op != "QuantizeLinear" or not q.outputs or isinstance(q.inputs[0], gs.Constant):
             continue
@@ -231,6 +234,7 @@ def _run(
 
 
 def _add(sums: _Sums, point: _Point, x: NDArray[Any], before: NDArray[Any], behind: NDArray[Any]) -> None:
+    before, behind = _filled_from(before, x.shape), _filled_from(behind, x.shape)
     if x.dtype.kind != "f" or not x.shape == before.shape == behind.shape or not x.size:
         return
     a, b, c = (v.astype(np.float64).ravel() for v in (x, before, behind))
@@ -249,6 +253,11 @@ def _add(sums: _Sums, point: _Point, x: NDArray[Any], before: NDArray[Any], behi
     sums.outside += int(((a < point.low - half) | (a > point.high + half)).sum())
     sums.elements += a.size
     sums.histogram.update(a.astype(np.float32))
+
+
+def _filled_from(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Without the channels that `align-channels` and `pad-channels` add, which come last on axis 1."""
+    return values[:, : shape[1]] if values.ndim == len(shape) > 1 and values.shape[1] > shape[1] else values
 
 
 def _layer(point: _Point, sums: _Sums) -> LayerAccuracy:

@@ -354,12 +354,13 @@ def bisect(onnxq: Any, *arguments: str) -> list[str]:
 def test_bisect_names_the_pass_and_ranks_its_ops(onnxq: Any) -> None:
     lines = bisect(onnxq, "cpu", "model.onnx", "--limit", "2")
     assert lines[0].startswith("insert-qdq  ") and lines[0].endswith(" dB")
-    assert lines[1] == "most harm: insert-qdq"
-    tried = [line.split(":")[0].strip() for line in lines[2:4]]
+    assert lines[1].startswith("align-channels  "), "without optimizations, float sums of more channels round otherwise"
+    assert lines[2] == "most harm: insert-qdq"
+    tried = [line.split(":")[0].strip() for line in lines[3:5]]
     assert sorted(tried) == ["Conv conv", "Gemm gemm"], "heavy ops come first"
-    gains = [float(line.split()[-2]) for line in lines[2:4]]
+    gains = [float(line.split()[-2]) for line in lines[3:5]]
     assert gains == sorted(gains, reverse=True) and gains[0] > 0
-    assert lines[4] == "  3 more nodes were not tried: give a higher --limit"
+    assert lines[5] == "  3 more nodes were not tried: give a higher --limit"
 
 
 @pytest.mark.usefixtures("fragile")
@@ -367,9 +368,9 @@ def test_bisect_names_the_first_node_that_a_float_pass_moves(onnxq: Any) -> None
     Path("p.yaml").write_text("passes: [deduplicate-names, fragile: {how: silently}, {include: cpu}]\n")
     lines = bisect(onnxq, "p.yaml", "model.onnx")
     assert lines[0].startswith("fragile     ") and lines[1].startswith("insert-qdq  ")
-    assert lines[2] == "most harm: fragile"
-    assert lines[3].startswith("  Abs relu: its result is the first that moves, ")
-    assert lines[4].startswith("  GlobalAveragePool pool: moves, too, ")
+    assert lines[3] == "most harm: fragile"
+    assert lines[4].startswith("  Abs relu: its result is the first that moves, ")
+    assert lines[5].startswith("  GlobalAveragePool pool: moves, too, ")
 
 
 def test_bisect_where_nothing_changes(onnxq: Any) -> None:

@@ -58,6 +58,7 @@ BITWISE = {
     "fuse-integer-movement",
     "fuse-qlinear-concat",
     "fuse-qlinear-where",
+    "gather-resize",
     "signed-to-unsigned",
     "unfuse-integer-movement",
 }
@@ -123,12 +124,26 @@ def ours(chosen: Callable[[type[Pass]], bool]) -> list[str]:
     return found
 
 
+AROUND_CONVS = {"align-channels", "gather-resize", "split-space-to-depth"}
+"""Passes from QDQ to QDQ for which the graphs of fusions have what they look for."""
+
 FAMILIES = {
     "random_float": ours(lambda p: p.takes is Stage.FLOAT),
-    "random_qdq": ours(lambda p: p.takes is Stage.QDQ and p.gives in (Stage.QDQ, Stage.FLOAT)),
-    "random_integer": ours(
-        lambda p: (
-            p.takes is not Stage.FLOAT and (p.takes, p.gives) != (Stage.QDQ, Stage.QDQ) and p.gives is not Stage.FLOAT
+    "random_qdq": [
+        name
+        for name in ours(lambda p: p.takes is Stage.QDQ and p.gives in (Stage.QDQ, Stage.FLOAT))
+        if name not in AROUND_CONVS
+    ],
+    "random_integer": sorted(
+        AROUND_CONVS
+        | set(
+            ours(
+                lambda p: (
+                    p.takes is not Stage.FLOAT
+                    and (p.takes, p.gives) != (Stage.QDQ, Stage.QDQ)
+                    and p.gives is not Stage.FLOAT
+                )
+            )
         )
     ),
     "random_graphs": ["insert-qdq", "float-to-half"],

@@ -15,7 +15,7 @@ from onnxq.pipeline.manager import Pipeline, Step, check_order, run_pipeline
 from onnxq.pipeline.spec import build, load_pipeline
 from onnxq.plan.plan import Plan
 from onnxq.targets.target import load_target
-from onnxq.trial import CARRIERS
+from onnxq.trial import FLOAT, INTEGER
 
 
 def _graph() -> gs.Graph:
@@ -139,7 +139,7 @@ def test_a_need_without_provider_is_said() -> None:
 
 
 def test_pipelines_are_files_and_all_faults_are_told_at_once() -> None:
-    assert [s.name for s in load_pipeline("cpu").steps][-len(CARRIERS) :] == list(CARRIERS)
+    assert [s.name for s in load_pipeline("cpu").steps][-len(INTEGER + FLOAT) :] == [*INTEGER, *FLOAT]
     with pytest.raises(ConfigError) as caught:
         build("mine", ["fold-constant", {"eliminate-dead": {"speed": 1}}, ["x"]])
     lines = str(caught.value).splitlines()

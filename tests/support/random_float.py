@@ -195,6 +195,11 @@ _FRAGMENTS = tuple(
         # pad-channels
         "{n}c = Conv<pads = [1, 1]>({a}, kernel, bias) {n}r = Relu({n}c) {o} = Conv<pads = [1, 1]>({n}r, kernel)",
         "{n}c = Conv<pads = [1, 1]>({a}, kernel) {n}d = Conv<group = 3, pads = [1, 1]>({n}c, each) {n}h = HardSigmoid({n}d) {n}m = Mul({n}c, {n}h) {o} = Conv<pads = [1, 1]>({n}m, kernel)",
+        # cascade-pools
+        "{n}p = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {n}q = MaxPool<kernel_shape = [5], pads = [2, 2]>({a}) {o} = Sub({n}q, {n}p)",
+        "{n}q = MaxPool<kernel_shape = [5], pads = [2, 2]>({a}) {n}d = MaxPool<kernel_shape = [3], pads = [2, 2], dilations = [2]>({a}) "
+        "{n}p = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {n}s = Sub({n}q, {n}p) {o} = Sub({n}d, {n}s)",
+        "{n}q = MaxPool<kernel_shape = [3], auto_pad = \"SAME_UPPER\">({a}) {n}p = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {o} = Sub({n}q, {n}p)",
         # recompose-focus
         _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}d, {n}e, {n}f) {o} = Reshape({n}j, flat)",
         _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}e, {n}d, {n}f) {n}m = Conv({n}j, mix) {o} = Reshape({n}m, flat)",

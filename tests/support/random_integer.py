@@ -228,13 +228,47 @@ def integers(g: Maker, x: str, y: str, form: int, how: int) -> str:
     return g.op("DequantizeLinear", moved, scale, zero)
 
 
+def shapes(g: Maker, x: str, y: str, form: int, how: int) -> str:
+    """Six channels or three, a depthwise Conv, then SpaceToDepth or a pool, and Resize; and near misses of each."""
+    if g.tokens:
+        return product(g, x, y, form, how)
+
+    def conv(data: str, outputs: int, inputs: int, **attrs: Any) -> str:
+        w = g.weight(outputs, inputs, 3, 3, scale=0.00217 if form & 1 else [0.00217] * outputs, axis=0)
+        return g.op("Conv", data, w, *g.bias(outputs, 0.00217, data, form & 1), pads=[1] * 4, **attrs)
+
+    near = [form >> 2 & 1 == 1, form >> 2 & 3 == 3, form >> 4 & 1 == 1]
+    if form & 1:
+        cut = g.pair(g.op("Neg", g.op("Slice", x, *(g.constant([n], "int64") for n in (0, 3, 1)))))
+        made = g.op("Neg", conv(cut, 4, 3)) if near[0] else conv(cut, 4, 3)
+    else:
+        wide = g.pair(conv(x, 6, 4))
+        if form & 32:
+            wide = g.pair(conv(wide, 6, 1, group=6))
+        if near[0]:
+            g.raw(g.op("Abs", wide))
+        made = conv(wide, 4, 6)
+    x = g.pair(made)
+    if form % 4:
+        deep = g.pair(g.op("SpaceToDepth", g.op("Abs", x), blocksize=2))
+        if near[1]:
+            g.raw(deep)
+        small = g.pair(conv(deep, 4, 16))
+    else:
+        small = g.pair(g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]))
+    attrs = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    mode = "linear" if near[2] else "nearest"
+    return g.pair(g.op("Resize", small, "", g.constant([1, 1, 2, 2]), mode=mode, **attrs))
+
+
 BLOCKS: tuple[Block, ...] = (
     *[product] * 8,
+    *[shapes] * 5,
     *[elementwise, concat] * 2,
     *[pool] * 5,
     *[where] * 2,
     *[movement, dynamic] * 2,
-    *[integers] * 4,
+    *[integers] * 5,
 )
 FORMS, ENDS = 64, 14
 

@@ -1,0 +1,137 @@
+"""Integer convolutions are slow where channels do not come in fours, depthwise ones where they do not in sixteens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnxq.optable import ALIGNED
+from onnxq.pipeline.base import Context, Pass, Report, Stage
+from onnxq_passes._channels import Channels, Group, drop
+from onnxq_passes._edit import Editor
+from onnxq_passes._qdq import dequantizer, is_q
+
+_FOUR = 4
+_EIGHT = 8
+_SIXTEEN = 16
+_VANISHING = ("Relu", "Clip")
+"""Into the range of the Q behind a Conv."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignChannels(Pass):
+    """Give integer Convs channels of zeros, up to the numbers that fast kernels want.
+
+    1. A Conv between DQ and Q, of 8 bits, in one group, has numbers of input and output channels that 4 divides; else
+       they are filled up, to a multiple of 4 up to 4, of 8 beyond. A depthwise one has a multiple of 16.
+    2. Tensors that hang together have one number of channels, as in `pad-channels`; here they do so behind Q and DQ
+       with one scale, too. Weights and biases of the new channels are 0.
+    3. Where channels cannot become more, a Pad of the integers goes in front of a Conv in one group that reads them: of
+       a picture with three channels. Its name is that of the Conv with `_aligned`.
+    4. Refused: output channels that cannot become more (the reasons of `pad-channels`), a depthwise Conv of those.
+
+    ONNX Runtime's kernels without a copy of the input (MLAS, ConvSym) and its fast depthwise kernel ask for that on
+    x86-64; all else goes through a matrix of copied pixels, or channel by channel.
+    """
+
+    takes: ClassVar[Stage] = Stage.QDQ
+    also_takes: ClassVar[tuple[Stage, ...]] = (Stage.PLACED,)
+    gives: ClassVar[Stage] = Stage.QDQ
+    exact: ClassVar[bool] = False
+
+    def run(self, graph: gs.Graph, context: Context) -> Report:
+        """Rewrite in place."""
+        report, editor = Report(), Editor(graph)
+        channels = Channels(graph, editor, quantized=True)
+        sizes, wider = dict[int, int](), dict[int, int]()
+        padded: dict[int, gs.Tensor] = {}
+        for group in channels.groups:
+            found = _Found(group, channels, editor)
+            if not found.missing:
+                continue
+            if group.makers and not group.reason:
+                sizes[id(group)] = found.missing
+                continue
+            if found.makers:
+                report.refuse(found.makers[0], group.reason)
+            for conv in found.readers:
+                more = -channels.filters[id(conv)].values.shape[1] % _FOUR
+                if more:
+                    _lead(conv, more, padded, editor)
+                    wider[id(conv)] = more
+        report.rewrites += channels.fill(sizes, wider)
+        editor.commit()
+        return report
+
+
+class _Found:
+    """The integer Convs of a group that want more channels.
+
+    Attributes:
+        missing: how many.
+        makers: Convs whose output they are, depthwise ones among them.
+        readers: Convs in one group that read them.
+    """
+
+    def __init__(self, group: Group, channels: Channels, editor: Editor) -> None:
+        count = group.count
+        deep = [n for n in group.makers if channels.filters[id(n)].depthwise and _integer(n, channels, editor)]
+        self.makers: list[gs.Node] = []
+        self.readers: list[gs.Node] = []
+        self.missing = 0
+        if deep and count % _SIXTEEN:
+            self.makers, self.missing = deep, -count % _SIXTEEN
+        if count % _FOUR:
+            whole = [n for n in (*group.makers, *group.readers) if channels.filters[id(n)].groups == 1]
+            whole = [n for n in whole if _integer(n, channels, editor)]
+            self.makers = [*self.makers, *(n for n in whole if any(n is m for m in group.makers))]
+            self.readers = [n for n in whole if any(n is r for r in group.readers)]
+            if whole and not self.missing:
+                self.missing = -count % (_FOUR if count <= _FOUR else _EIGHT)
+
+
+def _integer(node: gs.Node, channels: Channels, editor: Editor) -> bool:
+    """Does it become an integer kernel: 8 bits in, symmetric 8 bits of weights, 8 bits out?"""
+    data, weights = dequantizer(editor, node.inputs[0]), dequantizer(editor, node.inputs[1])
+    if data is None or data[1].axis is not None or data[1].dtype not in ("uint8", "int8"):
+        return False
+    if weights is None or weights[1].dtype != "int8" or weights[1].zero_point.any():
+        return False
+    result = node.outputs[0]
+    use = editor.only_use(result)
+    if use is not None and use[0].op in _VANISHING:
+        result = use[0].outputs[0]
+    readers = [user for user, _ in editor.uses(result)]
+    return bool(readers) and all(is_q(user) for user in readers) and not editor.is_output(result)
+
+
+def _lead(conv: gs.Node, more: int, padded: dict[int, gs.Tensor], editor: Editor) -> None:
+    """Let a Conv read its input behind a Pad of `more` channels."""
+    made = dequantizer(editor, conv.inputs[0])
+    assert made is not None
+    maker, said = made
+    source = maker.inputs[0]
+    if id(source) not in padded:
+        weights = editor.producer(conv.inputs[1])
+        assert weights is not None
+        rank = np.asarray(weights.inputs[0].values).ndim
+        name = f"{conv.name}{ALIGNED}"
+        amounts = np.zeros(2 * rank, np.int64)
+        amounts[rank + 1] = more
+        fills = [editor.constant(f"{name}_pads", amounts), editor.constant(f"{name}_fill", said.zero_point)]
+        outputs = [editor.variable(f"{tensor.name}{ALIGNED}", tensor) for tensor in (source, conv.inputs[0])]
+        for tensor in outputs:
+            if tensor.shape is not None:
+                tensor.shape = [tensor.shape[0], int(tensor.shape[1]) + more, *tensor.shape[2:]]
+        editor.insert(editor.node("Pad", [source, *fills], outputs[:1], name=name), before=conv)
+        twin = editor.node(
+            maker.op, [outputs[0], *maker.inputs[1:]], outputs[1:], name=f"{name}_dequantized", attrs=dict(maker.attrs)
+        )
+        editor.insert(twin, before=conv)
+        padded[id(source)] = outputs[1]
+    before = conv.inputs[0]
+    editor.set_input(conv, 0, padded[id(source)])
+    drop(editor, before)
