@@ -183,7 +183,11 @@ class Channels:
             self._pad(node, 2, [(0, extra)])
 
     def _stored(self, tensor: gs.Tensor) -> NDArray[np.generic] | None:
-        return stored(self.editor, tensor) if self.quantized else constant_array(tensor)
+        """Constants to which zeros can be added."""
+        made = dequantizer(self.editor, tensor)
+        if made is None or not self.quantized:
+            return constant_array(tensor)
+        return None if made[1].zero_point.any() else stored(self.editor, tensor)
 
     def _pad(self, node: gs.Node, slot: int, more: list[tuple[int, int]]) -> None:
         values = stored(self.editor, node.inputs[slot])
@@ -255,8 +259,12 @@ def store(
         maker, said = made
         numbers = list(maker.inputs[1:])
         if said.axis is not None and channels:
-            each = [np.pad(np.asarray(constant_array(t)), (0, channels), mode="edge") for t in numbers]
-            numbers = [editor.constant(f"{t.name}_{how}", n) for t, n in zip(numbers, each, strict=True)]
+            numbers = [
+                editor.constant(f"{t.name}_{how}", np.pad(np.asarray(constant_array(t)), (0, channels), mode="edge"))
+                if is_constant(t)
+                else t
+                for t in numbers
+            ]
         result = editor.variable(f"{tensor.name}_{how}", tensor)
         result.shape = list(values.shape)
         twin = editor.node(maker.op, [new, *numbers], [result], name=f"{maker.name}_{how}", attrs=dict(maker.attrs))

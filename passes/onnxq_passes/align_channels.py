@@ -12,11 +12,12 @@ from onnxq.optable import ALIGNED
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq_passes._channels import Channels, Group, drop
 from onnxq_passes._edit import Editor
-from onnxq_passes._qdq import dequantizer, is_q
+from onnxq_passes._qdq import dequantizer, parameters
 
 _FOUR = 4
 _EIGHT = 8
 _SIXTEEN = 16
+_PAD = 13
 _VANISHING = ("Relu", "Clip")
 """Into the range of the Q behind a Conv."""
 
@@ -47,7 +48,7 @@ class AlignChannels(Pass):
         report, editor = Report(), Editor(graph)
         channels = Channels(graph, editor, quantized=True)
         sizes, wider = dict[int, int](), dict[int, int]()
-        padded: dict[int, gs.Tensor] = {}
+        padded: dict[object, gs.Tensor] = {}
         for group in channels.groups:
             found = _Found(group, channels, editor)
             if not found.missing:
@@ -59,7 +60,9 @@ class AlignChannels(Pass):
                 report.refuse(found.makers[0], group.reason)
             for conv in found.readers:
                 more = -channels.filters[id(conv)].values.shape[1] % _FOUR
-                if more:
+                if more and graph.opset < _PAD:
+                    report.refuse(conv, f"Pad takes 8 bits and computed amounts from opset {_PAD} on")
+                elif more:
                     _lead(conv, more, padded, editor)
                     wider[id(conv)] = more
         report.rewrites += channels.fill(sizes, wider)
@@ -78,7 +81,7 @@ class _Found:
 
     def __init__(self, group: Group, channels: Channels, editor: Editor) -> None:
         count = group.count
-        deep = [n for n in group.makers if channels.filters[id(n)].depthwise and _integer(n, channels, editor)]
+        deep = [n for n in group.makers if channels.filters[id(n)].depthwise and _integer(n, editor)]
         self.makers: list[gs.Node] = []
         self.readers: list[gs.Node] = []
         self.missing = 0
@@ -86,17 +89,17 @@ class _Found:
             self.makers, self.missing = deep, -count % _SIXTEEN
         if count % _FOUR:
             whole = [n for n in (*group.makers, *group.readers) if channels.filters[id(n)].groups == 1]
-            whole = [n for n in whole if _integer(n, channels, editor)]
+            whole = [n for n in whole if _integer(n, editor)]
             self.makers = [*self.makers, *(n for n in whole if any(n is m for m in group.makers))]
             self.readers = [n for n in whole if any(n is r for r in group.readers)]
             if whole and not self.missing:
                 self.missing = -count % (_FOUR if count <= _FOUR else _EIGHT)
 
 
-def _integer(node: gs.Node, channels: Channels, editor: Editor) -> bool:
+def _integer(node: gs.Node, editor: Editor) -> bool:
     """Does it become an integer kernel: 8 bits in, symmetric 8 bits of weights, 8 bits out?"""
     data, weights = dequantizer(editor, node.inputs[0]), dequantizer(editor, node.inputs[1])
-    if data is None or data[1].axis is not None or data[1].dtype not in ("uint8", "int8"):
+    if data is None or not _bytes(data[0]):
         return False
     if weights is None or weights[1].dtype != "int8" or weights[1].zero_point.any():
         return False
@@ -105,19 +108,27 @@ def _integer(node: gs.Node, channels: Channels, editor: Editor) -> bool:
     if use is not None and use[0].op in _VANISHING:
         result = use[0].outputs[0]
     readers = [user for user, _ in editor.uses(result)]
-    return bool(readers) and all(is_q(user) for user in readers) and not editor.is_output(result)
+    return bool(readers) and not editor.is_output(result) and all(_bytes(user) for user in readers)
 
 
-def _lead(conv: gs.Node, more: int, padded: dict[int, gs.Tensor], editor: Editor) -> None:
+def _bytes(node: gs.Node) -> bool:
+    """Is it a Q or DQ of 8 bits with one scale?"""
+    said = parameters(node)
+    return said is not None and said.axis is None and said.dtype in ("uint8", "int8")
+
+
+def _lead(conv: gs.Node, more: int, padded: dict[object, gs.Tensor], editor: Editor) -> None:
     """Let a Conv read its input behind a Pad of `more` channels."""
     made = dequantizer(editor, conv.inputs[0])
     assert made is not None
     maker, said = made
     source = maker.inputs[0]
-    if id(source) not in padded:
+    key = id(source), said.key
+    if key not in padded:
         weights = editor.producer(conv.inputs[1])
         assert weights is not None
-        rank = np.asarray(weights.inputs[0].values).ndim
+        shape = np.asarray(weights.inputs[0].values).shape
+        rank = len(shape)
         name = f"{conv.name}{ALIGNED}"
         amounts = np.zeros(2 * rank, np.int64)
         amounts[rank + 1] = more
@@ -125,13 +136,13 @@ def _lead(conv: gs.Node, more: int, padded: dict[int, gs.Tensor], editor: Editor
         outputs = [editor.variable(f"{tensor.name}{ALIGNED}", tensor) for tensor in (source, conv.inputs[0])]
         for tensor in outputs:
             if tensor.shape is not None:
-                tensor.shape = [tensor.shape[0], int(tensor.shape[1]) + more, *tensor.shape[2:]]
+                tensor.shape = [tensor.shape[0], shape[1] + more, *tensor.shape[2:]]
         editor.insert(editor.node("Pad", [source, *fills], outputs[:1], name=name), before=conv)
         twin = editor.node(
             maker.op, [outputs[0], *maker.inputs[1:]], outputs[1:], name=f"{name}_dequantized", attrs=dict(maker.attrs)
         )
         editor.insert(twin, before=conv)
-        padded[id(source)] = outputs[1]
+        padded[key] = outputs[1]
     before = conv.inputs[0]
-    editor.set_input(conv, 0, padded[id(source)])
+    editor.set_input(conv, 0, padded[key])
     drop(editor, before)

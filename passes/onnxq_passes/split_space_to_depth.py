@@ -103,7 +103,8 @@ def _convs(tensor: gs.Tensor, editor: Editor) -> list[gs.Node] | None:
     if editor.is_output(tensor):
         return None
     for maker, _ in editor.uses(tensor):
-        if not is_dq(maker) or editor.is_output(maker.outputs[0]):
+        said = parameters(maker) if is_dq(maker) else None
+        if said is None or said.axis is not None or editor.is_output(maker.outputs[0]):
             return None
         for conv, slot in editor.uses(maker.outputs[0]):
             one = conv.op == "Conv" and slot == 0 and int(conv.attrs.get("group", 1)) == 1

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from fusing import OUT, Qdq
+from rewriting import rewrite, together
 
 from onnxq.ir import load, save
 from onnxq.ir.model import Model
@@ -17,6 +18,7 @@ from onnxq.pipeline.base import Report
 from onnxq.runtime.session import Level, Session, optimized
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.align_channels import AlignChannels
+from onnxq_passes.pad_channels import PadChannels
 
 COUNTS = "where every channel counts"
 
@@ -260,8 +262,11 @@ def test_case_3_one_pad_for_all_readers() -> None:
 
 
 def test_case_3_of_any_batch_and_size() -> None:
-    model, _ = integer(first(3), sizes={"x0": ["n"]})
-    assert shapes(model) == [(16, 4, 3, 3)]
+    for sizes in (["n"], ["n", "c", "h", "w"]):
+        model, _ = integer(first(3), sizes={"x0": sizes})
+        assert shapes(model) == [(16, 4, 3, 3)]
+        pad = next(n for n in model.graph.nodes if n.op == "Pad")
+        assert pad.outputs[0].shape[:2] == ["n", 4]
     unknown = first(3)
     proto = unknown.model()
     model = load.from_proto(proto)
@@ -330,3 +335,256 @@ def test_case_4_a_body() -> None:
     model, report = integer(g)
     assert [len(report.refusals), report.rewrites] == [1, 1], "the Conv behind it gets a Pad"
     assert shapes(model) == [(6, 4, 3, 3), (16, 8, 3, 3)]
+
+
+QUIET = (
+    "(uint8[1,4,4] x) => (uint8[1,4,4] y) <float s = {0.02}, uint8 z = {120}, int8[4,4,1] w = {1, 2, 3, 4, 5, 6, 7, 8, "
+    "9, 10, 11, 12, 13, 14, 15, 16}, int8 o = {0}> { [d] a = DequantizeLinear(x, s, z) [e] b = DequantizeLinear(w, s, o) "
+    "[conv] c = Conv(a, b) [q] y = QuantizeLinear(c, s, z) }"
+)
+LEAD = (
+    "(uint8[1,3,4] x) => (uint8[1,4,4] y) <float s = {0.02}, uint8 z = {120}, int8[4,3,1] w = {1, 2, 3, 4, 5, 6, 7, 8, "
+    "9, 10, 11, 12}, int8 o = {0}> { [d] a = DequantizeLinear <axis = 0> (x, s, z) [e] b = DequantizeLinear(w, s, o) "
+    "[conv] c = Conv(a, b) [q] y = QuantizeLinear(c, s, z) }"
+)
+LED = (
+    "(uint8[1,3,4] x) => (uint8[1,4,4] y) <float s = {0.02}, uint8 z = {120}, int8[4,4,1] w_padded = {1, 2, 3, 0, 4, 5, "
+    "6, 0, 7, 8, 9, 0, 10, 11, 12, 0}, int8 o = {0}, int64[6] conv_aligned_pads = {0, 0, 0, 0, 1, 0}, "
+    "uint8 conv_aligned_fill = {120}> { [conv_aligned] x_aligned = Pad(x, conv_aligned_pads, conv_aligned_fill) "
+    "[conv_aligned_dequantized] a_aligned = DequantizeLinear <axis = 0> (x_aligned, s, z) "
+    "[e_padded] b_padded = DequantizeLinear(w_padded, s, o) [conv] c = Conv(a_aligned, b_padded) "
+    "[q] y = QuantizeLinear(c, s, z) }"
+)
+FILL = (
+    "(uint8[1,4,2] x) => (uint8[1,4,2] y) <float s = {{0.02}}, uint8 z = {{120}}, {0}, int8 n = {{0}}, "
+    "float[4] r = {{0.01, 0.02, 0.03, 0.04}}, int8[4] u = {{0, 0, 0, 0}}> {{ [d] a = DequantizeLinear(x, s, z) {1} "
+    "[q] g = QuantizeLinear(c, s, z) [f] h = DequantizeLinear(g, s, z) {2} [p] y = QuantizeLinear(l, s, z) }}"
+)
+EACH = FILL.format(
+    "int8[2,4,1] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[2] t = {0.01, 0.03}, int8[2] o = {0, 0}, int32[2] k = {9, -9}, "
+    "float[2] m = {0.0002, 0.0006}, int8[4,2,1] v = {1, 2, 3, 4, 5, 6, 7, 8}",
+    "[e] b = DequantizeLinear <axis = 0> (w, t, o) [i] j = DequantizeLinear <axis = 0> (k, m) [first] c = Conv(a, b, j)",
+    "[o2] v2 = DequantizeLinear <axis = 0> (v, r, u) [second] l = Conv(h, v2)",
+)
+EACH_FILLED = FILL.format(
+    "int8[4,4,1] w_padded = {1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0}, "
+    "float[4] t_padded = {0.01, 0.03, 0.03, 0.03}, int8[4] o_padded = {0, 0, 0, 0}, int32[4] k_padded = {9, -9, 0, 0}, "
+    "float[4] m_padded = {0.0002, 0.0006, 0.0006, 0.0006}, "
+    "int8[4,4,1] v_padded = {1, 2, 0, 0, 3, 4, 0, 0, 5, 6, 0, 0, 7, 8, 0, 0}",
+    "[e_padded] b_padded = DequantizeLinear <axis = 0> (w_padded, t_padded, o_padded) "
+    "[i_padded] j_padded = DequantizeLinear <axis = 0> (k_padded, m_padded) [first] c = Conv(a, b_padded, j_padded)",
+    "[o2_padded] v2_padded = DequantizeLinear <axis = 0> (v_padded, r, u) [second] l = Conv(h, v2_padded)",
+)
+ALL = FILL.format(
+    "int8[2,4,1] w = {1, 2, 3, 4, 5, 6, 7, 8}, int8[4,2,1] v = {1, 2, 3, 4, 5, 6, 7, 8}",
+    "[e] b = DequantizeLinear(w, s, n) [first] c = Conv(a, b)",
+    "[o2] v2 = DequantizeLinear(v, s, n) [second] l = Conv(h, v2)",
+)
+ALL_FILLED = FILL.format(
+    "int8[4,4,1] w_padded = {1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0}, "
+    "int8[4,4,1] v_padded = {1, 2, 0, 0, 3, 4, 0, 0, 5, 6, 0, 0, 7, 8, 0, 0}",
+    "[e_padded] b_padded = DequantizeLinear(w_padded, s, n) [first] c = Conv(a, b_padded)",
+    "[o2_padded] v2_padded = DequantizeLinear(v_padded, s, n) [second] l = Conv(h, v2_padded)",
+)
+OUTPUT = (
+    "(uint8[1,4,2] x) => (uint8[1,2,2] y) <float s = {0.02}, uint8 z = {120}, int8[2,4,1] w = {1, 2, 3, 4, 5, 6, 7, 8}, "
+    "int8 o = {0}> { [d] a = DequantizeLinear(x, s, z) [e] b = DequantizeLinear(w, s, o) [conv] c = Conv(a, b) "
+    "[q] y = QuantizeLinear(c, s, z) }"
+)
+
+
+@pytest.mark.parametrize(("before", "after"), [(EACH, EACH_FILLED), (ALL, ALL_FILLED)])
+def test_case_2_what_is_written(before: str, after: str) -> None:
+    """New channels have the scale of the last one; a single scale is nobody's copy."""
+    rewrite(AlignChannels(), before, after, rewrites=2, atol=0)
+
+
+def test_case_3_what_is_written() -> None:
+    rewrite(AlignChannels(), LEAD, LED, rewrites=1, atol=0)
+
+
+def test_many_sites() -> None:
+    changed = [(LEAD, LED, 1), (EACH, EACH_FILLED, 2), (ALL, ALL_FILLED, 2)]
+    together(AlignChannels(), changed=changed, kept=[(OUTPUT, "reach the graph output")], quiet=[QUIET])
+
+
+def test_shapes_of_weights_follow() -> None:
+    model, _ = integer(middle(6))
+    assert [n.inputs[1].shape for n in model.graph.nodes if n.op == "Conv"] == [[8, 4, 3, 3], [16, 8, 3, 3]]
+
+
+@pytest.mark.parametrize("bias", ["", "int32", "float"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_case_3_weights_and_biases(bias: str, per_channel: bool) -> None:
+    model, report = integer(first(3, bias=bias, per_channel=per_channel))
+    assert shapes(model) == [(16, 4, 3, 3)] and report.rewrites == 1
+
+
+def test_case_3_the_integer_convolution_gets_four_channels() -> None:
+    model, _ = integer(first(3, bias="int32"))
+    graph = onnx.load_from_string(optimized(save.to_bytes(model))).graph
+    (conv,) = [n for n in graph.node if n.op_type == "QLinearConv"]
+    (weights,) = [i for i in graph.initializer if i.name == conv.input[3]]
+    assert list(weights.dims) == [16, 4, 3, 3]
+
+
+def test_case_3_channels_that_another_op_counts() -> None:
+    """What a Split or a Concat makes stays; the Conv behind it reads a Pad."""
+    for joins in (False, True):
+        g = Net()
+        wide = g.data(1, 6, 6, 5)
+        one, other = g.op("Split", wide, outs=2, axis=1, num_outputs=2)
+        parts = [g.pair(one), g.pair(other)]
+        if joins:
+            g.out(g.conv(g.pair(g.op("Concat", *parts, axis=1)), 6, 16))
+        else:
+            for part in parts:
+                g.out(g.conv(part, 3, 16))
+        model, report = integer(g)
+        assert set(shapes(model)) == {(16, 8 if joins else 4, 3, 3)}
+        assert (report.rewrites, report.refusals) == (1 if joins else 2, [])
+
+
+def test_case_4_a_split_behind_a_conv() -> None:
+    g = Net()
+    wide = g.pair(g.conv(g.data(1, 4, 6, 5), 4, 6))
+    for part in g.op("Split", wide, outs=2, axis=1, num_outputs=2):
+        g.raw(part)
+    kept(g, "reach Split")
+
+
+def test_case_4_a_depthwise_conv_whose_channels_stay() -> None:
+    g = Net()
+    wide = g.pair(g.conv(g.data(1, 4, 6, 5), 4, 20, kernel=1))
+    g.out(g.conv(wide, 20, 20, group=20))
+    kept(g, "reach the graph output")
+
+
+def test_case_4_a_quantized_constant_is_no_tensor_with_more_channels() -> None:
+    g = Net()
+    wide = g.pair(g.conv(g.data(1, 4, 6, 5), 4, 6))
+    table = g.dq(g.constant(np.arange(6).reshape(1, 6, 1, 1), "uint8"), 0.02, 3)
+    g.out(g.op("Relu", g.op("Add", wide, table)))
+    kept(g, "DequantizeLinear")
+
+
+@pytest.mark.parametrize(
+    ("options", "axes"),
+    [({"axes": [2, 3], "keepdims": 1}, None), ({"axes": [-1]}, None), ({}, [2, 3]), ({}, [-2, -1]), ({"keepdims": 1}, [3])],
+)  # fmt: skip
+def test_case_2_means_over_pixels(options: dict[str, Any], axes: list[int] | None) -> None:
+    """Axes as an attribute (until opset 17) or as an input; dimensions are kept where nothing is said."""
+    model, report = integer(reduced(options, axes), Level.OFF)
+    assert report.rewrites == 2 and shapes(model) == [(8, 4, 3, 3), (16, 8, 1, 1)]
+
+
+@pytest.mark.parametrize("axes", [[0], [0, 2], [1, 2], [-4]])
+def test_case_4_means_over_pictures_and_channels(axes: list[int]) -> None:
+    g = Net()
+    g.raw(g.op("ReduceMean", g.pair(g.conv(g.data(1, 4, 6, 5), 4, 6)), g.constant(axes, "int64")))
+    kept(g, "ReduceMean")
+
+
+@pytest.mark.parametrize(("axes", "known"), [([2, 3], True), ([-1], False), ([2, -1], False)])
+def test_case_2_means_of_unknown_shapes(axes: list[int], known: bool) -> None:
+    """Nobody knows what the last axis is of a tensor of unknown rank."""
+    model = load.from_proto(reduced({}, axes).model())
+    report = AlignChannels().run(model.graph, default_context())
+    assert ["ReduceMean" in r.reason for r in report.refusals] == [True] * (not known)
+    assert shapes(model)[0] == ((8 if known else 6), 4, 3, 3)
+
+
+def reduced(options: dict[str, Any], axes: list[int] | None) -> Net:
+    """A mean between two Convs of six channels."""
+    g = Net(opset=17 if axes is None else 21)
+    wide = g.pair(g.conv(g.data(1, 4, 6, 5), 4, 6))
+    mean = g.op("ReduceMean", wide, *([] if axes is None else [g.constant(axes, "int64")]), **options)
+    g.out(g.conv(g.pair(mean), 6, 16, kernel=1))
+    return g
+
+
+def test_float_weights_and_unsigned_ones_make_no_integer_kernel() -> None:
+    unsigned = Net()
+    unsigned.out(unsigned.conv(unsigned.data(1, 3, 6, 5), 3, 16, per_channel=False, kind="uint8"))
+    kept(unsigned)
+    real = Net()
+    real.out(real.op("Conv", real.data(1, 3, 6, 5), real.constant(np.ones((16, 3, 3, 3)) / 50), pads=[1] * 4))
+    kept(real)
+
+
+@pytest.mark.parametrize("axis", [1, 0])
+def test_case_4_weights_with_other_scales(axis: int) -> None:
+    """Per input channel, or in blocks of output channels: no constants that can become more."""
+    g = Net()
+    wide = g.pair(g.conv(g.data(1, 4, 6, 5), 4, 6))
+    values = g.constant(np.arange(96).reshape(16, 6, 1, 1), "int8")
+    if axis == 1:
+        w = g.op("DequantizeLinear", values, g.constant(np.linspace(0.003, 0.005, 6)), axis=1)
+    else:
+        scales = g.constant(np.linspace(0.003, 0.005, 48).reshape(8, 6, 1, 1))
+        w = g.op("DequantizeLinear", values, scales, axis=0, block_size=2)
+    g.out(g.op("Conv", wide, w))
+    kept(g, "are no constants")
+
+
+def test_only_this_pass_looks_behind_q_and_dq() -> None:
+    """`pad-channels`, with which it shares its groups, is for float graphs: each pair and each DQ is foreign to it."""
+    g = Net()
+    wide = g.pair(g.op("Conv", g.data(1, 4, 6, 5), g.constant(np.ones((6, 4, 3, 3)) / 50), pads=[1] * 4))
+    g.raw(g.op("Conv", wide, g.constant(np.ones((16, 6, 3, 3)) / 50)))
+    stored = Net()
+    stored.raw(stored.conv(stored.op("Relu", stored.conv(stored.data(1, 4, 6, 5), 4, 6)), 6, 16))
+    for one in (g, stored):
+        model = load.from_proto(one.model())
+        assert PadChannels(multiple=4).run(model.graph, default_context()).rewrites == 0
+
+
+def test_case_3_two_readings_of_one_picture() -> None:
+    """Each Conv has a DQ of its own scale behind a Pad of its own fill."""
+    g = Net()
+    x = g.data(1, 3, 6, 5)
+    other = g.dq(g.nodes[0].output[0], 0.05, 3)
+    for data in (x, other):
+        g.out(g.conv(data, 3, 16))
+    model, report = integer(g)
+    fills = sorted(int(n.inputs[2].values) for n in model.graph.nodes if n.op == "Pad")
+    assert (report.rewrites, fills) == (2, [3, 120])
+
+
+def test_case_4_weights_whose_zero_is_another_number() -> None:
+    """Also of Convs that only follow."""
+    g = Net()
+    wide = g.pair(g.conv(g.data(1, 4, 6, 5), 4, 6, per_channel=False, zero=3))
+    g.out(g.conv(wide, 6, 16))
+    model, report = integer(g, Level.OFF)
+    assert shapes(model) == [(6, 4, 3, 3), (16, 8, 3, 3)] and report.rewrites == 1
+
+
+def test_case_1_a_zero_point_that_is_omitted() -> None:
+    g = Net()
+    x = g.data(1, 4, 6, 5)
+    levels = np.random.default_rng(3).integers(-127, 128, (6, 4, 1, 1))
+    w = g.op("DequantizeLinear", g.constant(levels, "int8"), g.constant(np.linspace(0.003, 0.005, 6)), "", axis=0)
+    g.out(g.conv(g.pair(g.op("Conv", x, w)), 6, 16))
+    assert shapes(integer(g)[0]) == [(8, 4, 1, 1), (16, 8, 3, 3)]
+
+
+@pytest.mark.parametrize("opset", [10, 12])
+def test_case_3_old_opsets_have_no_such_pad(opset: int) -> None:
+    g = Net(opset=opset)
+    g.out(g.conv(g.data(1, 3, 6, 5), 3, 16, per_channel=False))
+    proto = g.model()
+    model = load.from_proto(proto)
+    report = AlignChannels().run(model.graph, default_context())
+    assert report.rewrites == 0 and ["from opset 13 on" in r.reason for r in report.refusals] == [True]
+
+
+@pytest.mark.parametrize("numbers", [(OUT, 30000, "uint16"), ([OUT] * 16, [100] * 16, "uint8")])
+def test_a_result_that_is_no_8_bit_tensor(numbers: tuple[Any, Any, str]) -> None:
+    g = Net()
+    scale, zero, kind = numbers
+    more = {"axis": 1} if isinstance(scale, list) else {}
+    y = g.conv(g.data(1, 3, 6, 5), 3, 16)
+    q = g.op("QuantizeLinear", y, g.constant(scale), g.constant(zero, kind), **more)
+    g.raw(g.op("DequantizeLinear", q, g.constant(scale), g.constant(zero, kind), **more))
+    kept(g)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from fusing import OUT, Qdq
+from rewriting import rewrite, together
 
 from onnxq.ir import load, save
 from onnxq.ir.model import Model
@@ -198,3 +199,67 @@ def test_float_readers_are_no_business_of_this_pass() -> None:
     alone = Net()
     alone.raw(alone.op("Abs", alone.op("SpaceToDepth", alone.picture(1, 3, 8, 8), blocksize=2)))
     kept(alone)
+
+
+BEFORE = (
+    "(float[1,1,4,4] x) => (uint8[1,1,2,2] y) <float s = {0.02}, uint8 z = {120}, int8[1,4,1,1] w = {1, 2, 3, 4}, "
+    "int8 o = {0}> { [focus] a = SpaceToDepth <blocksize = 2> (x) [q] b = QuantizeLinear <axis = 0> (a, s, z) "
+    "[d] c = DequantizeLinear(b, s, z) [e] v = DequantizeLinear(w, s, o) [conv] f = Conv(c, v) "
+    "[r] y = QuantizeLinear(f, s, z) }"
+)
+AFTER = (
+    "(float[1,1,4,4] x) => (uint8[1,1,2,2] y) <float s = {0.02}, uint8 z = {120}, "
+    "int8[1,4,1,1] w_by_columns = {1, 3, 2, 4}, int8 o = {0}, int64[5] focus_shape = {0, 1, 2, 2, 4}, "
+    "int64[4] focus_shape_1 = {0, 2, 2, 4}, int64[4] focus_shape_2 = {0, 2, 2, 4}> { "
+    "[focus_moves] x_levels = QuantizeLinear <axis = 0> (x, s, z) "
+    "[focus_moves_1] a_reshape = Reshape(x_levels, focus_shape) "
+    "[focus] a_transpose = Transpose <perm = [0, 3, 1, 2, 4]> (a_reshape) "
+    "[focus_moves_3] a_reshape_1 = Reshape(a_transpose, focus_shape_1) "
+    "[focus_moves_4] a_transpose_1 = Transpose <perm = [0, 2, 3, 1]> (a_reshape_1) "
+    "[focus_moves_5] a_reshape_2 = Reshape(a_transpose_1, focus_shape_2) "
+    "[focus_moves_6] b = Transpose <perm = [0, 3, 1, 2]> (a_reshape_2) [d] c = DequantizeLinear(b, s, z) "
+    "[e_by_columns] v_by_columns = DequantizeLinear(w_by_columns, s, o) [conv] f = Conv(c, v_by_columns) "
+    "[r] y = QuantizeLinear(f, s, z) }"
+)
+ALONE = "(float[1,1,4,4] x) => (float[1,4,2,2] y) { [focus] a = SpaceToDepth <blocksize = 2> (x) [abs] y = Abs(a) }"
+READ = BEFORE.replace("=> (uint8[1,1,2,2] y)", "=> (uint8[1,1,2,2] y, uint8[1,4,2,2] b)")
+
+
+def test_case_1_and_2_what_is_written() -> None:
+    rewrite(SplitSpaceToDepth(), BEFORE, AFTER, rewrites=1, atol=0)
+
+
+def test_many_sites() -> None:
+    together(SplitSpaceToDepth(), changed=[(BEFORE, AFTER, 1)], kept=[(READ, READERS)], quiet=[ALONE])
+
+
+def test_what_moves_in_between_has_no_shape_of_its_own() -> None:
+    """Five dimensions come between four; shape inference knows them, the file need not."""
+    g = Net()
+    g.out(g.conv(g.deep(g.picture(1, 3, 8, 8)), 12))
+    model, _ = run(g)
+    between = [n.outputs[0] for n in model.graph.nodes if n.op in ("Reshape", "Transpose")][:-1]
+    assert [t.shape for t in between] == [None] * 5 and {np.dtype(t.dtype) for t in between} == {np.dtype(np.uint8)}
+
+
+def test_case_2_unsigned_weights() -> None:
+    """Their zero point moves with none of them."""
+    g = Net()
+    w = g.weight(16, 12, 3, 3, scale=0.0041, zero=128, kind="uint8")
+    g.out(g.op("Conv", g.deep(g.picture(1, 3, 8, 12)), w, pads=[1] * 4))
+    assert run(g)[1].rewrites == 1
+
+
+def test_case_3_weights_with_a_scale_for_each_input_channel() -> None:
+    g = Net()
+    w = g.weight(16, 12, 3, 3, scale=list(np.linspace(0.003, 0.005, 12)), axis=1)
+    g.out(g.op("Conv", g.deep(g.picture(1, 3, 8, 8)), w))
+    kept(g, READERS)
+
+
+def test_case_3_scales_of_channels_behind_one_for_all() -> None:
+    g = Net()
+    wide = g.q(g.op("SpaceToDepth", g.picture(1, 1, 4, 4), blocksize=2), 0.02, 120)
+    numbers = g.constant([0.01, 0.02, 0.05, 0.09]), g.constant([120] * 4, "uint8")
+    g.out(g.conv(g.op("DequantizeLinear", wide, *numbers, axis=1), 4))
+    kept(g, READERS)
