@@ -199,7 +199,8 @@ _FRAGMENTS = tuple(
         "{n}p = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {n}q = MaxPool<kernel_shape = [5], pads = [2, 2]>({a}) {o} = Sub({n}q, {n}p)",
         "{n}q = MaxPool<kernel_shape = [5], pads = [2, 2]>({a}) {n}d = MaxPool<kernel_shape = [3], pads = [2, 2], dilations = [2]>({a}) "
         "{n}p = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {n}s = Sub({n}q, {n}p) {o} = Sub({n}d, {n}s)",
-        "{n}q = MaxPool<kernel_shape = [3], auto_pad = \"SAME_UPPER\">({a}) {n}p = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {o} = Sub({n}q, {n}p)",
+        "{n}q = MaxPool<kernel_shape = [3], auto_pad = \"SAME_UPPER\">({a}) {n}p = MaxPool<kernel_shape = [2], pads = [1, 0]>({a}) {o} = Sub({n}q, {n}p)",
+        "{n}q = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {n}p = MaxPool<kernel_shape = [3], pads = [2, 2], dilations = [2]>({a}) {o} = Sub({n}q, {n}p)",
         # recompose-focus
         _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}d, {n}e, {n}f) {o} = Reshape({n}j, flat)",
         _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}e, {n}d, {n}f) {n}m = Conv({n}j, mix) {o} = Reshape({n}m, flat)",
