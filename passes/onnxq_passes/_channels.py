@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxq.ir.walk import constant_array
 from onnxq_passes._edit import Editor, input_at, ints, is_constant, scalar
-from onnxq_passes._qdq import dequantizer, is_dq, is_q, parameters
+from onnxq_passes._qdq import dequantizer, parameters
 
 _ALIKE = frozenset(
     {"Relu", "LeakyRelu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Elu", "Gelu", "QuickGelu", "MaxPool"}
@@ -117,12 +118,12 @@ class Channels:
         return changed
 
     def _group(self, tensor: gs.Tensor) -> Group | None:
-        return self._groups.get(self._root(tensor)) if id(tensor) in self._parent else None
+        return self._groups.get(self._root(tensor))
 
     def _found(self) -> dict[int, Group]:
-        found: dict[int, Group] = {}
+        found: dict[int, Group] = defaultdict(Group)
         for tensor in self._tensors.values():
-            group = found.setdefault(self._root(tensor), Group())
+            group = found[self._root(tensor)]
             group.tensors.append(tensor)
             group.reason = group.reason or self._reason(tensor)
         for node in self.graph.nodes:
@@ -220,7 +221,7 @@ class Channels:
             return ""
         if not self._alike(node) or len(node.outputs) != 1:
             return f"its channels reach {node.op} {node.name}, where every channel counts"
-        if is_q(node) or is_dq(node) or node.op in _REDUCING:
+        if node.op in _REDUCING:  # its constant are the axes
             return ""
         if any(is_constant(t) and scalar(t) is None for t in node.inputs):
             return f"a constant with several elements goes into {node.op} {node.name}"
@@ -252,7 +253,7 @@ def store(
         channels: how many more there are on axis 0 than before; each has the scale of the last one.
     """
     tensor = node.inputs[slot]
-    made = None if is_constant(tensor) else dequantizer(editor, tensor)
+    made = dequantizer(editor, tensor)
     source = tensor if made is None else made[0].inputs[0]
     new: gs.Tensor = editor.constant(f"{source.name}_{how}", values)
     if made is not None:

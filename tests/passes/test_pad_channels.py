@@ -183,6 +183,13 @@ def test_case_2(graph: str, reason: str) -> None:
     keep(PASS, graph, reason)
 
 
+def test_a_convolution_of_a_constant() -> None:
+    """Nobody makes its channels."""
+    numbers = "{1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3}"
+    graph = f"(float[1,4,2,2] x) => (float[1,4,2,2] y) <float[1,3,2,2] c = {numbers}, {V}> {{ z = Conv(c, v) y = Add(x, z) }}"
+    keep(PASS, graph)
+
+
 def test_case_3_the_plan_decides() -> None:
     target = load_target("cpu")
     plan = Plan(values={}, uses={}, decisions={})
