@@ -7,8 +7,6 @@ Times on the wall, the median over runs in turns; above 1, the integer form is f
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from functools import partial
 
 import numpy as np
@@ -16,7 +14,7 @@ import numpy as np
 from onnxq import registry
 from onnxq.ir import save, text
 from onnxq.runtime.session import Session
-from onnxq.runtime.turns import IN_TURNS, repeats, timed
+from onnxq.runtime.turns import IN_TURNS, medians
 from onnxq.testing import default_context
 
 SIZES = ((24, 208, 208), (48, 104, 104), (96, 52, 52), (192, 26, 26), (384, 13, 13), (16, 24, 96))
@@ -48,14 +46,7 @@ def measured(op: str, size: tuple[int, ...], turns: int) -> tuple[str, str]:
     registry.load(registry.PASSES, "expand-gates")().run(forms[1].graph, default_context())
     sessions = [Session(save.to_bytes(form), threads=1, config=IN_TURNS) for form in forms]
     feeds = {"x": np.random.default_rng(0).integers(0, 256, (1, *size), dtype=np.uint8)}
-    begin = time.perf_counter()
-    sessions[0].run(feeds)
-    inner = repeats(time.perf_counter() - begin, 1)
-    seconds: list[list[float]] = [[], []]
-    for _ in range(turns):
-        for session, found in zip(sessions, seconds, strict=True):
-            found.append(timed(partial(session.run, feeds), inner, 1, time.perf_counter))
-    float_, integer = map(statistics.median, seconds)
+    float_, integer = medians([partial(session.run, feeds) for session in sessions], turns)
     return f"{1e6 * float_:.0f}", f"{float_ / integer:.2f}"
 
 

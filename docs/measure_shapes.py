@@ -8,8 +8,6 @@ above 1, the form behind the pass is faster.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxq import registry
 from onnxq.ir import load, save
 from onnxq.runtime.session import Session
-from onnxq.runtime.turns import IN_TURNS, repeats, timed
+from onnxq.runtime.turns import IN_TURNS, medians
 from onnxq.testing import default_context
 
 
@@ -153,14 +151,7 @@ def measured(name: str, proto: onnx.ModelProto, turns: int) -> tuple[float, floa
     assert report.rewrites, report.refusals
     sessions = [Session(save.to_bytes(form), threads=1, config=IN_TURNS) for form in forms]
     feeds = {"x": np.random.default_rng(0).normal(size=shape).astype(np.float32)}
-    begin = time.perf_counter()
-    sessions[0].run(feeds)
-    inner = repeats(time.perf_counter() - begin, 1)
-    seconds: list[list[float]] = [[], []]
-    for _ in range(turns):
-        for session, found in zip(sessions, seconds, strict=True):
-            found.append(timed(partial(session.run, feeds), inner, 1, time.perf_counter))
-    old, new = map(statistics.median, seconds)
+    old, new = medians([partial(session.run, feeds) for session in sessions], turns)
     return old, old / new
 
 

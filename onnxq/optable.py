@@ -237,7 +237,7 @@ GATE = "_gate"
 """What the name of the table adds to that of the op."""
 
 MOVES = "_moves"
-"""Behind the name of a Resize: what leads to the Gather in its place, and away from it."""
+"""Behind the name of a Resize or SpaceToDepth: what stands beside the Gather or Transpose that has its name now."""
 
 ALIGNED = "_aligned"
 """Behind the name of a Conv: the Pad that gives its input more channels."""

@@ -9,6 +9,7 @@ timing, and the next timing begins when they have stopped.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -54,6 +55,18 @@ def timed(run: Callable[[], object], inner: int, threads: int, clock: Callable[[
     seconds = (clock() - start) / inner
     rest(threads)
     return seconds
+
+
+def medians(runs: Sequence[Callable[[], object]], turns: int) -> list[float]:
+    """Seconds of one run of each, of sessions with one thread: the median over turns in which all come once."""
+    begin = time.perf_counter()
+    runs[0]()
+    inner = repeats(time.perf_counter() - begin, 1)
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(turns):
+        for run, found in zip(runs, seconds, strict=True):
+            found.append(timed(run, inner, 1, time.perf_counter))
+    return [statistics.median(found) for found in seconds]
 
 
 def order(turn: int, sessions: int) -> list[int]:

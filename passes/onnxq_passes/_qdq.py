@@ -57,6 +57,11 @@ class Parameters:
         kind = cast(IntType, self.dtype)
         return Affine(type=kind, granularity=granularity, scale=self.scale, zero_point=self.zero_point)
 
+    @property
+    def one_byte_scale(self) -> bool:
+        """8 bits, with one scale for all."""
+        return self.axis is None and self.dtype in ("uint8", "int8")
+
     @cached_property
     def round_trips(self) -> bool:
         """Q(DQ(q)) == q for every q: tried for each level and scale. False for int32, and for scales so small or so

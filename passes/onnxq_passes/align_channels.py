@@ -59,11 +59,12 @@ class AlignChannels(Pass):
             if found.makers:
                 report.refuse(found.makers[0], group.reason)
             for conv in found.readers:
-                more = -channels.filters[id(conv)].values.shape[1] % _FOUR
+                shape = channels.filters[id(conv)].values.shape
+                more = -shape[1] % _FOUR
                 if more and graph.opset < _PAD:
                     report.refuse(conv, f"Pad takes 8 bits and computed amounts from opset {_PAD} on")
                 elif more:
-                    _lead(conv, more, padded, editor)
+                    _lead(conv, shape, more, padded, editor)
                     wider[id(conv)] = more
         report.rewrites += channels.fill(sizes, wider)
         editor.commit()
@@ -99,7 +100,7 @@ class _Found:
 def _integer(node: gs.Node, editor: Editor) -> bool:
     """Does it become an integer kernel: 8 bits in, symmetric 8 bits of weights, 8 bits out?"""
     data, weights = dequantizer(editor, node.inputs[0]), dequantizer(editor, node.inputs[1])
-    if data is None or not _bytes(data[0]):
+    if data is None or not data[1].one_byte_scale:
         return False
     if weights is None or weights[1].dtype != "int8" or weights[1].zero_point.any():
         return False
@@ -112,22 +113,19 @@ def _integer(node: gs.Node, editor: Editor) -> bool:
 
 
 def _bytes(node: gs.Node) -> bool:
-    """Is it a Q or DQ of 8 bits with one scale?"""
+    """Is it a Q of 8 bits with one scale?"""
     said = parameters(node)
-    return said is not None and said.axis is None and said.dtype in ("uint8", "int8")
+    return said is not None and said.one_byte_scale
 
 
-def _lead(conv: gs.Node, more: int, padded: dict[object, gs.Tensor], editor: Editor) -> None:
-    """Let a Conv read its input behind a Pad of `more` channels."""
+def _lead(conv: gs.Node, shape: tuple[int, ...], more: int, padded: dict[object, gs.Tensor], editor: Editor) -> None:
+    """Let a Conv with weights of this shape read its input behind a Pad of `more` channels."""
     made = dequantizer(editor, conv.inputs[0])
     assert made is not None
     maker, said = made
     source = maker.inputs[0]
     key = id(source), said.key
     if key not in padded:
-        weights = editor.producer(conv.inputs[1])
-        assert weights is not None
-        shape = np.asarray(weights.inputs[0].values).shape
         rank = len(shape)
         name = f"{conv.name}{ALIGNED}"
         amounts = np.zeros(2 * rank, np.int64)

@@ -60,9 +60,11 @@ def _centred(node: gs.Node) -> bool:
 
 
 def _cascade(pools: list[gs.Node], editor: Editor, report: Report) -> None:
-    fitting = [node for node in pools if _centred(node)]
-    for node in pools if len(pools) > 1 else ():
-        if not any(node is f for f in fitting):
+    fitting: list[gs.Node] = []
+    for node in pools:
+        if _centred(node):
+            fitting.append(node)
+        elif len(pools) > 1:
             report.refuse(node, "its elements are not the maxima of those around them")
     ordered = sorted(fitting, key=lambda n: sum(_kernel(n)))
     inside = [_largest_inside(node, ordered[:at]) for at, node in enumerate(ordered)]

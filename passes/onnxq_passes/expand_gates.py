@@ -66,7 +66,7 @@ class ExpandGates(Pass):
 def _expand(node: gs.Node, before: gs.Node, editor: Editor) -> str:
     """Rewrite, or say why not."""
     data, result = parameters(before), node.outputs[0]
-    if data is None or data.axis is not None or data.dtype not in ("uint8", "int8"):
+    if data is None or not data.one_byte_scale:
         return "its data has no single scale of 8 bits"
     if editor.is_output(result) or not all(is_q(user) for user, _ in editor.uses(result)):
         return "its result is also read in float"

@@ -49,7 +49,7 @@ class GatherResize(Pass):
             if made is None or use is None or not is_q(use[0]):
                 continue
             said = made[1]
-            if parameters(use[0]) != said or said.axis is not None or said.dtype not in ("uint8", "int8"):
+            if parameters(use[0]) != said or not said.one_byte_scale:
                 continue
             if not said.round_trips:
                 report.refuse(node, "its scale is at the end of float32, where Q(DQ(q)) is not q")

@@ -49,7 +49,7 @@ class SplitSpaceToDepth(Pass):
 def _split(node: gs.Node, behind: gs.Node, editor: Editor) -> str:
     """Rewrite, or say why not."""
     said, picture = parameters(behind), node.inputs[0]
-    if said is None or said.axis is not None or said.dtype not in ("uint8", "int8"):
+    if said is None or not said.one_byte_scale:
         return "its result has no single scale of 8 bits"
     shape = picture.shape
     if shape is None or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):

@@ -9,7 +9,7 @@ import pytest
 from onnx import parser
 
 from onnxq.runtime.session import Session
-from onnxq.runtime.turns import IN_TURNS, SPIN_SECONDS, order, repeats, rest, timed, wanted
+from onnxq.runtime.turns import IN_TURNS, SPIN_SECONDS, medians, order, repeats, rest, timed, wanted
 
 WIDE = """<ir_version: 8, opset_import: ["" : 17]>
 wide (float[512,512] x) => (float[512,512] y) { a = MatMul(x, x) y = MatMul(a, x) }"""
@@ -59,3 +59,16 @@ def test_threads_come_to_rest() -> None:
         return min(found)
 
     assert left(IN_TURNS) < SPIN_SECONDS
+
+
+def test_medians_of_runs_in_turns() -> None:
+    """Each in its place, whatever takes how long; all as often as there are turns, and once to see how long."""
+    ran: list[str] = []
+
+    def run(name: str, seconds: float) -> None:
+        ran.append(name)
+        time.sleep(seconds)
+
+    short, long = medians([lambda: run("short", 2e-3), lambda: run("long", 20e-3)], 3)
+    assert short >= 2e-3 and long >= 20e-3
+    assert ran == ["short", *["short", "long"] * 3]
