@@ -1,4 +1,4 @@
-"""SiLU and HardSwish between integers: `python docs/measure_gates.py` prints the table of docs/placement.md.
+"""SiLU, HardSwish and GELU between integers: `python docs/measure_gates.py` prints the table of docs/placement.md.
 
 What stands between two integer kernels, on tensors of some sizes: DQ, float op, Q; and the same behind `expand-gates`.
 Times on the wall, the median over runs in turns; above 1, the integer form is faster.
@@ -18,16 +18,16 @@ from onnxq.runtime.turns import IN_TURNS, medians
 from onnxq.testing import default_context
 
 SIZES = ((24, 208, 208), (48, 104, 104), (96, 52, 52), (192, 26, 26), (384, 13, 13), (16, 24, 96))
-OPS = {"SiLU": "com.microsoft.QuickGelu <alpha = 1.0> (d)", "HardSwish": "HardSwish(d)"}
+OPS = {"SiLU": "com.microsoft.QuickGelu <alpha = 1.0> (d)", "HardSwish": "HardSwish(d)", "GELU": "Gelu(d)"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="SiLU and HardSwish between integers.")
+    parser = argparse.ArgumentParser(description="SiLU, HardSwish and GELU between integers.")
     parser.add_argument("--turns", type=int, default=30, help="of each form")
     turns = parser.parse_args().turns
     heads = [f"{op} in float, us | times as fast in int8" for op in OPS]
     print(f"| tensor | elements | {' | '.join(heads)} |")
-    print("|---|---|---|---|---|---|")
+    print(f"|{'---|' * (2 + 2 * len(OPS))}")
     for size in SIZES:
         cells = [cell for op in OPS.values() for cell in measured(op, size, turns)]
         print(f"| {' x '.join(map(str, size))} | {np.prod(size)} | {' | '.join(cells)} |", flush=True)

@@ -23,6 +23,7 @@ from onnxq.decisions import by_decisions
 from onnxq.encoding import Kind
 from onnxq.faintest import Parts, reshaped
 from onnxq.ir.model import Model
+from onnxq.optable import NEARLY
 from onnxq.options import Options
 from onnxq.placement.cut import Kinds, Labels, Problem, front
 from onnxq.placement.effort import EFFORTS
@@ -134,16 +135,25 @@ def meet(
     )  # fmt: skip
     if (first.holds or not lossy) and not (sweep and lossy):
         return at_once
+    points: list[Judged] = [first]
+    exact = None if first.holds else _with_gates_float(placed)
+    if exact is not None:
+        placement = _placement(placed, placed.choice, *exact, why="in bytes it is another function")
+        made = replan(placement)
+        second = replace(judge(insert(made)), label=f"{placed.chosen}, GELU in float")
+        points.append(replace(second, seconds=placed.problem.cost(*exact), chosen=second.holds))
+        if second.holds:
+            note = f"The accuracy budget holds with GELU in float: {second.sentence} ({first.sentence} in bytes)."
+            return Met(holds=True, plan=made, placement=placement, points=tuple(points), notes=(note,))
     noise = sense() if any(unit.placeable for unit in placed.units) else {}
     problem = _with_noise(placed, noise)
     if hear is not None:
         listen = partial(_listen, replan=replan, insert=insert, hear=hear)
-        problem = _with_kinds(placed, _with_bodies(placed, problem, listen), listen)
+        problem = _with_kinds(placed, _with_unheard(placed, problem, listen), listen)
     before = problem.noise(*mine)
     everything_float: Choice = (False,) * len(problem.units), (None,) * len(problem.units)
     swept = front(problem)
     corners = [(p.labels, p.kinds) for p in swept if p.noise < before and (p.labels, p.kinds) != everything_float]
-    points: list[Judged] = [first]
     tried: dict[Choice, tuple[Plan, Placement, int]] = {}
     names: dict[Choice, str] = {mine: placed.chosen, everything_float: FLOAT}
     for one in swept:
@@ -198,6 +208,17 @@ def meet(
     return Met(
         holds=met, plan=made, placement=placement, points=tuple(points), worst=worst, notes=(note,), front=found_front
     )
+
+
+def _with_gates_float(placed: Placed) -> Choice | None:
+    """The chosen form, but for gates that are another function in int8; None: it has none, or gains by them alone."""
+    labels = tuple(
+        label and NEARLY.isdisjoint(choice.ops) for label, choice in zip(placed.labels, placed.units, strict=True)
+    )
+    nothing = (False,) * len(labels), (None,) * len(labels)
+    if labels == placed.labels or placed.choice.cost(labels, placed.kinds) >= placed.choice.cost(*nothing):
+        return None
+    return labels, placed.kinds
 
 
 def _fresh(name: str, taken: Collection[str]) -> str:
@@ -337,13 +358,17 @@ def _listen(
     return hear(insert(replan(placement)))
 
 
-def _with_bodies(placed: Placed, problem: Problem, hear: Callable[[Placement], float]) -> Problem:
-    """The noise of a unit with bodies, in which sensitivities hear nothing: that of the form with it alone in int8."""
+def _with_unheard(placed: Placed, problem: Problem, hear: Callable[[Placement], float]) -> Problem:
+    """The noise of a unit of which sensitivities, which round tensors, hear nothing or not all: that of the form with
+    it alone in int8. Bodies, and gates that are another function in int8.
+    """
     units = list(problem.units)
     for index, (unit, choice) in enumerate(zip(problem.units, placed.units, strict=True)):
-        if unit.placeable and not unit.noise and choice.ops[0] in HOLDERS:
+        body = not unit.noise and choice.ops[0] in HOLDERS
+        if unit.placeable and (body or not NEARLY.isdisjoint(choice.ops)):
             alone = tuple(at == index for at in range(len(units)))
-            units[index] = replace(unit, noise=hear(_placement(placed, problem, alone, (None,) * len(units))))
+            heard = hear(_placement(placed, problem, alone, (None,) * len(units)))
+            units[index] = replace(unit, noise=max(unit.noise, heard))
     return replace(problem, units=tuple(units))
 
 
@@ -372,7 +397,8 @@ def _with_kinds(placed: Placed, problem: Problem, hear: Callable[[Placement], fl
     return replace(problem, units=tuple(units))
 
 
-def _placement(placed: Placed, problem: Problem, labels: Labels, kinds: Kinds) -> Placement:
+def _placement(placed: Placed, problem: Problem, labels: Labels, kinds: Kinds, why: str = "") -> Placement:
+    """These labels and kinds; `why` units that could be int8 are float now, where it is not their noise."""
     total = sum(unit.noise for unit in problem.units) or 1.0
     integer: set[str] = set()
     floats: dict[str, str] = {}
@@ -386,5 +412,5 @@ def _placement(placed: Placed, problem: Problem, labels: Labels, kinds: Kinds) -
         for node in choice.placeable:
             known = placed.placement.floats.get(node)
             share = f"{100 * unit.noise / total:.3g} % of the noise at the outputs is its"
-            floats[node] = known if known and not choice.integer else f"{LOUD}: {share}"
+            floats[node] = known if known and not choice.integer else f"{LOUD}: {why or share}"
     return Placement(integer=frozenset(integer), floats=floats, kinds=between)

@@ -223,15 +223,19 @@ OP_TABLE: dict[str, Op] = {
     "LeakyRelu": Op(),
     "Sigmoid": Op(),
     "QuickGelu": Op(),
+    "Gelu": Op(),
     "HardSwish": Op(),
     "Softmax": Op(),
     "Relu": Op(),
     "Clip": Op(),
 }
 
-GATED = ("QuickGelu", "HardSwish")
+GATED = ("QuickGelu", "HardSwish", "Gelu")
 """Ops of the form x * gate(x), which integers compute as a table and a product (the pass expand-gates). QuickGelu is of
-the domain com.microsoft."""
+the domain com.microsoft, Gelu of either."""
+
+NEARLY = frozenset({"Gelu"})
+"""Those of them whose gate is another function there, not only rounded: no table has the normal distribution."""
 
 GATE = "_gate"
 """What the name of the table adds to that of the op."""

@@ -301,6 +301,40 @@ def test_the_noise_of_a_kind_is_shared_as_that_of_int8() -> None:
     assert sorted({round(c.noise, 3) for c in found.front}) == [0.0, 0.05, 0.15, 0.3, 1.25, 4.1]
 
 
+def with_gelu(start: Placed, *at: int) -> Placed:
+    units = [dataclasses.replace(u, ops=("Gelu",)) if i in at else u for i, u in enumerate(start.units)]
+    return dataclasses.replace(start, units=tuple(units))
+
+
+def test_gelu_goes_first_and_nothing_is_sensed() -> None:
+    found, judged = met(with_gelu(placed(5.0, 3.0, 4.0), 1), {"u0": 0.1, "u1": 0.8, "u2": 0.2}, 0.5)
+    assert found.holds and judged == [{"u0", "u1", "u2"}, {"u0", "u2"}]
+    assert [(p.label, p.chosen) for p in found.points] == [("placed 1", False), ("placed 1, GELU in float", True)]
+    assert found.points[1].seconds == pytest.approx(21.0)
+    assert found.notes == ("The accuracy budget holds with GELU in float: noise 0.3 (noise 1.1 in bytes).",)
+    assert (found.placement.integer, found.front, found.worst) == ({"u0", "u2"}, (), ())
+    assert found.placement.floats == {"u1": f"{LOUD}: in bytes it is another function"}
+
+
+def test_where_that_does_not_hold_the_search_goes_on() -> None:
+    found, judged = met(with_gelu(placed(5.0, 3.0, 4.0), 1), {"u0": 0.1, "u1": 0.3, "u2": 0.8}, 0.5)
+    assert found.holds and judged[1] == {"u0", "u2"}
+    assert found.placement.integer == {"u0", "u1"}
+    assert [p.label for p in found.points[:2]] == ["placed 1", "placed 1, GELU in float"]
+    assert [p.chosen for p in found.points].count(True) == 1 and not found.points[1].chosen
+
+
+def test_a_form_that_gains_by_gelu_alone_has_no_such_step() -> None:
+    _, judged = met(with_gelu(placed(5.0), 0), {"u0": 0.8}, 0.5)
+    assert judged[0] == {"u0"} and frozenset() not in judged[1:]
+
+
+def test_the_noise_of_a_gelu_is_heard_alone() -> None:
+    start = with_gelu(with_kinds(placed(5.0, 5.0), 9.0, 9.0, chosen=False), 0)
+    found, _ = heard(start, {"u0": 0.9, "u1": 0.8}, {"u0": 0.1, "u1": 0.1}, 0.5, sensed={"u0": 0.1, "u1": 0.8})
+    assert found.front[0].noise == pytest.approx(1.7)
+
+
 @pytest.mark.parametrize("count", [3, 10, 40])
 def test_few_forms_are_judged(count: int) -> None:
     noise = {f"u{i}": 1.0 + i for i in range(count)}

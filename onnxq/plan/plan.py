@@ -119,6 +119,7 @@ class Plan:
         notes: sentences for the report (repairs made, reduced range and the like).
         kinds: node -> how it computes with integers between float borders; such a node has no quantized use.
         channel_multiple: as in `Placement`.
+        alphas: of each integer GELU, which is x * sigmoid(alpha * x) then.
     """
 
     values: Mapping[Value, Affine]
@@ -129,6 +130,7 @@ class Plan:
     notes: tuple[str, ...] = field(default=())
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     channel_multiple: int = 0
+    alphas: Mapping[str, float] = field(default_factory=dict)
 
     def use(self, path: GraphPath, node: str, slot: int) -> Encoding:
         """The encoding of one use."""
@@ -142,7 +144,7 @@ class Plan:
     @property
     def key(self) -> tuple[object, ...]:
         """Hashable identity of what would be written: plans with equal keys give equal models."""
-        parts: tuple[Mapping[Any, Any], ...] = (self.values, self.uses, self.biases, self.kinds)
+        parts: tuple[Mapping[Any, Any], ...] = (self.values, self.uses, self.biases, self.kinds, self.alphas)
         return *(frozenset(part.items()) for part in parts), self.gates, self.channel_multiple
 
     def to_json(self) -> str:
@@ -165,6 +167,7 @@ class Plan:
                 **({"kinds": dict(sorted(self.kinds.items()))} if self.kinds else {}),
                 **({"singles": dict(sorted(self.singles.items()))} if self.singles else {}),
                 **({"channel_multiple": self.channel_multiple} if self.channel_multiple else {}),
+                **({"alphas": dict(sorted(self.alphas.items()))} if self.alphas else {}),
                 "notes": list(self.notes),
             },
             indent=1,

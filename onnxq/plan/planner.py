@@ -23,6 +23,7 @@ from onnxq.numerics import TINY, affine
 from onnxq.optable import HEAVY, OP_TABLE, PER_CHANNEL_OPSET, data_slots, weight_granularity
 from onnxq.plan import protect
 from onnxq.plan.facts import Facts, Shape, every
+from onnxq.plan.gates import with_gates
 from onnxq.plan.integers import least_softmax_scale
 from onnxq.plan.joins import joined
 from onnxq.plan.kinds import with_kinds
@@ -122,7 +123,7 @@ def _decide(
             veto.update(more)
         done[facts.path] = _Planner(facts, target, ranges, chosen, keep_float, given)
         done[facts.path].decide()
-    plan = _joined(target, list(done.values()))
+    plan = with_gates(_joined(target, list(done.values())), graph, ranges)
     return with_kinds(plan, graph, target, placement.kinds, keep_float) if placement.kinds else plan
 
 

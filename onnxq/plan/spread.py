@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,15 +27,17 @@ class Spread:
     Attributes:
         magnitudes: ascending, >= 0.
         counts: of each, > 0.
+        guessed: only the range is known.
     """
 
     magnitudes: NDArray[np.float64]
     counts: NDArray[np.float64]
+    guessed: bool = False
 
     @classmethod
     def even(cls, low: float, high: float) -> Spread:
         """As if all values between two were equally frequent."""
-        return cls.of(np.linspace(low, high, EVEN))
+        return replace(cls.of(np.linspace(low, high, EVEN)), guessed=True)
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Spread:

@@ -1,4 +1,4 @@
-"""SiLU and HardSwish between integers: two kernels on bytes in the place of DQ, a float op and Q."""
+"""SiLU, HardSwish and GELU between integers: two kernels on bytes in the place of DQ, a float op and Q."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import onnx_graphsurgeon as gs
 
 from onnxq.encoding import LEVELS, IntType
 from onnxq.numerics import TINY
-from onnxq.optable import GATE, GATED
+from onnxq.optable import GATE, GATED, NEARLY
 from onnxq.pipeline.base import Context, Pass, Report, Stage
+from onnxq.plan.gates import USUAL
 from onnxq_passes._edit import Editor, standard
 from onnxq_passes._qdq import Parameters, is_dq, is_q, parameters
 
@@ -25,13 +26,15 @@ Pair = tuple[float, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ExpandGates(Pass):
-    """Write DQ -> SiLU or HardSwish -> Q as a gate of 8 bits, 0 to 1 in steps of 1/255, times what the DQ gives.
+    """Write DQ -> SiLU, HardSwish or GELU -> Q as a gate of 8 bits, 0 to 1 in steps of 1/255, times what the DQ gives.
 
     1. QuickGelu: the gate is Sigmoid(alpha * x); the DequantizeLinear in front of it has alpha in its scale.
     2. HardSwish: the gate is LeakyRelu(alpha=1), a table in the integer kernel. Its QuantizeLinear saturates at -3 and
        3, and the DequantizeLinear behind that reads the same integers as 0 to 1.
-    3. Which ones: those that the plan puts into integers; without a plan all that stand between DQ and Q, or none.
-    4. Refused: a scale per channel or per block; other than 8 bits; an alpha of 0 or less, or beyond any scale; a
+    3. Gelu, of either approximation: as QuickGelu, with the alpha that the plan has fitted to the data, or 1.702. That
+       is another function, off by up to 0.02.
+    4. Which ones: those that the plan puts into integers; without a plan all that stand between DQ and Q, or none.
+    5. Refused: a scale per channel or per block; other than 8 bits; an alpha of 0 or less, or beyond any scale; a
        result that is also read in float.
 
     The gate rounds once more: by half a step, so the result moves by up to x/510.
@@ -48,30 +51,37 @@ class ExpandGates(Pass):
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
-        report, editor = Report(), Editor(graph)
+        report, editor, nearly = Report(), Editor(graph), 0
         chosen = frozenset[str]() if self.planned else None
         if context.plan is not None:
             chosen = context.plan.gates
         for node in editor.live():
-            if node.op not in GATED or not (standard(node) or node.op == "QuickGelu"):
+            if node.op not in GATED or not (standard(node) or node.domain == "com.microsoft"):
                 continue
             before = editor.producer(node.inputs[0])
             if before is None or not is_dq(before) or (chosen is not None and node.name not in chosen):
                 continue
-            report.tell(node, _expand(node, before, editor))
+            alpha = USUAL if context.plan is None else context.plan.alphas.get(node.name, USUAL)
+            why = _expand(node, before, editor, alpha)
+            report.tell(node, why)
+            nearly += node.op in NEARLY and not why
         editor.commit()
+        if nearly:
+            ops = f"{nearly} op{'s' * (nearly != 1)}"
+            report.notes.append(f"GELU is x * sigmoid(alpha * x) in bytes in {ops}, which differs by up to 0.02.")
         return report
 
 
-def _expand(node: gs.Node, before: gs.Node, editor: Editor) -> str:
-    """Rewrite, or say why not."""
+def _expand(node: gs.Node, before: gs.Node, editor: Editor, alpha: float) -> str:
+    """Rewrite, a Gelu with this alpha, or say why not."""
     data, result = parameters(before), node.outputs[0]
     if data is None or not data.one_byte_scale:
         return "its data has no single scale of 8 bits"
     if editor.is_output(result) or not all(is_q(user) for user, _ in editor.uses(result)):
         return "its result is also read in float"
-    alpha = float(node.attrs.get("alpha", 1.702))  # the operator's default
-    if node.op == "QuickGelu" and not TINY <= alpha * float(data.scale) <= float(np.finfo(np.float32).max):
+    if node.op == "QuickGelu":
+        alpha = float(node.attrs.get("alpha", 1.702))  # the operator's default
+    if node.op != "HardSwish" and not TINY <= alpha * float(data.scale) <= float(np.finfo(np.float32).max):
         return "its alpha is not above 0, or so small or large that no scale takes it in"
     name, integers = f"{node.name}{GATE}", before.inputs[0]
     least = LEVELS[cast(IntType, data.dtype)][0]
@@ -89,7 +99,7 @@ def _expand(node: gs.Node, before: gs.Node, editor: Editor) -> str:
     real = before.outputs[0]
     found = (float(data.scale), int(data.zero_point))
     gate = (1 / _STEPS, least)
-    if node.op == "QuickGelu":
+    if node.op != "HardSwish":
         op, given, written = "Sigmoid", (alpha * found[0], found[1]), gate
     else:
         shift, middle = _shift(data)

@@ -1,4 +1,4 @@
-"""SiLU and HardSwish between integers."""
+"""SiLU, HardSwish and GELU between integers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from rewriting import keep, model, rewrite, together
+from scipy.special import ndtr
 
 from onnxq.ir import save, text
 from onnxq.plan.plan import Decision, Plan
@@ -69,18 +70,18 @@ SCALES = (0.003, 0.0235, 0.047, 0.05, 0.0706, 0.11, 0.4, 3.0)
 
 @pytest.mark.parametrize("level", [Level.OFF, Level.ALL])
 @pytest.mark.parametrize("kind", ["uint8", "int8"])
-@pytest.mark.parametrize("op", ["silu", "1.702", "hard"])
+@pytest.mark.parametrize("op", ["silu", "1.702", "gelu", "hard"])
 def test_every_level_is_as_near_as_the_gate_allows(op: str, kind: str, level: Level) -> None:
     """Half a step of the gate, what the Q rounds, and half a step more where the integer kernel rounds twice."""
     for scale in SCALES:
         for zero in (0, 31, 128, 255):
             x = np.arange(256) + LEAST[kind]
             real = (np.arange(256) - zero) * float(np.float32(scale))
-            alpha = {"silu": 1.0, "1.702": 1.702}.get(op, 0.0)
+            alpha = {"silu": 1.0, "1.702": 1.702, "gelu": 1.702}.get(op, 0.0)
             exact = silu(real, alpha) if alpha else hard(real)
             step = max((exact.max() - min(exact.min(), 0)) / 255, 1e-3)
             start = round(-exact.min() / step)
-            node = f"com.microsoft.QuickGelu <alpha = {alpha}> (d)" if alpha else "HardSwish(d)"
+            node = {"gelu": "Gelu(d)", "hard": "HardSwish(d)"}.get(op, f"com.microsoft.QuickGelu <alpha = {alpha}> (d)")
             source = model(
                 f"({kind}[256] x) => ({kind}[256] y) <float s = {{{scale}}}, {kind} z = {{{zero + LEAST[kind]}}}, "
                 f"float t = {{{step}}}, {kind} u = {{{start + LEAST[kind]}}}> {{ [d] d = DequantizeLinear(x, s, z) "
@@ -112,6 +113,35 @@ def test_alpha_goes_into_a_scale(attributes: str, scale: str) -> None:
         rewrites=1,
         atol=1,
     )
+
+
+@pytest.mark.parametrize("op", ["Gelu", 'Gelu <approximate = "tanh">', "com.microsoft.Gelu"])
+def test_gelu_is_another_function_by_0_0203_at_most(op: str) -> None:
+    """Beside what rounding does: half a step of the gate, of the Q, and half a step more in the integer kernel."""
+    x = np.arange(256, dtype=np.uint8)
+    source = model(HEAD.format(f"[h] m = {op} (d)").replace("uint8[4]", "uint8[256]").replace("0.02", "0.035"))
+    real = (x.astype(np.float64) - 120) * np.float64(np.float32(0.05))
+    away = levels(source, x, Level.ALL) - 20 - real * ndtr(real) / 0.035
+    assert (np.abs(away) <= (0.0204 + 0.5 * np.abs(real) / 255) / 0.035 + 1.001).all()
+    assert np.abs(away).max() > 0.01 / 0.035
+
+
+def test_gelu_with_the_alpha_of_the_plan() -> None:
+    one = text.parse(
+        model(
+            HEAD.format(
+                "[a] n = Gelu(d) [e] o = QuantizeLinear(n, s, z) [f] p = DequantizeLinear(o, s, z) [b] m = Gelu(p)"
+            )
+        )
+    )
+    decisions = {name: Decision(op="Gelu", integer=True) for name in "ab"}
+    plan = Plan(values={}, uses={}, decisions=decisions, alphas={"b": 1.6})
+    report = PASS.run(one.graph, dataclasses.replace(default_context(), plan=plan))
+    assert report.rewrites == 2
+    assert report.notes == ["GELU is x * sigmoid(alpha * x) in bytes in 2 ops, which differs by up to 0.02."]
+    scales = {n.name: float(n.inputs[1].values) for n in one.graph.nodes if n.op == "DequantizeLinear"}
+    assert scales["a_gate_data"] == pytest.approx(0.05 * 1.702)
+    assert scales["b_gate_data"] == pytest.approx(0.05 * 1.6)
 
 
 def test_hardswish() -> None:
@@ -168,7 +198,11 @@ def test_a_hard_gate_ends_at_0_and_1() -> None:
 
 @pytest.mark.parametrize(
     ("node", "ops"),
-    [(f"{SILU} (d)", ["QLinearSigmoid", "QLinearMul"]), ("HardSwish(d)", ["QLinearLeakyRelu", "QLinearMul"])],
+    [
+        (f"{SILU} (d)", ["QLinearSigmoid", "QLinearMul"]),
+        ("Gelu(d)", ["QLinearSigmoid", "QLinearMul"]),
+        ("HardSwish(d)", ["QLinearLeakyRelu", "QLinearMul"]),
+    ],
 )
 def test_ort_makes_integer_ops_of_it(node: str, ops: list[str]) -> None:
     one = text.parse(model(HEAD.format(f"[m] m = {node}")))
@@ -212,6 +246,7 @@ def test_refused(graph: str, reason: str) -> None:
     [
         "(float[4] x) => (uint8[4] y) <float t = {0.02}, uint8 u = {20}> { [h] m = HardSwish(x) [q] y = QuantizeLinear(m, t, u) }",
         HEAD.format("[h] m = Sigmoid(d)"),
+        HEAD.format("[h] m = com.microsoft.FastGelu(d)"),
         HEAD.format("[r] r = Relu(d) [h] m = HardSwish(r)"),
     ],
 )

@@ -255,8 +255,8 @@ CASES = [
         {"constants": W2},
     ),
     Case(
-        "the integer MaxPool is slower than the float one unless an integer Conv, QuickGelu, HardSwish or MaxPool "
-        "feeds it",
+        "the integer MaxPool is slower than the float one unless an integer Conv, QuickGelu, HardSwish, Gelu or "
+        "MaxPool feeds it",
         "MaxPool",
         "NhwcMaxPool",
         graph(
