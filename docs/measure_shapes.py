@@ -1,8 +1,8 @@
 """Shapes that kernels like: `python docs/measure_shapes.py` prints a table of docs/placement.md.
 
-Small graphs before and behind the passes `align-channels`, `gather-resize`, `split-space-to-depth`, `cascade-pools`.
-Times on the wall of one thread, whole graphs with the conversions at their ends, the median over runs in turns;
-above 1, the form behind the pass is faster.
+Small graphs before and behind the passes `align-channels`, `stack-rows`, `gather-resize`, `split-space-to-depth`,
+`cascade-pools`. Times on the wall of one thread, whole graphs with the conversions at their ends, the median over runs
+in turns; above 1, the form behind the pass is faster.
 """
 
 from __future__ import annotations
@@ -119,6 +119,16 @@ CASES: dict[str, list[tuple[str, Callable[[], onnx.ModelProto]]]] = {
             for c, n, k in ((24, 56, 3), (40, 28, 3), (72, 14, 3), (88, 14, 5), (200, 14, 3))
         ),
     ],
+    "stack-rows": [
+        (f"first convolution, {i} to {o} channels, {k}x{k}, stride {t}, on {n} x {n}", partial(first, i, o, n, k, t))
+        for i, o, n, k, t in (
+            (3, 64, 224, 7, 2),
+            (3, 32, 64, 5, 1),
+            (1, 64, 224, 7, 2),
+            (1, 32, 64, 5, 1),
+            (1, 32, 28, 3, 1),
+        )
+    ],
     "gather-resize": [
         (f"nearest, twice as large, {c} channels, {n} x {n}", partial(grown, c, n))
         for c, n in ((192, 13), (96, 26), (32, 80))
@@ -128,6 +138,10 @@ CASES: dict[str, list[tuple[str, Callable[[], onnx.ModelProto]]]] = {
         (f"5, 9 and 13, {c} channels, {n} x {n}", partial(pyramid, c, n)) for c, n in ((192, 13), (256, 20))
     ],
 }
+
+
+INSTEAD = {"stack-rows": "align-channels"}
+"""What is done without the pass."""
 
 
 def main() -> None:
@@ -147,8 +161,10 @@ def measured(name: str, proto: onnx.ModelProto, turns: int) -> tuple[float, floa
     shape = tuple(d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim)
     model = load.from_proto(proto)
     forms = [model.copy(), model]
-    report = registry.load(registry.PASSES, name)().run(forms[1].graph, default_context())
-    assert report.rewrites, report.refusals
+    for form, which in zip(forms, (INSTEAD.get(name), name), strict=True):
+        if which is not None:
+            report = registry.load(registry.PASSES, which)().run(form.graph, default_context())
+            assert report.rewrites, report.refusals
     sessions = [Session(save.to_bytes(form), threads=1, config=IN_TURNS) for form in forms]
     feeds = {"x": np.random.default_rng(0).normal(size=shape).astype(np.float32)}
     old, new = medians([partial(session.run, feeds) for session in sessions], turns)

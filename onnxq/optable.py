@@ -246,6 +246,9 @@ MOVES = "_moves"
 ALIGNED = "_aligned"
 """Behind the name of a Conv: the Pad that gives its input more channels."""
 
+ROWS = "_rows"
+"""Behind the name of a Conv: what makes channels of the rows under its kernel."""
+
 PER_CHANNEL_OPSET = 13
 """Least opset whose QuantizeLinear and DequantizeLinear have an axis."""
 

@@ -153,7 +153,7 @@ def rounds(total: int, *, light: bool = False) -> list[list[int]]:
 NOTHING = "No op of this model can run in an integer kernel: what is written is the float model, normalised."
 """Said of plans without int8; what placement makes of them may be another thing."""
 
-INTEGER = ("insert-qdq", "expand-gates", "align-channels", "gather-resize", "split-space-to-depth")
+INTEGER = ("insert-qdq", "expand-gates", "stack-rows", "align-channels", "gather-resize", "split-space-to-depth")
 FLOAT = ("quantize-dynamic", "quantize-weights", "pad-channels")
 """The passes that carry out a plan, in the order of pipelines: what lies between Q/DQ, and what is float there."""
 

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnxq.ir.walk import graphs
-from onnxq.optable import ALIGNED, GATE, MOVES
+from onnxq.optable import ALIGNED, GATE, MOVES, ROWS
 from onnxq.runtime.profile import KernelRun, Profile
 
 _SUFFIX = re.compile(r"(_token_\d+|_nchwc|_nhwc)+$")
 _INLINED = re.compile(r"^(_if_(then|else)_branch_)+")
 _LAYOUT = frozenset({"Transpose", "ReorderInput", "ReorderOutput", "Reshape", "Squeeze", "Unsqueeze", "Cast"})
 _CONV_SLOTS = 3
-_FOR = {GATE: ("Mul",), ALIGNED: ("Conv",), MOVES: ("Gather", "Transpose")}
+_FOR = {GATE: ("Mul",), ALIGNED: ("Conv",), ROWS: ("Conv",), MOVES: ("Gather", "Transpose")}
 _ADDED = re.compile(rf"({'|'.join(_FOR)})(_\d+)?$")
 """Names of nodes that passes add, and the operators for which they do."""
 

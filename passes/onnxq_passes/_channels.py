@@ -21,6 +21,9 @@ _ALIKE = frozenset(
 )
 """Ops that keep channels apart, and finite values finite."""
 
+_VANISHING = ("Relu", "Clip")
+"""Into the range of the Q behind a Conv."""
+
 _REDUCING = frozenset({"ReduceMean", "ReduceMax"})
 """The same, where the axes lie behind the channels."""
 
@@ -280,6 +283,27 @@ def drop(editor: Editor, tensor: gs.Tensor) -> None:
     maker = editor.producer(tensor)
     if maker is not None and editor.private(tensor, ()):
         editor.remove(maker)
+
+
+def integer_conv(node: gs.Node, editor: Editor) -> bool:
+    """Does a Conv become an integer kernel: 8 bits in, symmetric 8 bits of weights, 8 bits out?"""
+    data, weights = dequantizer(editor, node.inputs[0]), dequantizer(editor, node.inputs[1])
+    if data is None or not data[1].one_byte_scale:
+        return False
+    if weights is None or weights[1].dtype != "int8" or weights[1].zero_point.any():
+        return False
+    result = node.outputs[0]
+    use = editor.only_use(result)
+    if use is not None and use[0].op in _VANISHING:
+        result = use[0].outputs[0]
+    readers = [user for user, _ in editor.uses(result)]
+    return bool(readers) and not editor.is_output(result) and all(_bytes(user) for user in readers)
+
+
+def _bytes(node: gs.Node) -> bool:
+    """Is it a Q of 8 bits with one scale?"""
+    said = parameters(node)
+    return said is not None and said.one_byte_scale
 
 
 def _spatial(node: gs.Node) -> bool:

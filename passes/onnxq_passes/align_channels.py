@@ -10,16 +10,14 @@ import onnx_graphsurgeon as gs
 
 from onnxq.optable import ALIGNED
 from onnxq.pipeline.base import Context, Pass, Report, Stage
-from onnxq_passes._channels import Channels, Group, drop
+from onnxq_passes._channels import Channels, Group, drop, integer_conv
 from onnxq_passes._edit import Editor
-from onnxq_passes._qdq import dequantizer, parameters
+from onnxq_passes._qdq import dequantizer
 
 _FOUR = 4
 _EIGHT = 8
 _SIXTEEN = 16
 _PAD = 13
-_VANISHING = ("Relu", "Clip")
-"""Into the range of the Q behind a Conv."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +80,7 @@ class _Found:
 
     def __init__(self, group: Group, channels: Channels, editor: Editor) -> None:
         count = group.count
-        deep = [n for n in group.makers if channels.filters[id(n)].depthwise and _integer(n, editor)]
+        deep = [n for n in group.makers if channels.filters[id(n)].depthwise and integer_conv(n, editor)]
         self.makers: list[gs.Node] = []
         self.readers: list[gs.Node] = []
         self.missing = 0
@@ -90,32 +88,11 @@ class _Found:
             self.makers, self.missing = deep, -count % _SIXTEEN
         if count % _FOUR:
             whole = [n for n in (*group.makers, *group.readers) if channels.filters[id(n)].groups == 1]
-            whole = [n for n in whole if _integer(n, editor)]
+            whole = [n for n in whole if integer_conv(n, editor)]
             self.makers = [*self.makers, *(n for n in whole if any(n is m for m in group.makers))]
             self.readers = [n for n in whole if any(n is r for r in group.readers)]
             if whole and not self.missing:
                 self.missing = -count % (_FOUR if count <= _FOUR else _EIGHT)
-
-
-def _integer(node: gs.Node, editor: Editor) -> bool:
-    """Does it become an integer kernel: 8 bits in, symmetric 8 bits of weights, 8 bits out?"""
-    data, weights = dequantizer(editor, node.inputs[0]), dequantizer(editor, node.inputs[1])
-    if data is None or not data[1].one_byte_scale:
-        return False
-    if weights is None or weights[1].dtype != "int8" or weights[1].zero_point.any():
-        return False
-    result = node.outputs[0]
-    use = editor.only_use(result)
-    if use is not None and use[0].op in _VANISHING:
-        result = use[0].outputs[0]
-    readers = [user for user, _ in editor.uses(result)]
-    return bool(readers) and not editor.is_output(result) and all(_bytes(user) for user in readers)
-
-
-def _bytes(node: gs.Node) -> bool:
-    """Is it a Q of 8 bits with one scale?"""
-    said = parameters(node)
-    return said is not None and said.one_byte_scale
 
 
 def _lead(conv: gs.Node, shape: tuple[int, ...], more: int, padded: dict[object, gs.Tensor], editor: Editor) -> None:

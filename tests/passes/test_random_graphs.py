@@ -124,7 +124,7 @@ def ours(chosen: Callable[[type[Pass]], bool]) -> list[str]:
     return found
 
 
-AROUND_CONVS = {"align-channels", "gather-resize", "split-space-to-depth"}
+AROUND_CONVS = {"align-channels", "stack-rows", "gather-resize", "split-space-to-depth"}
 """Passes from QDQ to QDQ for which the graphs of fusions have what they look for."""
 
 FAMILIES = {

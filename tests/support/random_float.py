@@ -277,6 +277,8 @@ _RARE = (
     "{o} = Add({n}e, {n}s)",
     "{o} = LayerNormalization({n}s",
     "Softmax<axis = 0>",
+    "{n}r = Relu({n}c) {o} = Conv",
+    "({n}d) {n}m = Mul({n}c, {n}h) {o} = Conv",
 )
 FRAGMENTS = (*_FRAGMENTS, *(f for f in _FRAGMENTS for part in _RARE if part in f.text))
 """What only one or two fragments have stands here twice or more."""

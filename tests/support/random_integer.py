@@ -229,7 +229,7 @@ def integers(g: Maker, x: str, y: str, form: int, how: int) -> str:
 
 
 def shapes(g: Maker, x: str, y: str, form: int, how: int) -> str:
-    """Six channels or three, a depthwise Conv, then SpaceToDepth or a pool, and Resize; and near misses of each."""
+    """Six channels, three or one, a depthwise Conv, then SpaceToDepth or a pool, and Resize; and near misses."""
     if g.tokens:
         return product(g, x, y, form, how)
 
@@ -239,8 +239,13 @@ def shapes(g: Maker, x: str, y: str, form: int, how: int) -> str:
 
     near = [form >> 2 & 1 == 1, form >> 2 & 3 == 3, form >> 4 & 1 == 1]
     if form & 1:
-        cut = g.pair(g.op("Neg", g.op("Slice", x, *(g.constant([n], "int64") for n in (0, 3, 1)))))
-        made = g.op("Neg", conv(cut, 4, 3)) if near[0] else conv(cut, 4, 3)
+        few = 1 if form & 8 or form & 48 != 48 else 3
+        if form & 8:
+            cut = g.pair(g.op("Neg", g.op("Slice", x, *(g.constant([n], "int64") for n in (0, few, 1)))))
+        else:
+            cut = g.data(1, few, *PICTURE[2:])
+            g.said[cut] = (DATA, 120, "uint8")
+        made = g.op("Neg", conv(cut, 4, few)) if near[0] else conv(cut, 4, few)
     else:
         wide = g.pair(conv(x, 6, 4))
         if form & 32:
@@ -261,13 +266,21 @@ def shapes(g: Maker, x: str, y: str, form: int, how: int) -> str:
     return g.pair(g.op("Resize", small, "", g.constant([1, 1, 2, 2]), mode=mode, **attrs))
 
 
+def stem(g: Maker, form: int) -> str:
+    """The first Conv, on a picture with one channel or two."""
+    few = 1 + (form >> 2 & 1)
+    picture = g.data(1, few, *PICTURE[2:])
+    return g.pair(g.op("Conv", picture, g.weight(4, few, 3, 3, scale=0.00217), pads=[1] * 4))
+
+
 BLOCKS: tuple[Block, ...] = (
     *[product] * 8,
-    *[shapes] * 5,
+    *[shapes] * 7,
     *[elementwise, concat] * 2,
     *[pool] * 5,
     *[where] * 2,
     *[movement, dynamic] * 2,
+    dynamic,
     *[integers] * 5,
 )
 FORMS, ENDS = 64, 14
@@ -281,6 +294,8 @@ def build(recipe: Recipe) -> tuple[Model, dict[str, np.ndarray[Any, Any]]]:
     for scale in (DATA, 0.0273):
         pool_.append(g.data(*(TOKENS if recipe.tokens else PICTURE), scale=scale, zero=zero, kind=kind))
         g.said[pool_[-1]] = (scale, zero, kind)
+    if not recipe.tokens and recipe.steps[0].form & 2:
+        pool_.append(stem(g, recipe.steps[0].form))
     for step in recipe.steps:
         a, b = (pool_[max(0, len(pool_) - 1 - back)] for back in (step.a, step.b))
         pool_.append(BLOCKS[step.block](g, a, b, step.form, step.end))

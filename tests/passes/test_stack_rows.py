@@ -1,0 +1,220 @@
+"""Rows under a kernel as channels of a picture."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import convolutions
+import numpy as np
+import onnx
+import pytest
+from convolutions import Net, shapes
+
+from onnxq.ir import load, save
+from onnxq.optable import ROWS
+from onnxq.runtime.session import optimized
+from onnxq.testing import check_pass, default_context
+from onnxq_passes.align_channels import AlignChannels
+from onnxq_passes.stack_rows import StackRows
+
+integer = functools.partial(convolutions.integer, StackRows())
+
+
+def kept(g: Net, *reasons: str) -> None:
+    model, report = integer(g)
+    assert report.rewrites == 0 and not any(n.op == "Gather" for n in model.graph.nodes)
+    assert sorted(any(part in r.reason for part in reasons) for r in report.refusals) == [True] * len(reasons)
+
+
+def first(count: int, kernel: int = 3, *, outputs: int = 16, high: int = 9, kind: str = "uint8", **options: Any) -> Net:
+    g = Net()
+    zero = 120 if kind == "uint8" else -8
+    data = g.data(1, count, high, 10, kind=kind, zero=zero)
+    g.out(g.conv(data, count, outputs, kernel=kernel, **options), kind=kind, zero=zero)
+    return g
+
+
+def test_contract() -> None:
+    check_pass(StackRows)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+@pytest.mark.parametrize(
+    ("count", "kernel", "stacked"),
+    [(1, 3, 4), (2, 3, 8), (1, 5, 8), (3, 5, 16), (3, 7, 24), (6, 3, 20), (1, 2, 4), (3, 4, 12)],
+)
+def test_case_1_kernels(count: int, kernel: int, stacked: int, kind: str) -> None:
+    model, report = integer(first(count, kernel, kind=kind, bias="int32"))
+    assert shapes(model) == [(16, stacked, 1, kernel)] and (report.rewrites, report.refusals) == (1, [])
+    assert AlignChannels().run(model.graph, default_context()).rewrites == 0
+
+
+ATTRIBUTES: list[dict[str, Any]] = [
+    {"strides": [2, 2]},
+    {"strides": [3, 1]},
+    {"strides": [1, 2]},
+    {"dilations": [2, 1]},
+    {"dilations": [2, 3], "strides": [2, 1]},
+    {"pads": [0, 0, 0, 0]},
+    {"pads": [0, 1, 2, 0]},
+    {"pads": [2, 0, 0, 3]},
+    {"pads": [1, 0, 1, 0], "strides": [4, 4]},
+    {"auto_pad": "VALID", "pads": None},
+    {"auto_pad": "SAME_UPPER", "pads": None},
+    {"auto_pad": "SAME_LOWER", "pads": None},
+    {"auto_pad": "SAME_UPPER", "pads": None, "strides": [2, 3]},
+    {"auto_pad": "SAME_LOWER", "pads": None, "strides": [2, 3]},
+    {"pads": None},
+]
+
+
+@pytest.mark.parametrize("high", [7, 8])
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("attributes", ATTRIBUTES, ids=str)
+def test_case_1_every_window(attributes: dict[str, Any], kernel: int, high: int) -> None:
+    model, report = integer(first(2, kernel, high=high, **attributes))
+    assert report.rewrites == 1
+    conv = next(n for n in model.graph.nodes if n.op == "Conv")
+    assert "auto_pad" not in conv.attrs and conv.attrs["kernel_shape"] == [1, kernel]
+
+
+def test_case_1_one_scale_and_a_float_bias() -> None:
+    assert integer(first(1, per_channel=False))[1].rewrites == 1
+    assert integer(first(1, bias="float"))[1].rewrites == 1
+
+
+def test_case_1_kernels_that_are_not_square() -> None:
+    g = Net()
+    w = g.weight(16, 1, 5, 1, scale=0.0041)
+    g.out(g.op("Conv", g.data(1, 1, 20, 4), w, strides=[2, 1]))
+    model, _ = integer(g)
+    assert shapes(model) == [(16, 8, 1, 1)]
+
+
+def test_case_1_what_stands_before_the_convolution() -> None:
+    model, _ = integer(first(1))
+    graph = onnx.load_from_string(optimized(save.to_bytes(model))).graph
+    at = next(i for i, n in enumerate(graph.node) if n.op_type == "QLinearConv")
+    assert [n.op_type for n in graph.node[:at]] == ["QuantizeLinear", "Pad", "Reshape", "Gather", "Transpose"]
+    conv = next(n for n in model.graph.nodes if n.op == "Conv")
+    names = [n.name for n in model.graph.nodes if n.op in ("Pad", "Reshape", "Gather")]
+    assert all(name.startswith(f"{conv.name}{ROWS}") for name in names)
+
+
+def test_case_1_without_rows_above_or_below_there_is_no_pad() -> None:
+    model, _ = integer(first(1, pads=[0, 1, 0, 1]))
+    assert "Pad" not in [n.op for n in model.graph.nodes]
+
+
+def test_case_1_the_same_rows_for_all_that_want_them() -> None:
+    g = Net()
+    x = g.data(1, 1, 9, 10)
+    for kernel, attributes in ((3, {}), (3, {"strides": [1, 2]}), (3, {"strides": [2, 1]}), (5, {})):
+        g.out(g.conv(x, 1, 16, kernel=kernel, **attributes))
+    g.raw(g.op("Abs", x))
+    model, report = integer(g)
+    assert (report.rewrites, sum(n.op == "Gather" for n in model.graph.nodes)) == (4, 3)
+
+
+def test_case_1_two_readings_of_one_picture() -> None:
+    """The zero of each fills its rows."""
+    g = Net()
+    x = g.data(1, 1, 9, 10)
+    integers = next(n.input[0] for n in g.nodes if n.op_type == "DequantizeLinear")
+    for tensor in (x, g.dq(integers, 0.04, 7)):
+        g.out(g.conv(tensor, 1, 16, per_channel=False))
+    model, report = integer(g)
+    fills = [int(np.asarray(n.inputs[2].values)) for n in model.graph.nodes if n.op == "Pad"]
+    assert (report.rewrites, sorted(fills)) == (2, [7, 120])
+
+
+def test_case_1_of_any_batch_and_width() -> None:
+    for sizes in (["n"], ["n", "1", "9", "w"]):
+        g = first(1)
+        proto = g.model()
+        for dimension, size in zip(proto.graph.input[0].type.tensor_type.shape.dim, sizes, strict=False):
+            if not size.isdigit():
+                dimension.dim_param = size
+        model = load.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+        assert StackRows().run(model.graph, default_context()).rewrites == 1
+        conv = next(n for n in model.graph.nodes if n.op == "Conv")
+        assert conv.inputs[0].shape == ["n", 4, 9, "w" if len(sizes) > 1 else 10]
+
+
+def test_case_1_a_picture_that_was_turned_first() -> None:
+    """As exports from TensorFlow begin."""
+    g = Net()
+    g.inputs.append(onnx.helper.make_tensor_value_info("x0", onnx.TensorProto.FLOAT, [1, 9, 10, 1]))
+    g.feeds["x0"] = np.random.default_rng(0).normal(0, 1.5, (1, 9, 10, 1)).astype(np.float32)
+    turned = g.op("Transpose", g.op("Sub", "x0", g.constant(0.5)), perm=[0, 3, 1, 2])
+    g.out(g.conv(g.pair(turned), 1, 16))
+    assert integer(g)[1].rewrites == 1
+
+
+@pytest.mark.parametrize(("count", "kernel"), [(3, 3), (4, 3), (8, 3), (7, 3), (1, 1), (3, 1), (3, 2)])
+def test_case_2_nothing_gained(count: int, kernel: int) -> None:
+    kept(first(count, kernel))
+
+
+@pytest.mark.parametrize("options", [{"group": 2}, {"zero": 3}, {"zero": 128, "kind": "uint8"}])
+def test_near_misses(options: dict[str, Any]) -> None:
+    g = Net()
+    g.out(g.conv(g.data(1, 2, 9, 10), 2, 16, per_channel=False, **options))
+    kept(g)
+
+
+def test_weights_of_the_caller_stay() -> None:
+    g = Net()
+    g.out(g.op("Conv", g.data(1, 1, 9, 10), g.data(16, 1, 3, 3)))
+    kept(g)
+
+
+def test_a_float_result_is_no_integer_kernel() -> None:
+    g = Net()
+    g.raw(g.conv(g.data(1, 1, 9, 10), 1, 16))
+    kept(g)
+
+
+def test_lines_are_no_pictures() -> None:
+    g = Net()
+    g.out(g.op("Conv", g.data(1, 1, 30), g.weight(16, 1, 3, scale=0.0041)))
+    kept(g)
+
+
+def test_behind_a_product_there_is_no_picture() -> None:
+    g = Net()
+    wide = g.pair(g.op("Abs", g.pair(g.conv(g.data(1, 4, 9, 10), 4, 2))))
+    g.out(g.conv(wide, 2, 16))
+    kept(g, "computed by products")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_case_3_an_unknown_height(known: bool) -> None:
+    proto = first(1).model()
+    if known:
+        proto.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "h"
+        proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+    model = load.from_proto(proto)
+    report = StackRows().run(model.graph, default_context())
+    assert (report.rewrites, [r.reason for r in report.refusals]) == (0, ["the height of its picture is not known"])
+
+
+@pytest.mark.parametrize(("auto", "rewrites"), [("SAME_UPPER", 0), ("SAME_LOWER", 0), ("VALID", 1)])
+def test_case_3_an_unknown_width(auto: str, rewrites: int) -> None:
+    proto = first(1, auto_pad=auto, pads=None).model()
+    proto.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "w"
+    model = load.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    report = StackRows().run(model.graph, default_context())
+    assert report.rewrites == rewrites
+    assert [r.reason for r in report.refusals] == [
+        "auto_pad says how many rows it adds, and its picture's width is not known"
+    ][rewrites:]
+
+
+@pytest.mark.parametrize(("opset", "rewrites"), [(12, 0), (13, 1)])
+def test_case_3_old_opsets(opset: int, rewrites: int) -> None:
+    g = first(1, per_channel=False)
+    g.opset = opset
+    model = load.from_proto(onnx.shape_inference.infer_shapes(g.model(), strict_mode=True))
+    assert StackRows().run(model.graph, default_context()).rewrites == rewrites
