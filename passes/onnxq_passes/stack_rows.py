@@ -154,7 +154,8 @@ def _stack(
             amounts = editor.constant(f"{name}_pads", np.array([0, 0, window.above, 0, 0, 0, window.below, 0]))
             fill = editor.constant(f"{name}_fill", said.zero_point)
             pixels = put("Pad", [pixels, amounts, fill], [batch, channels, total, width])
-        lines = editor.constant(f"{name}_lines", np.array([0, channels * total, -1]))
+        line = width if isinstance(width, int) else -1  # which a batch of nothing does not allow
+        lines = editor.constant(f"{name}_lines", np.array([0, channels * total, line]))
         pixels = put("Reshape", [pixels, lines], [batch, channels * total, width])
         rows = (np.arange(channels)[:, None, None] * total + window.rows).reshape(channels * high, -1)
         filled = np.pad(rows, ((0, count - len(rows)), (0, 0)), mode="edge")  # their weights are 0

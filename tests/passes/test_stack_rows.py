@@ -13,7 +13,7 @@ from convolutions import Net, shapes
 
 from onnxq.ir import load, save
 from onnxq.optable import ROWS
-from onnxq.runtime.session import optimized
+from onnxq.runtime.session import Session, optimized
 from onnxq.testing import check_pass, default_context
 from onnxq_passes.align_channels import AlignChannels
 from onnxq_passes.stack_rows import StackRows
@@ -140,6 +140,20 @@ def test_case_1_of_any_batch_and_width() -> None:
         assert StackRows().run(model.graph, default_context()).rewrites == 1
         conv = next(n for n in model.graph.nodes if n.op == "Conv")
         assert conv.inputs[0].shape == ["n", 4, 9, "w" if len(sizes) > 1 else 10]
+
+
+def test_case_1_a_batch_of_nothing() -> None:
+    """ONNX Runtime's QLinearConv takes none, but what stands before it does."""
+    proto = first(1).model()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    model = load.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    StackRows().run(model.graph, default_context())
+    gathered = next(n for n in model.graph.nodes if n.op == "Gather").outputs[0]
+    gathered.dtype = np.uint8
+    model.graph.outputs = [gathered]
+    model.graph.cleanup()
+    (found,) = Session(save.to_bytes(model)).run({"x0": np.zeros((0, 1, 9, 10), np.float32)}).values()
+    assert found.shape == (0, 4, 9, 10)
 
 
 def test_case_1_a_picture_that_was_turned_first() -> None:

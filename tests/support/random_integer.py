@@ -267,9 +267,12 @@ def shapes(g: Maker, x: str, y: str, form: int, how: int) -> str:
 
 
 def stem(g: Maker, form: int) -> str:
-    """The first Conv, on a picture with one channel or two."""
+    """The first Conv, on a picture with one channel or two; or not the first product."""
     few = 1 + (form >> 2 & 1)
     picture = g.data(1, few, *PICTURE[2:])
+    if form & 24 == 24:
+        mixed = g.op("MatMul", picture, g.constant(np.random.default_rng(form).normal(0, 0.4, (6, 6))))
+        picture = g.pair(mixed, DATA, 120)
     return g.pair(g.op("Conv", picture, g.weight(4, few, 3, 3, scale=0.00217), pads=[1] * 4))
 
 
