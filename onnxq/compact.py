@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import onnx_graphsurgeon as gs
 
-from onnxq.budget import judge_of
 from onnxq.config.placing import Judged
 from onnxq.data.sample import Dataset
 from onnxq.encoding import Kind
 from onnxq.ir import walk
 from onnxq.ir.model import Model
+from onnxq.nearness import judge_of
 from onnxq.options import Options
 from onnxq.plan.kinds import WEIGHTS, possible
 from onnxq.plan.plan import Placement, Plan

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from onnxq import budget
+from onnxq import nearness
 from onnxq.config.placing import Budget, Judged, Placing
 from onnxq.decisions import Decisions, by_decisions
 from onnxq.ir import text
@@ -149,6 +149,6 @@ def test_more_samples_are_taken_of_fast_models(
     asked.clear()
     limit = Budget(min_sqnr_db=-20.0, stated=stated)
     options = cast(Options, SimpleNamespace(judge=None, placing=placing, budget=limit, threads=1))
-    judge = budget.judge_of(sigmoid(0.0), cast(Any, Data()), options, seconds=seconds)
+    judge = nearness.judge_of(sigmoid(0.0), cast(Any, Data()), options, seconds=seconds)
     assert asked == wanted
     assert judge(sigmoid(3.0)).holds == (stated or placing.effort == "fast")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from onnxq import budget, trial
+from onnxq import nearness, trial
 from onnxq.config.placing import Budget
 from onnxq.data.sample import Sample
 from onnxq.faintest import Parts, decibels_of, worst_part
@@ -98,9 +98,9 @@ def test_of_one_part_the_whole_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_repairs_and_budget_have_the_same_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     forms = Forms({"float": EXACT, "minmax": WIDE, "mse": NARROW})
     monkeypatch.setattr(held, "outputs_of", forms)
-    monkeypatch.setattr(budget, "outputs_of", forms)
+    monkeypatch.setattr(nearness, "outputs_of", forms)
     samples = [s.inputs for s in Data()]
-    judged = budget.by_outputs(cast(Model, "float"), samples, Budget(min_sqnr_db=10.0), 1)
+    judged = nearness.by_outputs(cast(Model, "float"), samples, Budget(min_sqnr_db=10.0), 1)
     before, after = (held.Held(cast(Model, "float"), samples, 1).levels(cast(Model, f)) for f in ("mse", "minmax"))
     assert judged(cast(Model, "mse")).sqnr_db == pytest.approx(worst_part(before).mean()) == pytest.approx(5.0)
     assert judged(cast(Model, "minmax")).sqnr_db == pytest.approx(worst_part(after).mean()) == pytest.approx(20.0)
@@ -114,8 +114,8 @@ def test_outputs_of_another_shape_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     """A detector that hands out the boxes it keeps: one more in int8 is no noise of 120 dB, and no judgment at all."""
     kept = [{"y": np.ones((3, 4), np.float32)} for _ in range(4)]
     more = [{"y": np.ones((3 + (at == 2), 4), np.float32)} for at in range(4)]
-    monkeypatch.setattr(budget, "outputs_of", Forms({"float": kept, "int8": more}))
-    judged = budget.by_outputs(cast(Model, "float"), [s.inputs for s in Data()][:4], Budget(min_sqnr_db=10.0), 1)
+    monkeypatch.setattr(nearness, "outputs_of", Forms({"float": kept, "int8": more}))
+    judged = nearness.by_outputs(cast(Model, "float"), [s.inputs for s in Data()][:4], Budget(min_sqnr_db=10.0), 1)
     said = " (1 with outputs of another shape, which count as lost: labels would tell), at least 10 asked"
     assert judged(cast(Model, "int8")).sentence == f"40.0 dB SQNR on 4 calibration samples{said}"
     assert judged(cast(Model, "float")).sentence == "60.0 dB SQNR on 4 calibration samples, at least 10 asked"
@@ -123,8 +123,8 @@ def test_outputs_of_another_shape_are_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_empty_outputs_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     some = [{"y": np.ones((2 * (at == 0), 4), np.float32), "n": np.ones(2 * (at == 0), np.int64)} for at in range(4)]
-    monkeypatch.setattr(budget, "outputs_of", Forms({"float": some}))
-    judged = budget.by_outputs(cast(Model, "float"), [s.inputs for s in Data()][:4], Budget(min_sqnr_db=10.0), 1)
+    monkeypatch.setattr(nearness, "outputs_of", Forms({"float": some}))
+    judged = nearness.by_outputs(cast(Model, "float"), [s.inputs for s in Data()][:4], Budget(min_sqnr_db=10.0), 1)
     said = "60.0 dB SQNR on 4 calibration samples (3 with empty outputs, which say nothing), at least 10 asked"
     assert judged(cast(Model, "float")).sentence == said
 

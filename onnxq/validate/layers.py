@@ -24,6 +24,7 @@ from onnxq.encoding import LEVELS, IntType
 from onnxq.errors import ModelError
 from onnxq.ir.load import load
 from onnxq.ir.model import Model
+from onnxq.optable import ROWS
 from onnxq.stats.observers import Histogram
 from onnxq.stats.statistics import Statistics
 from onnxq.stats.taps import produced
@@ -114,7 +115,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class _Point:
-    """A tensor of both files: `before` is what Q reads, `behind` what its DQ makes."""
+    """A tensor of both files: `before` is what Q reads, `behind` what its DQ makes, or with a `scale` the integers."""
 
     before: str
     behind: str
@@ -123,6 +124,8 @@ class _Point:
     type: IntType
     low: float
     high: float
+    scale: float = 0.0
+    zero: int = 0
 
 
 @dataclass
@@ -193,15 +196,20 @@ def _points(reference: gs.Graph, candidate: gs.Graph) -> Iterator[_Point]:
     for node in candidate.nodes:  # channels that were filled up
         if node.op == "Pad" and node.outputs[0].name in behind:
             behind.setdefault(node.inputs[0].name, behind[node.outputs[0].name])
+    stacked = {n.inputs[0].name for n in candidate.nodes if n.op in ("Pad", "Reshape") and ROWS in n.name}
     for q in candidate.nodes:
         if q.op != "QuantizeLinear" or not q.outputs or isinstance(q.inputs[0], gs.Constant):
             continue
-        name, dq = q.inputs[0].name, behind.get(q.outputs[0].name)
-        reach = _reach(q)
-        if name in order and name not in found and dq is not None and reach is not None:
-            maker = makers.get(name)
-            node, op = (maker.name, maker.op) if maker is not None else ("", "input")
+        name, levels, reach = q.inputs[0].name, q.outputs[0].name, _reach(q)
+        if name not in order or name in found or reach is None:
+            continue
+        maker, dq = makers.get(name), behind.get(levels)
+        node, op = (maker.name, maker.op) if maker is not None else ("", "input")
+        if dq is not None:
             found[name] = _Point(name, dq.outputs[0].name, node, op, *reach)
+        elif levels in stacked:  # what the DQ makes has each row several times
+            scale, zero = (np.asarray(t.values).item() for t in q.inputs[1:3])
+            found[name] = _Point(name, levels, node, op, *reach, scale, zero)
     yield from sorted(found.values(), key=lambda p: order[p.before])
 
 
@@ -238,6 +246,8 @@ def _add(sums: _Sums, point: _Point, x: NDArray[Any], before: NDArray[Any], behi
     if x.dtype.kind != "f" or not x.shape == before.shape == behind.shape or not x.size:
         return
     a, b, c = (v.astype(np.float64).ravel() for v in (x, before, behind))
+    if point.scale:
+        c = (c - point.zero) * point.scale
     finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(c)
     if not finite.all():
         a, b, c = a[finite], b[finite], c[finite]
