@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from convolutions import Net
 from onnx import parser
 
+from onnxq.ir import load
+from onnxq.ir.save import to_bytes
 from onnxq.stats.observers import Histogram, MinMax
 from onnxq.stats.statistics import Statistics, TensorStatistics
+from onnxq.testing import default_context
 from onnxq.validate.layers import BINS, Layers, layers
+from onnxq_passes.stack_rows import StackRows
 
 FLOAT = """<ir_version: 10, opset_import: ["": 21]> g (float[1, 8] x) => (float[1, 8] y) {
     a = Relu(x) b = Neg(a) y = Relu(b) }"""
@@ -122,3 +127,21 @@ def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
     )
     wrong = layers(reference, candidate, [{"x": np.zeros((2, 3, 4), np.float32)}])
     assert wrong.tensors == () and wrong.notes[0].startswith("Layers were not compared: ONNX Runtime ")
+
+
+def test_a_picture_whose_rows_are_stacked_is_compared_as_it_was(tmp_path: Path) -> None:
+    """Behind `stack-rows` no DequantizeLinear has its shape: its integers say the same."""
+    g = Net()
+    g.out(g.conv(g.data(2, 1, 9, 10), 1, 16))
+    candidate = load.from_proto(onnx.shape_inference.infer_shapes(g.model(), strict_mode=True))
+    plain, stacked, reference = (tmp_path / f"{name}.onnx" for name in ("plain", "stacked", "float"))
+    plain.write_bytes(to_bytes(candidate.copy()))
+    assert StackRows().run(candidate.graph, default_context()).rewrites == 1
+    stacked.write_bytes(to_bytes(candidate))
+    source = '<ir_version: 8, opset_import: ["" : 21]> g (float[2,1,9,10] x0) => (float[2,1,9,10] y) { y = Neg(x0) }'
+    onnx.save(parser.parse_model(source), reference)
+    one, other = (layers(reference, file, [g.feeds]).tensors for file in (plain, stacked))
+    assert [t.tensor for t in one] == [t.tensor for t in other] == ["x0"]
+    assert (other[0].elements, other[0].clipped) == (180, one[0].clipped)
+    assert other[0].own_sqnr_db == pytest.approx(one[0].own_sqnr_db, abs=1e-4)
+    assert 10 < one[0].own_sqnr_db < 60
