@@ -41,6 +41,7 @@ EFFORTS = ("effort-default", "effort-fast")
 KINDS = ("plain", "onnxq", "ort-minmax", "ort-percentile", *EFFORTS)
 UNJUDGED = ("plain", "effort-fast")
 VERSIONS = ("onnxq", "onnx", "onnxruntime", "numpy")
+_THREADS_TAKE = 3  # so many times as long: of several threads, one moment is not like the next
 _LONG = 3600.0  # seconds: judging all evaluation samples may take much longer than quantizing
 
 
@@ -170,7 +171,8 @@ def _count(values: dict[str, Any], plain: Mapping[str, Any] | None) -> dict[str,
 
 def _latency(entry: Entry, settings: Settings, made: Mapping[str, Path], threads: int) -> dict[str, Any]:
     _say(f"{entry.name}: speed with {threads} thread{'s' if threads > 1 else ''}")
-    arguments = ["latency", "--threads", str(threads), "--budget", str(settings.latency_seconds)]
+    budget = settings.latency_seconds * (_THREADS_TAKE if threads > 1 else 1)
+    arguments = ["latency", "--threads", str(threads), "--budget", str(budget)]
     if entry.name in LENGTHS:
         arguments += ["--length", str(LENGTHS[entry.name])]
     for path in made.values():
@@ -178,7 +180,10 @@ def _latency(entry: Entry, settings: Settings, made: Mapping[str, Path], threads
     done = _child(entry, settings, arguments, timeout=_LONG)
     if done.error:
         return {"error": done.error, "candidates": {}}
-    found = dict(zip(made, done.values["candidates"], strict=True))
+    found = {
+        kind: {**one, "over": dict(zip(made, one["over"], strict=True))}
+        for kind, one in zip(made, done.values["candidates"], strict=True)
+    }
     return {"error": "", "fp32_ms": done.values["fp32_ms"], "candidates": found}
 
 

@@ -143,7 +143,8 @@ def _never_slower(name: str, entry: Json) -> Iterator[Line]:
 
 
 def _over_peer(name: str, entry: Json) -> Iterator[Line]:
-    """Against the fastest file of ONNX Runtime's that keeps its score; without such a file there is no goal.
+    """Against the fastest file of ONNX Runtime's that keeps its score; without such a file there is no goal. The ratio
+    is that of their times in the same turns; of results that do not have it, the quotient of the speed-ups.
 
     Beside it what a model would reach that takes its kernel limit and no more: where both are below the goal, no
     placement meets it.
@@ -153,15 +154,18 @@ def _over_peer(name: str, entry: Json) -> Iterator[Line]:
         metric = _metric(entry, kind) if kind.startswith("ort-") else None
         if metric is not None and metric["drop"] <= PEER_DROP:
             exact.append(kind)
-    peers: dict[str, float] = {}
+    peers: dict[str, tuple[float, str]] = {}
     for kind in exact:
         for threads, speed in _speeds(entry, kind):
-            peers[threads] = max(speed, peers.get(threads, 0.0))
+            peers[threads] = max((speed, kind), peers.get(threads, (0.0, "")))
     nearness = {_threads(one["threads"]): float(one["nearness"]) for one in _accounts(entry)}
-    for threads, speed in _speeds(entry, _ours(entry)):
+    for threads, one in _timed(entry, _ours(entry)):
         if threads in peers:
-            ratio = speed / peers[threads]
-            found = f"{speed:.2f} to {peers[threads]:.2f}: {ratio:.2f} times, {threads}"
+            speed, (other, kind) = one["speedup"], peers[threads]
+            paired = one.get("over", {}).get(kind)
+            ratio = speed / other if paired is None else paired["ratio"]
+            spread = "" if paired is None else f" [{float(paired['low']):.2f}, {float(paired['high']):.2f}]"
+            found = f"{speed:.2f} to {other:.2f}: {ratio:.2f}{spread} times, {threads}"
             if nearness.get(threads):
                 found += f" (at the kernel limit {ratio / nearness[threads]:.2f})"
             goal = f"{OVER_PEER:g} times ONNX Runtime's own, where that is within 1 point"
@@ -245,10 +249,15 @@ def _metric(entry: Json, kind: str) -> Json | None:
 
 def _speeds(entry: Json, kind: str) -> Iterator[tuple[str, float]]:
     """Speed-up by number of threads."""
+    yield from ((threads, one["speedup"]) for threads, one in _timed(entry, kind))
+
+
+def _timed(entry: Json, kind: str) -> Iterator[tuple[str, Json]]:
+    """What the clock said, by number of threads."""
     for count, found in entry["latency"].items():
         one = found.get("candidates", {}).get(kind)
         if one is not None:
-            yield _threads(int(count)), one["speedup"]
+            yield _threads(int(count)), one
 
 
 def _accounts(entry: Json) -> Sequence[Json]:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 LATENCY_SAMPLES = 4
 """Inputs that a latency measurement takes in turn, as the product does."""
 
+SESSIONS = 3
+"""How often a latency measurement loads its models: where memory and threads come to lie is chance, and stays so."""
+
 
 @dataclass
 class Clock:
@@ -196,7 +199,10 @@ def lengthened(inputs: Mapping[str, NDArray[Any]], length: int) -> dict[str, NDA
 
 
 def latency(job: Job, candidates: Sequence[Path], threads: int, budget: float, length: int | None) -> dict[str, Any]:
-    """The float model and all candidates in turn, A B C D A B C D ..., in one process.
+    """The float model and all candidates in turn, A B C D A B C D ..., in one process, loaded `SESSIONS` times.
+
+    Of each candidate, besides its speed-up, `over`: the median of the time of each candidate / its own in the same
+    turn, and its 95 % interval.
 
     Args:
         length: tokens of each sample; None: as many as it has.
@@ -205,20 +211,27 @@ def latency(job: Job, candidates: Sequence[Path], threads: int, budget: float, l
 
     from onnxq.runtime.session import Session
     from onnxq.runtime.turns import IN_TURNS
+    from onnxq.validate.intervals import median_interval
     from onnxq.validate.latency import summarize
 
     inputs = [s.inputs for s in itertools.islice(iter(opened(job, calibration=False)), LATENCY_SAMPLES)]
     if length is not None:
         inputs = [lengthened(one, length) for one in inputs]
-    sessions = [Session(m, threads=threads, config=IN_TURNS) for m in (job.model, *candidates)]
-    begin = time.perf_counter()
-    times, inner = interleave([s.run for s in sessions], inputs, budget, threads)
-    seconds = time.perf_counter() - begin
-    # the product's own formula, each candidate against the float model of the same rounds
-    measured = [
-        summarize(times[:, [0, k]], threads=threads, inner=inner, seconds=seconds) for k in range(1, len(sessions))
-    ]
-    return {"fp32_ms": float(np.median(times[:, 0]) * 1e3), "candidates": [asdict(m) for m in measured]}
+    begin, parts = time.perf_counter(), []
+    for _ in range(SESSIONS):
+        sessions = [Session(m, threads=threads, config=IN_TURNS) for m in (job.model, *candidates)]
+        part, inner = interleave([s.run for s in sessions], inputs, budget / SESSIONS, threads)
+        parts.append(part)
+    times, seconds = np.concatenate(parts), time.perf_counter() - begin
+
+    def found(k: int) -> dict[str, Any]:
+        """The product's own formula against the float model of the same rounds, and the ratio to each candidate."""
+        own = summarize(times[:, [0, k]], threads=threads, inner=inner, seconds=seconds)
+        ratios = [times[:, other] / times[:, k] for other in range(1, len(sessions))]
+        over = [{"ratio": float(np.median(r)), **asdict(median_interval(r))} for r in ratios]
+        return {**asdict(own), "over": over}
+
+    return {"fp32_ms": float(np.median(times[:, 0]) * 1e3), "candidates": [found(k) for k in range(1, len(sessions))]}
 
 
 def interleave(

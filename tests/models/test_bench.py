@@ -404,6 +404,10 @@ def test_from_the_command_line_to_the_tables(tmp_path: Path, capsys: pytest.Capt
     assert ours["error"] == "" and ours["metric"]["samples"] == 20 and ours["sqnr_db"] > 10
     assert 0 < ours["integer_macs"] <= ours["macs"]
     assert set(entry["latency"]["1"]["candidates"]) == {"onnxq", "ort-minmax"}
+    over = {kind: one["over"] for kind, one in entry["latency"]["1"]["candidates"].items()}
+    assert over["onnxq"]["onnxq"]["ratio"] == over["ort-minmax"]["ort-minmax"]["ratio"] == 1.0
+    there, back = (over[a][b]["ratio"] for a, b in (("onnxq", "ort-minmax"), ("ort-minmax", "onnxq")))
+    assert there * back == pytest.approx(1.0, rel=0.2)  # medians of few turns
     printed = capsys.readouterr().out
     assert printed == (tmp_path / "bench.md").read_text() == goals.report(found)
     assert printed.startswith(tables.markdown(found))

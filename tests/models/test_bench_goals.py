@@ -133,6 +133,18 @@ def test_the_peer_counts_only_where_it_keeps_its_score() -> None:
     assert verdicts(faster, PEER) == [goals.MISSED]
 
 
+def test_turns_in_which_both_ran_say_more_than_two_speedups() -> None:
+    fast = speeds(effort_default=2.0, ort_minmax=2.0)
+    over = {"ratio": 1.06, "low": 1.04, "high": 1.08, "level": 0.95, "method": "median"}
+    fast["candidates"]["effort-default"]["over"] = {"ort-minmax": over}
+    model = entry(latency={"2": fast})
+    assert verdicts(model, PEER) == [goals.MET]
+    found = [line.found for line in goals.lines({"models": {"net": model}}) if PEER in line.goal]
+    assert found == ["2.00 to 2.00: 1.06 [1.04, 1.08] times, 2 threads"]
+    fast["candidates"]["effort-default"]["over"]["ort-minmax"] = {**over, "ratio": 1.04, "low": "-inf", "high": "inf"}
+    assert verdicts(model, PEER) == [goals.MISSED]
+
+
 def test_beside_a_peer_stands_what_the_kernel_limit_would_reach() -> None:
     model = entry(latency={"1": speeds(effort_default=2.04, ort_minmax=2.0)})
     found = [line.found for line in goals.lines({"models": {"net": model}}) if PEER in line.goal]
