@@ -64,7 +64,7 @@ class AlignChannels(Pass):
                 elif more:
                     _lead(conv, shape, more, padded, editor)
                     wider[id(conv)] = more
-        report.rewrites += channels.fill(sizes, wider)
+        report.rewrites = channels.fill(sizes, wider)
         editor.commit()
         return report
 

@@ -79,7 +79,7 @@ def _gather(node: gs.Node, before: gs.Node, behind: gs.Node, factors: tuple[int,
     for axis, factor in ((_COLUMNS, factors[1]), (_ROWS, factors[0])):
         if factor == 1:
             continue
-        places = editor.constant(f"{node.name}_indices", np.repeat(np.arange(sizes[axis], dtype=np.int64), factor))
+        places = editor.constant(f"{node.name}_indices", np.repeat(np.arange(sizes[axis]), factor))
         sizes[axis] *= factor
         made = put("Gather", [made.outputs[0], places], list(sizes), axis=axis)
     editor.remove(node)
@@ -145,4 +145,4 @@ def _blocks(node: gs.Node, scale: int) -> bool:
         "round_prefer_floor": low,
         "round_prefer_ceil": high,
     }[rounding]
-    return np.array_equal(np.clip(rounded, 0, 7), out // scale)
+    return np.array_equal(rounded, out // scale)

@@ -12,7 +12,7 @@ from onnxq.optable import MOVES
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq_passes._channels import store, stored
 from onnxq_passes._edit import Editor
-from onnxq_passes._qdq import is_dq, is_q, parameters
+from onnxq_passes._qdq import is_q, parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def _split(node: gs.Node, behind: gs.Node, editor: Editor) -> str:
     for number, (op, axes) in enumerate(steps):
         inputs = [source]
         if op == "Reshape":
-            inputs.append(editor.constant(f"{node.name}_shape", np.asarray([0, *axes], np.int64)))
+            inputs.append(editor.constant(f"{node.name}_shape", np.asarray([0, *axes])))
         source = behind.outputs[0]
         if number < len(steps) - 1:
             source = editor.variable(f"{node.outputs[0].name}_{op.lower()}", behind.outputs[0])
@@ -103,7 +103,7 @@ def _convs(tensor: gs.Tensor, editor: Editor) -> list[gs.Node] | None:
     if editor.is_output(tensor):
         return None
     for maker, _ in editor.uses(tensor):
-        said = parameters(maker) if is_dq(maker) else None
+        said = parameters(maker)
         if said is None or said.axis is not None or editor.is_output(maker.outputs[0]):
             return None
         for conv, slot in editor.uses(maker.outputs[0]):

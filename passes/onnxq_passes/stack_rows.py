@@ -43,7 +43,7 @@ class StackRows(Pass):
         """Rewrite in place."""
         report, editor = Report(), Editor(graph)
         made: dict[object, gs.Tensor] = {}
-        for conv in editor.live(graph, ops=["Conv"]):
+        for conv in editor.live(ops=["Conv"]):
             kernel, found = _kernel(conv, editor), dequantizer(editor, conv.inputs[0])
             if kernel is None or found is None or not integer_conv(conv, editor):
                 continue
@@ -112,7 +112,7 @@ def _window(conv: gs.Node, kernel: tuple[int, int, int, int], shape: Any) -> _Wi
     once = [1, 1]
     strides, dilations = ([int(n) for n in conv.attrs.get(name) or once] for name in ("strides", "dilations"))
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel[2:], strict=True)]
-    pads = [int(p) for p in conv.attrs.get("pads") or [0] * 4]
+    pads = [int(p) for p in conv.attrs.get("pads") or (0, 0, 0, 0)]
     auto = conv.attrs.get("auto_pad", "NOTSET")
     if auto == "VALID":
         pads = [0] * 4
@@ -157,7 +157,7 @@ def _stack(
         line = width if isinstance(width, int) else -1  # which a batch of nothing does not allow
         lines = editor.constant(f"{name}_lines", np.array([0, channels * total, line]))
         pixels = put("Reshape", [pixels, lines], [batch, channels * total, width])
-        rows = (np.arange(channels)[:, None, None] * total + window.rows).reshape(channels * high, -1)
+        rows = (np.arange(channels)[:, None, None] * total + window.rows).reshape(channels * high, window.rows.shape[1])
         filled = np.pad(rows, ((0, count - len(rows)), (0, 0)), mode="edge")  # their weights are 0
         indices = editor.constant(f"{name}_indices", filled)
         pixels = put("Gather", [pixels, indices], [batch, count, filled.shape[1], width], axis=1)

@@ -399,7 +399,10 @@ def test_many_sites() -> None:
         PASS,
         changed=[(resize(by([1, 1, 2, 2]), grown=grown), gathers(*BLOCK, grown=grown), 1)],
         quiet=[graph.replace("1,2,a,b", grown) for graph in QUIET],
-        kept=[(resize(by([1, 1, 2, 2]), attributes='mode = "linear"', grown=grown), "it computes new values")],
+        kept=[
+            (resize(by([1, 1, 2, 2]), attributes='mode = "linear"', grown=grown), "it computes new values"),
+            (resize(by([1, 1, 2, 2]), numbers="float s = {3e38}, uint8 z = {3}", grown=grown), "Q(DQ(q)) is not q"),
+        ],
     )
 
 
