@@ -104,15 +104,16 @@ class Channels:
             wider: id of a Conv -> number of input channels more, whatever its group.
         """
         changed = 0
-        for group in self._groups.values():
-            more = sizes.get(id(group), 0)
-            for tensor in group.tensors if more else ():
+        for group in (group for group in self._groups.values() if id(group) in sizes):
+            for tensor in group.tensors:
                 if tensor.shape is not None and tensor.shape[1] == group.count:
-                    tensor.shape = [*tensor.shape[:1], group.count + more, *tensor.shape[2:]]
+                    tensor.shape = [*tensor.shape[:1], group.count + sizes[id(group)], *tensor.shape[2:]]
         for node in self.graph.nodes:
             if id(node) in self.filters:
                 extra = sizes.get(id(self._group(node.outputs[0])), 0)
-                inputs = (wider or {}).get(id(node), 0) or sizes.get(id(self._group(node.inputs[0])), 0)
+                inputs = sizes.get(id(self._group(node.inputs[0])), 0)
+                if wider and id(node) in wider:
+                    inputs = wider[id(node)]
                 if self._depthwise(node):
                     inputs = 0
                 if extra or inputs:
@@ -157,7 +158,7 @@ class Channels:
 
     def _data(self, node: gs.Node) -> list[gs.Tensor]:
         """What a node reads of computed tensors."""
-        weights = node.inputs[1:] if node.op == "Conv" and id(node) in self.filters else []
+        weights = node.inputs[1:] if id(node) in self.filters else []
         return [t for t in node.inputs if not is_constant(t) and t.name and not any(t is w for w in weights)]
 
     def _alike(self, node: gs.Node) -> bool:
@@ -309,7 +310,7 @@ def _bytes(node: gs.Node) -> bool:
 def _spatial(node: gs.Node) -> bool:
     """Does it reduce axes behind the channels alone, and keep all dimensions?"""
     axes = node.attrs.get("axes") if len(node.inputs) < 2 else ints(node.inputs[1])
-    rank = None if node.inputs[0].shape is None else len(node.inputs[0].shape)
-    if not axes or not node.attrs.get("keepdims", 1) or (rank is None and min(axes) < 0):
+    rank = len(node.inputs[0].shape or ())
+    if not axes or not node.attrs.get("keepdims", True):
         return False
-    return all((axis if axis >= 0 else axis + (rank or 0)) >= 2 for axis in axes)
+    return all((axis if axis >= 0 else axis + rank) >= 2 for axis in axes)

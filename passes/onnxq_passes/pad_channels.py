@@ -49,6 +49,6 @@ class PadChannels(Pass):
                     report.refuse(group.makers[0], group.reason)
                 else:
                     sizes[id(group)] = -group.count % multiple
-            report.rewrites += channels.fill(sizes)
+            report.rewrites = channels.fill(sizes)
             editor.commit()
         return report

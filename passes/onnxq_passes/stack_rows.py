@@ -115,7 +115,7 @@ def _window(conv: gs.Node, kernel: tuple[int, int, int, int], shape: Any) -> _Wi
     pads = [int(p) for p in conv.attrs.get("pads") or (0, 0, 0, 0)]
     auto = conv.attrs.get("auto_pad", "NOTSET")
     if auto == "VALID":
-        pads = [0] * 4
+        pads = [0, 0, 0, 0]
     elif auto.startswith("SAME"):
         if not isinstance(shape[3], int):
             return "auto_pad says how many rows it adds, and its picture's width is not known"

@@ -405,10 +405,11 @@ def test_case_4_a_depthwise_conv_whose_channels_stay() -> None:
     kept(g, "reach the graph output")
 
 
-def test_case_4_a_quantized_constant_is_no_tensor_with_more_channels() -> None:
+@pytest.mark.parametrize("count", [1, 6])
+def test_case_4_a_quantized_constant_is_no_tensor_with_more_channels(count: int) -> None:
     g = Net()
     wide = g.pair(g.conv(g.data(1, 4, 6, 5), 4, 6))
-    table = g.dq(g.constant(np.arange(6).reshape(1, 6, 1, 1), "uint8"), 0.02, 3)
+    table = g.dq(g.constant(np.arange(count).reshape(1, count, 1, 1), "uint8"), 0.02, 3)
     g.out(g.op("Relu", g.op("Add", wide, table)))
     kept(g, "DequantizeLinear")
 

@@ -186,6 +186,12 @@ def test_alpha_at_the_ends_of_what_a_scale_can_be(scale: str) -> None:
     assert PASS.run(one.graph, default_context()).rewrites == 1
 
 
+def test_a_hard_gate_has_no_alpha_and_is_no_other_function() -> None:
+    one = text.parse(model(HEAD.format("[m] m = HardSwish(d)").replace("s = {0.05}", "s = {4e-31}")))
+    report = PASS.run(one.graph, default_context())
+    assert report.rewrites == 1 and report.notes == []
+
+
 def test_a_hard_gate_ends_at_0_and_1() -> None:
     """Where HardSwish is 0 and where it is x, the result is that."""
     x = np.arange(256, dtype=np.uint8)
