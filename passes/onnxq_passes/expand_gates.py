@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -14,14 +14,11 @@ from onnxq.optable import GATE, GATED, NEARLY
 from onnxq.pipeline.base import Context, Pass, Report, Stage
 from onnxq.plan.gates import USUAL
 from onnxq_passes._edit import Editor, standard
-from onnxq_passes._qdq import Parameters, is_dq, is_q, parameters
+from onnxq_passes._qdq import is_dq, is_q, parameters
 
 _STEPS = 255
 _CUT = 3.0
-"""HardSwish is x * (clip(x, -3, 3) + 3) / 6."""
-
-Pair = tuple[float, int]
-"""Scale and zero point."""
+"""HardSwish is x * clip(x + 3, 0, 6) / 6."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +26,8 @@ class ExpandGates(Pass):
     """Write DQ -> SiLU, HardSwish or GELU -> Q as a gate of 8 bits, 0 to 1 in steps of 1/255, times what the DQ gives.
 
     1. QuickGelu: the gate is Sigmoid(alpha * x); the DequantizeLinear in front of it has alpha in its scale.
-    2. HardSwish: the gate is LeakyRelu(alpha=1), a table in the integer kernel. Its QuantizeLinear saturates at -3 and
-       3, and the DequantizeLinear behind that reads the same integers as 0 to 1.
+    2. HardSwish: the gate is x + 3. Its QuantizeLinear saturates at 0 and 6, and the DequantizeLinear behind that reads
+       the same integers as 0 to 1.
     3. Gelu, of either approximation: as QuickGelu, with the alpha that the plan has fitted to the data, or 1.702. That
        is another function, off by up to 0.02.
     4. Which ones: those that the plan puts into integers; without a plan all that stand between DQ and Q, or none.
@@ -88,48 +85,35 @@ def _expand(node: gs.Node, before: gs.Node, editor: Editor, alpha: float) -> str
 
     def put(op: str, title: str, inputs: list[gs.Tensor], like: gs.Tensor) -> gs.Tensor:
         output = editor.variable(title, like)
-        attrs: dict[str, Any] = {"alpha": 1.0} if op == "LeakyRelu" else {}
-        editor.insert(editor.node(op, inputs, [output], name=title, attrs=attrs), before=node)
+        editor.insert(editor.node(op, inputs, [output], name=title), before=node)
         return output
 
-    def constants(title: str, pair: Pair) -> list[gs.Tensor]:
-        values = (("scale", np.float32(pair[0])), ("zero_point", np.dtype(data.dtype).type(pair[1])))
-        return [editor.constant(f"{title}_{part}", np.asarray(value)) for part, value in values]
+    def level(title: str, value: int) -> gs.Tensor:
+        return editor.constant(title, np.asarray(value, data.dtype))
 
-    real = before.outputs[0]
-    found = (float(data.scale), int(data.zero_point))
-    gate = (1 / _STEPS, least)
-    if node.op != "HardSwish":
-        op, given, written = "Sigmoid", (alpha * found[0], found[1]), gate
+    def constants(title: str, scale: float, zero_point: int) -> list[gs.Tensor]:
+        return [
+            editor.constant(f"{title}_scale", np.asarray(scale, np.float32)),
+            level(f"{title}_zero_point", zero_point),
+        ]
+
+    real = x = before.outputs[0]
+    read = to = constants(name, 1 / _STEPS, least)
+    if node.op == "HardSwish":
+        one = level(f"{name}_one", least + 1)
+        three = put("DequantizeLinear", f"{name}_three", [one, *constants(f"{name}_three", _CUT, least)], one)
+        three.dtype = np.dtype(np.float32)
+        gate = put("Add", name, [real, three], real)
+        to = constants(f"{name}_cut", 2 * _CUT / _STEPS, least)
     else:
-        shift, middle = _shift(data)
-        op, given, written = "LeakyRelu", (found[0], found[1] - shift), (2 * _CUT / _STEPS, least + middle)
-    x = real
-    if given != found:
-        x = put("DequantizeLinear", f"{name}_data", [integers, *constants(f"{name}_data", given)], real)
-    read = constants(name, gate)
-    to = read if written == gate else constants(f"{name}_cut", written)
-    levels = put("QuantizeLinear", f"{name}_quantized", [put(op, name, [x], real), *to], integers)
+        if alpha != 1.0:
+            scaled = constants(f"{name}_data", alpha * float(data.scale), int(data.zero_point))
+            x = put("DequantizeLinear", f"{name}_data", [integers, *scaled], real)
+        gate = put("Sigmoid", name, [x], real)
+    levels = put("QuantizeLinear", f"{name}_quantized", [gate, *to], integers)
     factor = put("DequantizeLinear", f"{name}_dequantized", [levels, *read], real)
     editor.remove(node)
     product = editor.node("Mul", [real, factor], [result], name=node.name)
     editor.insert(product, before=node)
     product.name = node.name  # that of a node that is gone: plans, costs and reports speak of it
     return ""
-
-
-def _shift(data: Parameters) -> tuple[int, int]:
-    """By how many levels x is moved up, and the level that its 0 gets, so that -3 becomes 0 and 3 becomes 255.
-
-    Half way, at 0, stands level 127.5. No zero point is half a level, but a shift of the data by whole levels of its
-    own can be: that one is taken which leaves least.
-    """
-    per_level = float(data.scale) * _STEPS / (2 * _CUT)
-    low, high = LEVELS[cast(IntType, data.dtype)]
-    zero = int(data.zero_point)
-    shifts = np.arange(zero - high, zero - low + 1)
-    wanted = _STEPS / 2 - per_level * shifts
-    levels = np.rint(wanted)
-    off = np.where((levels >= 0) & (levels <= _STEPS), np.abs(wanted - levels), np.inf).round(3)
-    best = np.lexsort((np.abs(shifts), off))[0]
-    return int(shifts[best]), int(levels[best])

@@ -41,14 +41,12 @@ def test_by_rules_float(op: str) -> None:
     assert any("on some machines only" in d.reason for d in made.plan.decisions.values())
 
 
-@pytest.mark.parametrize(
-    ("op", "table"), [(SILU, "QLinearSigmoid"), (GELU, "QLinearSigmoid"), (HARD, "QLinearLeakyRelu")]
-)
-def test_as_measured_a_table_and_a_product(op: str, table: str) -> None:
+@pytest.mark.parametrize(("op", "gate"), [(SILU, "QLinearSigmoid"), (GELU, "QLinearSigmoid"), (HARD, "QLinearAdd")])
+def test_as_measured_a_gate_and_a_product(op: str, gate: str) -> None:
     made = result(op, Placement(eager=True))
     (name,) = made.plan.gates
     kernels = made.kernels()
-    assert (kernels[table], kernels["QLinearMul"], kernels["QLinearConv"]) == (1, 1, 2)
+    assert (kernels[gate], kernels["QLinearMul"], kernels["QLinearConv"]) == (1, 1, 2)
     assert result(op, Placement(integer=frozenset({name}))).plan.gates == {name}
     assert result(op, Placement(eager=True, floats={name: "measured"})).plan.gates == set()
 
