@@ -22,12 +22,14 @@ class FusePadIntoConv(Pass):
     1. The Pad is constant, its value 0, its amounts known, none negative, none on the batch or channel dimension.
     2. Every reader of the Pad is a Conv that takes it as data, with explicit pads (auto_pad NOTSET or VALID); then
        all of them pad more.
+    3. Pads in a row, one by one.
     """
 
     def run(self, graph: gs.Graph, context: Context) -> Report:
         """Rewrite in place."""
         report, editor = Report(), Editor(graph)
-        for node in editor.live(ops=["Pad"]):
+        pads = (node for body in reversed(editor.bodies) for node in reversed(list(editor.live(body, ["Pad"]))))
+        for node in pads:  # the last one first: what it leaves is a Pad in front of a Conv
             uses = list(editor.uses(node.outputs[0]))
             if not uses or any(user.op != "Conv" for user, _ in uses):
                 continue

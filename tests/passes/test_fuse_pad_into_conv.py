@@ -47,6 +47,29 @@ def test_padding_moves_into_the_conv(inits: str, pad: str, conv: str, pads: str)
     assert_rewrite(PASS, before(inits, pad, conv), after(pads), rewrites=1, atol=1e-6)
 
 
+def test_pads_in_a_row() -> None:
+    first, inits = (
+        "(x, a) [more] q = Pad(p, b)",
+        "int64[8] a = {0, 0, 0, 1, 0, 0, 2, 0}, int64[8] b = {0, 0, 1, 1, 0, 0, 0, 1}",
+    )
+    assert_rewrite(PASS, before(inits, first, "(q, w)"), after("[1, 2, 2, 1]"), rewrites=2, atol=1e-6)
+
+
+def test_pads_in_a_row_across_a_body() -> None:
+    one = text.parse(
+        HEAD
+        + "(float[1,1,4,4] x, bool c) => (float[1,1,m,n] y) <"
+        + INITS
+        + ", int64[8] a = {0, 0, 0, 1, 0, 0, 0, 0}> { [pad] p = Pad(x, a) y = If (c) <"
+        "then_branch = t () => (float[1,1,m,n] s) { [inner] q = Pad(p, a) [one] s = Conv(q, w) }, "
+        "else_branch = e () => (float[1,1,m,n] r) { [two] r = Conv(p, w) }> }"
+    )
+    assert PASS.run(one.graph, default_context()).rewrites == 2
+    (choice,) = one.graph.nodes
+    pads = [choice.attrs[k].nodes[-1].attrs["pads"] for k in ("then_branch", "else_branch")]
+    assert pads == [[0, 2, 0, 0], [0, 1, 0, 0]]
+
+
 @pytest.mark.parametrize(
     ("inits", "pad", "conv", "reason"),
     [
