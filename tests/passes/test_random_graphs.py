@@ -53,6 +53,7 @@ BITWISE = {
     "fold-constants",
     "lift-matmul-bias",
     "merge-transposes",
+    "recompose-clip",
     "share-initializers",
     "fuse-dynamic-quantize-matmul",
     "fuse-integer-movement",

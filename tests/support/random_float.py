@@ -160,10 +160,10 @@ _FRAGMENTS = tuple(
         '{n}s = Einsum<equation = "bij,kij->bk">({a}, {b}) {n}r = ReduceMax<keepdims = 0>({n}s) {o} = Mul({a}, {n}r)',
         '{o} = Einsum<equation = "...ij,jk->...ik">({a}, w)',
         # part-skip-layernorm
-        Fragment("{n}s = Add({a}, {b}) {o} = LayerNormalization({n}s, {n}g, {n}h)", constants=(_GAMMA, _BETA)),
-        Fragment("{n}s = Add({a}, {b}) {n}e = LayerNormalization({n}s, {n}g) {o} = Add({n}e, {n}s)", constants=(_GAMMA,)),
+        Fragment("{n}s = Add({a}, {b}) {o} = LayerNormalization<epsilon = 0.1>({n}s, {n}g, {n}h)", constants=(_GAMMA, _BETA)),
+        Fragment("{n}s = Add({a}, {b}) {n}e = LayerNormalization<epsilon = 0.1>({n}s, {n}g) {o} = Add({n}e, {n}s)", constants=(_GAMMA,)),
         Fragment(
-            "{n}f = com.microsoft.SkipLayerNormalization({a}, {b}, {n}g, {n}h) {o} = Tanh({n}f)", constants=(_GAMMA, _BETA)
+            "{n}f = com.microsoft.SkipLayerNormalization<epsilon = 0.1>({a}, {b}, {n}g, {n}h) {o} = Tanh({n}f)", constants=(_GAMMA, _BETA)
         ),
         # expand-mish
         "{n}s = Softplus({a}) {n}t = Tanh({n}s) {o} = Mul({a}, {n}t)",
@@ -197,10 +197,20 @@ _FRAGMENTS = tuple(
         "{n}c = Conv<pads = [1, 1]>({a}, kernel) {n}d = Conv<group = 3, pads = [1, 1]>({n}c, each) {n}h = HardSigmoid({n}d) {n}m = Mul({n}c, {n}h) {o} = Conv<pads = [1, 1]>({n}m, kernel)",
         # cascade-pools
         "{n}p = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {n}q = MaxPool<kernel_shape = [5], pads = [2, 2]>({a}) {o} = Sub({n}q, {n}p)",
+        "{n}p = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {n}q = MaxPool<kernel_shape = [5], pads = [2, 2]>({a}) {o} = Add({n}p, {n}q)",
         "{n}q = MaxPool<kernel_shape = [5], pads = [2, 2]>({a}) {n}d = MaxPool<kernel_shape = [3], pads = [2, 2], dilations = [2]>({a}) "
         "{n}p = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {n}s = Sub({n}q, {n}p) {o} = Sub({n}d, {n}s)",
         "{n}q = MaxPool<kernel_shape = [3], auto_pad = \"SAME_UPPER\">({a}) {n}p = MaxPool<kernel_shape = [2], pads = [1, 0]>({a}) {o} = Sub({n}q, {n}p)",
         "{n}q = MaxPool<kernel_shape = [3], pads = [1, 1]>({a}) {n}p = MaxPool<kernel_shape = [3], pads = [2, 2], dilations = [2]>({a}) {o} = Sub({n}q, {n}p)",
+        # recompose-clip; what it cuts off is added again: a tensor of one value magnifies rounding in a LayerNormalization
+        "{n}m = Max({a}, half) {o} = Sub({n}m, {a})",
+        "{n}m = Max({a}, fifth) {n}k = Min(six, {n}m) {o} = Add({n}k, {a})",
+        "{n}r = Relu({a}) {n}m = Min({n}r, six) {n}k = Clip({n}m, half, six) {o} = Add({n}k, {a})",
+        "{n}c = Clip({a}, fifth) {n}m = Min({n}c, half) {n}k = Add({n}m, {n}c) {o} = Add({n}k, {a})",
+        "{n}m = Min({a}, fifth) {n}c = Clip({n}m, half, fifth) {n}k = Max({n}c, six) {o} = Add({n}k, {a})",
+        "{n}r = Relu({a}) {n}m = Clip({n}r, half) {n}k = Sub({n}m, {n}r) {o} = Add({n}k, {a})",
+        "{n}r = Clip({a}, half) {n}m = Relu({n}r) {n}k = Add({n}m, {n}r) {o} = Add({n}k, {a})",
+        "{n}r = Clip({a}, six, fifth) {n}k = Relu({n}r) {o} = Add({n}k, {a})",
         # recompose-focus
         _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}d, {n}e, {n}f) {o} = Reshape({n}j, flat)",
         _FOCUS + "{n}j = Concat<axis = 1>({n}c, {n}e, {n}d, {n}f) {n}m = Conv({n}j, mix) {o} = Reshape({n}m, flat)",
@@ -234,10 +244,10 @@ _FRAGMENTS = tuple(
         "{n}s = Sigmoid({a}) {n}m = Mul({a}, {n}s) {o} = Add({n}m, {n}s)",
         "{n}k = Mul({a}, alpha) {n}s = Sigmoid({n}k) {n}m = Mul({a}, {n}s) {o} = Add({n}m, {n}k)",
         # smooth-activations, equalize-layers
-        Fragment("{n}e = LayerNormalization({a}, {n}g, {n}h) {o} = MatMul({n}e, {n}w)", constants=(_GAMMA, _BETA, _OWN)),
-        Fragment("{n}e = LayerNormalization({a}, {n}g) {n}r = Relu({n}e) {o} = MatMul({n}r, {n}w)", constants=(_GAMMA, _OWN)),
+        Fragment("{n}e = LayerNormalization<epsilon = 0.1>({a}, {n}g, {n}h) {o} = MatMul({n}e, {n}w)", constants=(_GAMMA, _BETA, _OWN)),
+        Fragment("{n}e = LayerNormalization<epsilon = 0.1>({a}, {n}g) {n}r = Relu({n}e) {o} = MatMul({n}r, {n}w)", constants=(_GAMMA, _OWN)),
         Fragment(
-            "{n}e = LayerNormalization({a}, {n}g) {n}m = MatMul({n}e, {n}w) {n}k = MatMul({n}e, {n}v) {o} = Add({n}m, {n}k)",
+            "{n}e = LayerNormalization<epsilon = 0.1>({a}, {n}g) {n}m = MatMul({n}e, {n}w) {n}k = MatMul({n}e, {n}v) {o} = Add({n}m, {n}k)",
             constants=(_GAMMA, _OWN, _OTHER),
         ),
         Fragment("{n}m = MatMul({a}, {n}w) {n}r = Relu({n}m) {o} = MatMul({n}r, {n}v)", constants=(_OWN, _OTHER)),
@@ -275,7 +285,7 @@ _RARE = (
     "({n}m, {n}s)",
     "{o} = Add({n}m, {n}k)",
     "{o} = Add({n}e, {n}s)",
-    "{o} = LayerNormalization({n}s",
+    "{o} = LayerNormalization<epsilon = 0.1>({n}s",
     "Softmax<axis = 0>",
     "{n}r = Relu({n}c) {o} = Conv",
     "({n}d) {n}m = Mul({n}c, {n}h) {o} = Conv",
