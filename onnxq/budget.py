@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from onnxq.config.placing import Judged
 from onnxq.data.sample import Dataset
 from onnxq.encoding import Kind
 from onnxq.faintest import Parts
+from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.nearness import judge_of
 from onnxq.optable import NEARLY
@@ -82,6 +83,7 @@ class Met:
         worst: nodes of the units that cost most accuracy, loudest first; empty where nothing had to be given up.
         notes: sentences for the user.
         front: time against noise, fastest first; empty where the noise was not needed.
+        choice: labels and kinds of units, where they are not those of the fastest form.
     """
 
     holds: bool
@@ -91,6 +93,22 @@ class Met:
     worst: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     front: tuple[Corner, ...] = ()
+    choice: Choice | None = None
+
+
+@dataclass(kw_only=True)
+class Known:
+    """What is known of forms that may come up again, when costs are others.
+
+    Attributes:
+        judged: by hash of the model.
+        noise: by hash of the model, relative output noise energy; of tensors, by node, under "".
+        names: of placements.
+    """
+
+    judged: dict[str, Judged] = field(default_factory=dict)
+    noise: dict[str, Any] = field(default_factory=dict)
+    names: dict[Choice, str] = field(default_factory=dict)
 
 
 def meet(
@@ -103,6 +121,7 @@ def meet(
     sense: Callable[[], Mapping[str, float]],
     hear: Callable[[Model], float] | None = None,
     sweep: bool = False,
+    names: dict[Choice, str] | None = None,
 ) -> Met:
     """The fastest form that keeps to a budget.
 
@@ -110,11 +129,12 @@ def meet(
         placed: by cost alone.
         plan: of that.
         judge: runs a form on samples.
-        replan, insert: as `onnxq.placement.place.place` takes them.
+        replan, insert: as `onnxq.placement.place.Placer` takes them.
         sense: node -> relative output noise energy of its int8 form; called only if it is needed.
         hear: relative output noise energy of a form; of those that have one kind wherever they can; None: kinds are not
             traded, those of `placed` stay.
         sweep: give the front even if the first form holds.
+        names: of placements that came up before; takes those of the new ones.
     """
     mine = placed.labels, placed.kinds
     first = replace(judge(insert(plan)), label=placed.chosen, seconds=placed.problem.cost(*mine))
@@ -128,13 +148,13 @@ def meet(
     points: list[Judged] = [first]
     exact = None if first.holds else _with_gates_float(placed)
     if exact is not None:
-        placement = _placement(placed, placed.choice, *exact, why="in bytes it is another function")
+        placement = placement_with(placed, placed.choice, *exact, why="in bytes it is another function")
         made = replan(placement)
         second = replace(judge(insert(made)), label=f"{placed.chosen}, GELU in float")
         points.append(replace(second, seconds=placed.problem.cost(*exact), chosen=second.holds))
         if second.holds:
             note = f"The accuracy budget holds with GELU in float: {second.sentence} ({first.sentence} in bytes)."
-            return Met(holds=True, plan=made, placement=placement, points=tuple(points), notes=(note,))
+            return Met(holds=True, plan=made, placement=placement, points=tuple(points), notes=(note,), choice=exact)
     noise = sense() if any(unit.placeable for unit in placed.units) else {}
     problem = _with_noise(placed, noise)
     if hear is not None:
@@ -145,7 +165,9 @@ def meet(
     swept = front(problem)
     corners = [(p.labels, p.kinds) for p in swept if p.noise < before and (p.labels, p.kinds) != everything_float]
     tried: dict[Choice, tuple[Plan, Placement, int]] = {}
-    names: dict[Choice, str] = {mine: placed.chosen, everything_float: FLOAT}
+    names = {} if names is None else names
+    names.update({(form.labels, form.kinds): form.name for form in reversed(placed.forms) if form.labels})
+    names.update({mine: placed.chosen, everything_float: FLOAT})
     for one in swept:
         between = sum(kind is not None for kind in one.kinds)
         name = f"{sum(one.labels)} units int8{f', {between} with float borders' if between else ''}"
@@ -158,7 +180,7 @@ def meet(
         return replace(at_once, front=found_front)
 
     def holds(labels: Choice) -> bool:
-        placement = _placement(placed, problem, *labels)
+        placement = placement_with(placed, problem, *labels)
         made = replan(placement)
         found = replace(judge(insert(made)), label=names[labels], seconds=placed.problem.cost(*labels))
         points.append(found)
@@ -196,8 +218,9 @@ def meet(
         f"({first.sentence} by speed alone); the loudest: {', '.join(worst)}."
     )
     return Met(
-        holds=met, plan=made, placement=placement, points=tuple(points), worst=worst, notes=(note,), front=found_front
-    )
+        holds=met, plan=made, placement=placement, points=tuple(points), worst=worst, notes=(note,), front=found_front,
+        choice=labels,
+    )  # fmt: skip
 
 
 def _with_gates_float(placed: Placed) -> Choice | None:
@@ -226,19 +249,34 @@ def within(
     replan: Callable[[Placement], Plan],
     insert: Callable[[Plan], Model],
     progress: Progress,
+    known: Known | None = None,
 ) -> Met:
     """`meet` with the budget, the judge and the resources of the options; without a judge, outputs are compared.
 
     Args:
         model: normalised, float.
         data: calibration samples.
+        known: by an earlier call for the same model; learns.
     """
+    known = Known() if known is None else known
     judge = judge_of(model, data, options, seconds=placed.forms[0].timing.seconds)
     effort = options.placing.effort if options.placing is not None else "fast"
     stopped = EFFORTS[effort].sensing_seconds if options.placing is not None and options.placing.costs is None else None
     guessed: list[str] = []
 
+    def judged(some: Model) -> Judged:
+        key = model_hash(some)
+        if key not in known.judged:
+            known.judged[key] = judge(some)
+        return known.judged[key]
+
     def sense() -> Mapping[str, float]:
+        if "" not in known.noise:
+            known.noise[""] = sensed()
+        found: Mapping[str, float] = known.noise[""]
+        return found
+
+    def sensed() -> Mapping[str, float]:
         found = sensitivity(
             model,
             replan(Placement(eager=True)) if any(placed.kinds) else plan,  # what has a kind now could be int8
@@ -262,13 +300,20 @@ def within(
 
     def hear(some: Model) -> float:
         """Relative, of whole outputs and on as many samples, as sensitivities are: one is traded for the other."""
-        few, exact, parts = heard()
-        return float(10 ** (-parts.levels(exact, outputs_of(some, few, options.threads)).mean() / 10))
+        key = model_hash(some)
+        if key not in known.noise:
+            few, exact, parts = heard()
+            levels = parts.levels(exact, outputs_of(some, few, options.threads))
+            known.noise[key] = float(10 ** (-levels.mean() / 10))
+        return float(known.noise[key])
 
     seconds = SLOWER * len(plan.values) * HEARD * placed.forms[0].timing.seconds
     short = effort == "max" or seconds <= SWEEP_SECONDS
     wanted = options.sweep and effort != "fast"
-    met = meet(placed, plan, judge=judge, replan=replan, insert=insert, sense=sense, hear=hear, sweep=wanted and short)
+    met = meet(
+        placed, plan, judge=judged, replan=replan, insert=insert, sense=sense, hear=hear, sweep=wanted and short,
+        names=known.names,
+    )  # fmt: skip
     met = replace(met, notes=(*met.notes, *guessed))
     if wanted and not short and not met.front and any(placed.labels):
         why = f"it would take about {seconds:.0f} s: give --effort max"
@@ -303,7 +348,7 @@ def _with_unheard(placed: Placed, problem: Problem, hear: Callable[[Placement], 
         body = not unit.noise and choice.ops[0] in HOLDERS
         if unit.placeable and (body or not NEARLY.isdisjoint(choice.ops)):
             alone = tuple(at == index for at in range(len(units)))
-            heard = hear(_placement(placed, problem, alone, (None,) * len(units)))
+            heard = hear(placement_with(placed, problem, alone, (None,) * len(units)))
             units[index] = replace(unit, noise=max(unit.noise, heard))
     return replace(problem, units=tuple(units))
 
@@ -318,7 +363,7 @@ def _with_kinds(placed: Placed, problem: Problem, hear: Callable[[Placement], fl
     units = list(problem.units)
     for kind in found:
         kinds: Kinds = tuple(kind if any(a.kind == kind for a in unit.alternatives) else None for unit in units)
-        total = hear(_placement(placed, problem, (False,) * len(units), kinds))
+        total = hear(placement_with(placed, problem, (False,) * len(units), kinds))
         weights = [0.0 if kind_ is None else unit.noise or middle for unit, kind_ in zip(units, kinds, strict=True)]
         for index, (unit, weight) in enumerate(zip(units, weights, strict=True)):
             units[index] = replace(
@@ -333,7 +378,7 @@ def _with_kinds(placed: Placed, problem: Problem, hear: Callable[[Placement], fl
     return replace(problem, units=tuple(units))
 
 
-def _placement(placed: Placed, problem: Problem, labels: Labels, kinds: Kinds, why: str = "") -> Placement:
+def placement_with(placed: Placed, problem: Problem, labels: Labels, kinds: Kinds, why: str = "") -> Placement:
     """These labels and kinds; `why` units that could be int8 are float now, where it is not their noise."""
     total = sum(unit.noise for unit in problem.units) or 1.0
     integer: set[str] = set()

@@ -17,7 +17,7 @@ from onnxq.ir.save import runnable
 from onnxq.placement.account import Run, account
 from onnxq.placement.cut import Kinds, Labels
 from onnxq.placement.race import Timing
-from onnxq.placement.result import ORIGINAL
+from onnxq.placement.result import ORIGINAL, Form
 from onnxq.placement.result import Placed as Placement
 from onnxq.plan.kinds import SAID
 from onnxq.plan.plan import Decision
@@ -180,18 +180,17 @@ def accounts(made: Quantized, latency: Sequence[Latency]) -> tuple[Account, ...]
     labels = tuple(any(d.integer for d in _decided(made, unit.placeable)) for unit in placed.units)
     reasons = {name: d.reason for name, d in made.plan.decisions.items()}
     kinds: Kinds = tuple(_kind(made, unit.nodes) for unit in placed.units)
-    raced = (labels, kinds) == (placed.labels, placed.kinds)
+    ran = placed.ran(labels, kinds)
     point = next((p for p in made.met.points if p.chosen), None) if made.met is not None else None
-    form = placed.chosen if raced or point is None else point.label
-    runs = _raced(placed) if raced else _accepted(placed, labels, kinds, latency)
+    form = ran.name if ran is not None else placed.chosen if point is None else point.label
+    runs = _raced(ran) if ran is not None else _accepted(placed, labels, kinds, latency)
     return tuple(
         account(placed, labels, run, form=form, at=at, reasons=reasons, kinds=kinds) for at, run in enumerate(runs)
     )
 
 
-def _raced(placed: Placement) -> Iterator[Run]:
-    """The chosen form by number of threads, as it ran against the others."""
-    form = next(f for f in placed.forms if f.name == placed.chosen)
+def _raced(form: Form) -> Iterator[Run]:
+    """By number of threads, as it ran against the others."""
     predicted = (form.predicted, *form.foretold, *[math.nan] * len(form.others))
     for timing, told in zip((form.timing, *form.others), predicted, strict=False):
         yield Run(measured=timing.seconds, predicted=told)

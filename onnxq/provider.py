@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import onnx_graphsurgeon as gs
 
-from onnxq.budget import Met, within
+from onnxq.budget import Known, Met, within
 from onnxq.compact import shrunk
 from onnxq.config.placing import Placing
 from onnxq.config.repair import FLOAT_REPAIRS, WEIGHTS
@@ -20,12 +20,13 @@ from onnxq.pipeline.base import Context
 from onnxq.pipeline.normalised import is_random
 from onnxq.pipeline.prepare import annotate
 from onnxq.placement.result import Placed
-from onnxq.placement.stage import placed_plan
+from onnxq.placement.stage import Race, placed_plan
 from onnxq.plan.calibrated import CalibratedRanges
 from onnxq.plan.kinds import possible
 from onnxq.plan.plan import Placement, Plan
 from onnxq.plan.planner import make_plan
 from onnxq.repair.stage import Repairs, note
+from onnxq.settling import ROUNDS, settle
 from onnxq.stats.ranges import GivenRanges, RangeTable
 from onnxq.stats.statistics import Statistics
 from onnxq.stats.surroundings import Surroundings, surroundings
@@ -46,6 +47,8 @@ class PlanProvider(Gathering):
     repairs: Repairs | None = None
     repaired: tuple[Repair, ...] = ()
     method: str = ""
+    _race: Race | None = None
+    _known: Known | None = None
     _searched = False  # weights' ranges by mse, since that pays
 
     @property
@@ -90,7 +93,7 @@ class PlanProvider(Gathering):
             context.plan = self._finish_repairs(plan)
 
     def _place(self, graph: gs.Graph, context: Context, placing: Placing) -> Plan:
-        plan, self.placed, notes = placed_plan(
+        plan, self.placed, notes, self._race = placed_plan(
             self.model,
             replan=lambda placement: self.plan(graph, self.method, self.options.keep_float, placement),
             insert=lambda plan: inserted(self.model, context, plan),
@@ -106,14 +109,29 @@ class PlanProvider(Gathering):
     def _meet(self, graph: gs.Graph, context: Context, plan: Plan, data: Dataset) -> Plan:
         """The plan with as much int8 as the budget allows. Forms are judged with the repairs that pay for them."""
         assert self.placed is not None
+        self._known = Known()
         self.met = self._within(self.placed, graph, context, plan, data)
         later = self.options.repairing.later if self.options.repairing is not None else ()
         gave_up = bool(self.met.worst) or not self.met.holds
         if gave_up and self.repairs is not None and self._float_repairs(graph, plan, later):
-            plan = self.plan(graph, self.method, self.options.keep_float, self.placed.placement)
+            plan, self._known = self.plan(graph, self.method, self.options.keep_float, self.placed.placement), Known()
             self.met = self._within(self.placed, graph, context, plan, data)
+        self._settle(graph, context, plan, data)
         self.notes.extend(self.met.notes)
         return self.met.plan
+
+    def _settle(self, graph: gs.Graph, context: Context, plan: Plan, data: Dataset) -> None:
+        """What the budget brought up is timed."""
+        assert self.placed is not None and self.met is not None
+        placing = self.options.placing
+        self.met, self.placed = settle(
+            self.met,
+            self.placed,
+            race=self._race,
+            again=lambda placed: self._within(placed, graph, context, plan, data),
+            replan=lambda placement: self.plan(graph, self.method, self.options.keep_float, placement),
+            rounds=1 if placing is not None and placing.effort == "fast" else ROUNDS,
+        )
 
     def _inserted(self, context: Context, plan: Plan) -> Model:
         """A form as it is judged, with the repairs that pay for it."""
@@ -129,6 +147,7 @@ class PlanProvider(Gathering):
             replan=lambda placement: self.plan(graph, self.method, self.options.keep_float, placement),
             insert=lambda some: self._inserted(context, some),
             progress=self.progress,
+            known=self._known,
         )
 
     def _begin_repairs(self, graph: gs.Graph, context: Context, plan: Plan) -> Plan:

@@ -17,12 +17,12 @@ both costs, each relative to the float model's, and a form that is slower than f
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from onnxq.placement.choices import placement_of, unit_choices, why_not_int8
 from onnxq.placement.clock import Clock, Seen, Sessions
 from onnxq.placement.cut import Kinds, Labels, Problem, cheapest, combined
 from onnxq.placement.effort import EFFORTS, counts
+from onnxq.placement.made import Made
 from onnxq.placement.race import Timing
 from onnxq.placement.result import FLOAT, FULL, ORIGINAL, PAYS, Form, Placed, best
 from onnxq.placement.search import flips
@@ -53,18 +54,8 @@ from onnxq.targets.hardware import detect
 Inputs = Mapping[str, NDArray[Any]]
 
 
-def place(
-    model: Model,
-    full: Plan,
-    *,
-    replan: Callable[[Placement], Plan],
-    insert: Callable[[Plan], Model],
-    samples: Sequence[Inputs],
-    placing: Placing,
-    original: Path | None = None,
-    able: Mapping[str, Mapping[Kind, str]] | None = None,
-) -> Placed:
-    """Choose.
+class Placer:
+    """The forms of a model, what they cost and how they run.
 
     Args:
         model: normalised float model.
@@ -74,40 +65,22 @@ def place(
         samples: inputs to run with, one at least.
         original: the file that the user gave, which speed is measured against.
         able: node -> kind -> why it cannot have it, "" if it can.
-
-    Raises:
-        ModelError: ORT cannot load or run a form.
     """
-    return _Place(model, full, replan, insert, samples, placing, original, able or {}).run()
 
-
-@dataclass(frozen=True)
-class _Made:
-    name: str
-    plan: Plan
-    labels: Labels
-    kinds: Kinds
-    predicted: tuple[float, ...]
-    sessions: Sessions
-    """By number of threads, both; no session where nothing is timed."""
-    size: int  # bytes of weights
-    multiple: int = 0
-
-
-class _Place:
     def __init__(
         self,
         model: Model,
         full: Plan,
+        *,
         replan: Callable[[Placement], Plan],
         insert: Callable[[Plan], Model],
         samples: Sequence[Inputs],
         placing: Placing,
-        original: Path | None,
-        able: Mapping[str, Mapping[Kind, str]],
+        original: Path | None = None,
+        able: Mapping[str, Mapping[Kind, str]] | None = None,
     ) -> None:
         self.model, self.full, self.replan, self.insert = model, full, replan, insert
-        self.samples, self.effort, self.able = samples, EFFORTS[placing.effort], able
+        self.samples, self.effort, self.able = samples, EFFORTS[placing.effort], able or {}
         self.elsewhere = placing.costs is not None
         self.counts = counts(model, placing)
         self.original = None if self.elsewhere else original
@@ -124,11 +97,17 @@ class _Place:
             for n in self.counts
         ]
         self.weights: tuple[float, ...] = (1.0,)
-        self.made: list[_Made] = []
+        self.made: list[Made] = []
         self.seen: dict[str, list[Seen]] = {}  # by form
         self.priced: list[Priced] = []  # by form, where nothing is timed
+        self.forms: list[Form] = []  # that raced
 
     def run(self) -> Placed:
+        """Choose.
+
+        Raises:
+            ModelError: ORT cannot load or run a form.
+        """
         sessions = self._sessions(self.model)
         seen = self._profiles(self.model, sessions)
         floats = [one.attribution for one in seen]
@@ -143,7 +122,7 @@ class _Place:
         everything = tuple(bool(self.layout.placeable(names)) for names in self.layout.members)
         unknown = (math.nan,) * len(self.counts)
         plan, size = self.replan(self._placement(nothing, plain)), weight_bytes(self.model)
-        self.made = [_Made(FLOAT, plan, nothing, plain, unknown, sessions, size)]
+        self.made = [Made(FLOAT, plan, nothing, plain, unknown, sessions, size)]
         self.seen[FLOAT] = seen
         add = functools.partial(self._add, predicted=unknown, learn=True)
         add(FULL, self.full, everything, plain)
@@ -184,7 +163,7 @@ class _Place:
             self.seen[made.name] = self.clock.profiles(self._model(made), made.sessions, self.seen[made.name])
         return bool(stale)
 
-    def _model(self, made: _Made) -> Model:
+    def _model(self, made: Made) -> Model:
         return self.model if made.name == FLOAT else self.insert(made.plan)
 
     def _cut(self, name: str, costs: Problem) -> bool:
@@ -204,7 +183,7 @@ class _Place:
     def _choice(self) -> Problem:
         return combined(self._problems(), self.weights)
 
-    def _search(self, found: _Made, form: Form, drift: Sequence[float]) -> _Made:
+    def _search(self, found: Made, form: Form, drift: Sequence[float]) -> Made:
         """Where the clock says otherwise than the costs: flip a region, measure, keep it or take it back."""
         self._learn(found)  # what others changed
         now = [costs.cost(found.labels, found.kinds) for costs in self._problems()]  # where nothing was predicted
@@ -230,7 +209,7 @@ class _Place:
                 self.made.pop()
         return found
 
-    def _fill(self, found: _Made) -> None:
+    def _fill(self, found: Made) -> None:
         """The best form once more, with channels of zeros, if that makes any convolution of it faster."""
         multiple = detect().channel_block
         if not multiple:
@@ -243,7 +222,7 @@ class _Place:
         if size == (same[0] if same else weight_bytes(self.insert(plain))):
             return
         sessions, unknown = self._sessions(model), (math.nan,) * len(self.counts)
-        made = _Made(f"{found.name}, filled up", plan, found.labels, found.kinds, unknown, sessions, size, multiple)
+        made = Made(f"{found.name}, filled up", plan, found.labels, found.kinds, unknown, sessions, size, multiple)
         if self.clock.wins(sessions, found.sessions):
             self.made.append(made)
             self._learn(made, model)
@@ -266,11 +245,11 @@ class _Place:
         model = self.insert(plan)
         sessions = self._sessions(model)
         predicted = predicted or tuple(costs.cost(labels, kinds) for costs in self._problems())
-        self.made.append(_Made(name, plan, labels, kinds, predicted, sessions, weight_bytes(model)))
+        self.made.append(Made(name, plan, labels, kinds, predicted, sessions, weight_bytes(model)))
         if learn:
             self._learn(self.made[-1], model)
 
-    def _learn(self, made: _Made, model: Model | None = None) -> None:
+    def _learn(self, made: Made, model: Model | None = None) -> None:
         """Costs become what they are in the company of this form; without a model, what was seen of it counts again."""
         if model is None and made.name not in self.seen:
             model = self._model(made)
@@ -312,7 +291,7 @@ class _Place:
     def _placement(self, labels: Labels, kinds: Kinds) -> Placement:
         return placement_of(self.layout, labels, kinds, self._why)
 
-    def _placement_of(self, made: _Made) -> Placement:
+    def _placement_of(self, made: Made) -> Placement:
         placement = dataclasses.replace(self._placement(made.labels, made.kinds), channel_multiple=made.multiple)
         if any(made.labels) or any(made.kinds):
             return placement
@@ -338,22 +317,9 @@ class _Place:
         return self.clock.race([*first, *(m.sessions for m in self.made)])
 
     def _forms(self, timings: Sequence[Sequence[Timing]]) -> list[Form]:
-        """All that was made, the float model first; what was predicted, on the clock of the race."""
-        forms, drift = [], self._drift(timings)
-        for made, each in zip(self.made, zip(*(t[-len(self.made) :] for t in timings), strict=True), strict=True):
-            first, *others = (p * d for p, d in zip(made.predicted, drift, strict=True))
-            units = sum(made.labels) + sum(kind is not None for kind in made.kinds)
-            forms.append(
-                Form(
-                    name=made.name,
-                    integer_units=units,
-                    predicted=first,
-                    timing=each[0],
-                    others=tuple(each[1:]),
-                    foretold=tuple(others),
-                )
-            )
-        return forms
+        """All that was made, the float model first."""
+        drift, each = self._drift(timings), zip(*(t[-len(self.made) :] for t in timings), strict=True)
+        return [made.form(drift, ran) for made, ran in zip(self.made, each, strict=True)]
 
     def _drift(self, timings: Sequence[Sequence[Timing]]) -> list[float]:
         """From the time of the costs to that of a race, by number of threads."""
@@ -361,37 +327,57 @@ class _Place:
 
     def _outcome(self, timings: Sequence[Sequence[Timing]]) -> Placed:
         forms = self._forms(timings)
-        before = [
+        self.forms = [
             Form(name=ORIGINAL, integer_units=0, predicted=math.nan, timing=t[0], others=tuple(t[1:]))
             for t in [[each[0] for each in timings]][: len(timings[0]) - len(forms)]
         ]
+        self.forms += forms
         at = best(forms)
-        chosen, drift = self.made[at], self._drift(timings)
-        self._learn(chosen)  # what others changed
+        self.chosen, self.drift = self.made[at], self._drift(timings)
+        self._learn(self.chosen)  # what others changed
+        self._explain(self.chosen, forms[at].timings, self.drift)
+        unknown = self.unknown if self.elsewhere else None
+        self.notes = (*self.notes, *told(forms, at, self.counts, unknown=unknown))
+        return self._placed()
+
+    def also(self, name: str, plan: Plan, labels: Labels, kinds: Kinds) -> Placed:
+        """What was found out, with one more form: it runs against the file and the float one, and costs become what
+        they are in its company. What was chosen stays; nothing is timed by a file of costs.
+        """
+        self._add(name, plan, labels, kinds)
+        made = self.made.pop()
+        first = [self._sessions(self.original)] if self.original is not None else []
+        raced = self.clock.race([*first, self.made[0].sessions, made.sessions])
+        drift, mine = self.clock.drift([t[-2] for t in raced]), [t[-1] for t in raced]
+        self._learn(made)
+        self._explain(made, mine, drift)
+        scales = [told.seconds / t[0].seconds for told, t in zip(self.forms[0].timings, raced, strict=True)]
+        again = [dataclasses.replace(t, seconds=t.seconds * scale) for t, scale in zip(mine, scales, strict=True)]
+        self.forms.append(made.form([d * scale for d, scale in zip(drift, scales, strict=True)], again))
+        return self._placed()
+
+    def _explain(self, made: Made, timings: Sequence[Timing], drift: Sequence[float]) -> None:
+        """By the profile that says what the race says."""
         if not self.elsewhere:
-            model = functools.partial(self._model, chosen)
-            raced = [timing.seconds for timing in forms[at].timings]
-            known = self.seen[chosen.name]
-            self.seen[chosen.name] = self.clock.nearest(model, chosen.sessions, known, drift, raced)
-            self._learn(chosen)
-        for costs, factor in zip(self.costs, drift, strict=True):
+            raced = [timing.seconds for timing in timings]
+            model = functools.partial(self._model, made)
+            self.seen[made.name] = self.clock.nearest(model, made.sessions, self.seen[made.name], drift, raced)
+            self._learn(made)
+
+    def _placed(self) -> Placed:
+        """With all costs on the clock of the race."""
+        kept = self.costs
+        self.costs = copy.deepcopy(kept)
+        for costs, factor in zip(self.costs, self.drift, strict=True):
             costs.scale(factor)
-        problems = self._problems()
+        chosen, problems = self.chosen, self._problems()
         choices = unit_choices(self.model.graph, self.layout, problems[0], chosen.labels, chosen.kinds, self._why)
         rest = always(self.model.graph, self.layout.unit, [costs.floats for costs in self.costs])
-        return Placed(
-            placement=self._placement_of(chosen),
-            chosen=chosen.name,
-            forms=(*before, *forms),
-            units=tuple(choices),
-            problem=problems[0],
-            choice=self._choice(),
-            limit=kernel_limit(choices, problems[0], rest),
-            threads=self.counts[0],
-            others=self.counts[1:],
-            beyond=tuple(problems[1:]),
-            always=rest,
-            timed=not self.elsewhere,
-            calls=tuple(costs.call for costs in self.costs),
-            notes=(*self.notes, *told(forms, at, self.counts, unknown=self.unknown if self.elsewhere else None)),
-        )
+        placed = Placed(
+            placement=self._placement_of(chosen), chosen=chosen.name, forms=tuple(self.forms), units=tuple(choices),
+            problem=problems[0], choice=self._choice(), limit=kernel_limit(choices, problems[0], rest),
+            threads=self.counts[0], others=self.counts[1:], beyond=tuple(problems[1:]), always=rest,
+            timed=not self.elsewhere, calls=tuple(costs.call for costs in self.costs), notes=self.notes,
+        )  # fmt: skip
+        self.costs = kept
+        return placed

@@ -11,7 +11,7 @@ from onnxq.placement.race import Timing
 from onnxq.placement.result import Always, Form, Placed, UnitChoice
 from onnxq.plan.plan import Placement
 
-VERSION = 3
+VERSION = 4
 
 
 def to_text(placed: Placed) -> str:
@@ -33,7 +33,7 @@ def from_text(text: str) -> Placed | None:
                 **{
                     **f,
                     "timing": Timing(**f["timing"]),
-                    "foretold": tuple(f["foretold"]),
+                    **{name: tuple(f[name]) for name in ("foretold", "labels", "kinds")},
                     "others": tuple(Timing(**t) for t in f["others"]),
                 }
             )

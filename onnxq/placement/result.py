@@ -33,6 +33,7 @@ class Form:
         timing: measured against the first form, with the first number of threads.
         others: the same with each further number of threads.
         foretold: as `predicted`, with each further number of threads; empty: nothing was predicted.
+        labels, kinds: by unit; empty for the user's file.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Form:
     timing: Timing
     others: tuple[Timing, ...] = ()
     foretold: tuple[float, ...] = ()
+    labels: Labels = ()
+    kinds: Kinds = ()
 
     @property
     def gain(self) -> float:
@@ -158,6 +161,12 @@ class Placed:
     always: tuple[Always, ...] = ()
     timed: bool = True
     calls: tuple[float, ...] = ()
+
+    def ran(self, labels: Labels, kinds: Kinds) -> Form | None:
+        """The form with these, if it ran against the clock."""
+        mine = (labels, kinds) == (self.labels, self.kinds)
+        found = (f for f in self.forms if (f.name == self.chosen if mine else (f.labels, f.kinds) == (labels, kinds)))
+        return next(found, None)
 
     @property
     def labels(self) -> Labels:

@@ -14,13 +14,16 @@ from onnxq.encoding import Kind
 from onnxq.ir.hash import model_hash
 from onnxq.ir.model import Model
 from onnxq.ir.save import weight_bytes
-from onnxq.placement.place import place
+from onnxq.placement.cut import Kinds, Labels
+from onnxq.placement.place import Placer
 from onnxq.placement.record import from_text, to_text
 from onnxq.placement.result import Placed
 from onnxq.plan.plan import Placement, Plan
 from onnxq.progress import Progress, Silent
 from onnxq.stats.cache import Cache, digest, files_digest
 from onnxq.targets.hardware import detect
+
+Race = Callable[[str, Plan, Labels, Kinds], Placed]
 
 LARGEST = 512 << 20
 """Bytes of weights above which int8 is placed by rules: several forms of the model are in memory at once."""
@@ -42,20 +45,22 @@ def placed_plan(
     cache: Cache | None,
     able: Mapping[str, Mapping[Kind, str]] | None = None,
     progress: Progress | None = None,
-) -> tuple[Plan, Placed | None, list[str]]:
-    """The plan with int8 where it pays, what was measured for it, and sentences for the user.
+) -> tuple[Plan, Placed | None, list[str], Race | None]:
+    """The plan with int8 where it pays, what was measured for it, sentences for the user, and what runs one more form
+    (name, plan, labels, kinds) against the file; None where nothing is timed, or all was before.
 
     Args:
         cache: keeps what was measured; the same model, plan, machine and effort are placed alike then.
         progress: told of each form that is made.
 
-    For the others and what is raised see `place`.
+    For the others and what is raised see `Placer`.
     """
     if weight_bytes(model) > LARGEST:
         why = "The model is too large to measure several forms of it: int8 stands where rules put it."
-        return replan(Placement()), None, [why]
+        return replan(Placement()), None, [why], None
     full = replan(Placement(eager=True))
     placed, notes, key = None, [], ""
+    race: Race | None = None
     if cache is not None and placing.costs is None:
         key = cache.key(
             model_hash(model), digest(full.to_json()), _own_digest(), placing.effort, placing.threads, detect().name,
@@ -71,16 +76,23 @@ def placed_plan(
                 step(1)
                 return insert(some)
 
-            placed = place(
-                model,
-                full,
-                replan=replan,
-                insert=counted,
-                samples=samples,
-                placing=placing,
-                original=model.source,
+            placer = Placer(
+                model, full, replan=replan, insert=counted, samples=samples, placing=placing, original=model.source,
                 able=able,
-            )
-        if key and cache is not None:
-            cache.put_text("placements", key, to_text(placed))
-    return replan(placed.placement), placed, [*notes, *placed.notes]
+            )  # fmt: skip
+            placed = placer.run()
+
+        def kept(found: Placed) -> Placed:
+            if key and cache is not None:
+                cache.put_text("placements", key, to_text(found))
+            return found
+
+        kept(placed)
+        if placed.timed:
+
+            def also(name: str, plan: Plan, labels: Labels, kinds: Kinds) -> Placed:
+                return kept(placer.also(name, plan, labels, kinds))
+
+            race = also
+
+    return replan(placed.placement), placed, [*notes, *placed.notes], race

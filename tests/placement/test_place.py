@@ -21,12 +21,11 @@ from onnxq.driver import quantize
 from onnxq.ir.load import load
 from onnxq.ir.model import Model
 from onnxq.ir.save import weight_bytes
-from onnxq.placement import stage
 from onnxq.placement.attribute import Attribution
 from onnxq.placement.clock import Clock, Seen, Sessions
 from onnxq.placement.cut import Crossing, Problem, Unit
 from onnxq.placement.effort import EFFORTS
-from onnxq.placement.place import place as real_place
+from onnxq.placement.place import Placer
 from onnxq.placement.race import Timing, race
 from onnxq.placement.record import from_text, to_text
 from onnxq.placement.result import FLOAT, FULL, NEVER_SLOWER, ORIGINAL, PAYS, Form, Placed, UnitChoice
@@ -121,13 +120,13 @@ def test_strict_is_about_missing_kernels_not_about_what_is_faster(measured: Cost
 def test_measured_here_the_fastest_form_is_taken_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONNXQ_CACHE_DIR", str(tmp_path / "cache"))
     seen: list[Placed] = []
-    place = real_place
+    run = Placer.run
 
-    def watched(*arguments: object, **options: object) -> Placed:
-        seen.append(place(*arguments, **options))  # type: ignore[arg-type]
+    def watched(self: Placer) -> Placed:
+        seen.append(run(self))
         return seen[-1]
 
-    monkeypatch.setattr(stage, "place", watched)
+    monkeypatch.setattr(Placer, "run", watched)
     first = made(tmp_path / "a.onnx")
     (placed,) = seen
     names = [form.name for form in placed.forms]
@@ -142,7 +141,7 @@ def test_measured_here_the_fastest_form_is_taken_and_kept(tmp_path: Path, monkey
     def fail(*_: object, **__: object) -> Placed:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(stage, "place", fail)
+    monkeypatch.setattr(Placer, "run", fail)
     second = made(tmp_path / "b.onnx", validate=False)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
     assert any("measured before on this machine" in note for note in second.notes)
@@ -153,7 +152,11 @@ def test_each_form_is_made_once(block: int, filled: bool, tmp_path: Path, monkey
     """Also the best one, which is tried with channels that are filled up; where nothing is filled, nothing is raced."""
     keys: list[Any] = []
 
-    def watched(*arguments: Any, insert: Callable[[Plan], Model], **options: Any) -> Placed:
+    run = Placer.run
+
+    def watched(self: Placer) -> Placed:
+        insert = self.insert
+
         def counted(plan: Plan) -> Model:
             keys.append(plan.key)
             found = insert(plan)
@@ -161,8 +164,9 @@ def test_each_form_is_made_once(block: int, filled: bool, tmp_path: Path, monkey
                 filling.append(weight_bytes(found))
             return found
 
-        plain.append(weight_bytes(arguments[0]))
-        return real_place(*arguments, insert=counted, **options)
+        plain.append(weight_bytes(self.model))
+        self.insert = counted
+        return run(self)
 
     def duels(self: Clock, one: Sessions, other: Sessions) -> bool:
         assert filled and one is not other and filling[-1] > plain[-1]
@@ -173,7 +177,7 @@ def test_each_form_is_made_once(block: int, filled: bool, tmp_path: Path, monkey
     filling: list[int] = []
 
     duelled: list[Sessions] = []
-    monkeypatch.setattr(stage, "place", watched)
+    monkeypatch.setattr(Placer, "run", watched)
     monkeypatch.setattr(Clock, "wins", duels)
     monkeypatch.setattr("onnxq.placement.place.best", lambda _: 0)  # float
     monkeypatch.setattr("onnxq.placement.place.detect", lambda: SimpleNamespace(channel_block=block))
@@ -187,7 +191,8 @@ def test_without_a_number_of_threads_it_is_placed_for_one_and_for_all(
 ) -> None:
     monkeypatch.setattr("onnxq.placement.effort.physical_threads", lambda: 2)
     seen: list[Placed] = []
-    monkeypatch.setattr(stage, "place", lambda *a, **o: seen.append(real_place(*a, **o)) or seen[-1])
+    run = Placer.run
+    monkeypatch.setattr(Placer, "run", lambda self: seen.append(run(self)) or seen[-1])
     made(tmp_path / "a.onnx", threads=None, validate=False)
     (placed,) = seen
     assert (placed.threads, placed.others) == (1, (2,))
@@ -224,7 +229,8 @@ def test_what_the_profile_of_a_form_saw_is_what_it_costs(
     monkeypatch.setattr(Clock, "nearest", lambda self, model, sessions, seen, *_: seen)
     monkeypatch.setattr(Clock, "wins", lambda *_: False)
     monkeypatch.setitem(EFFORTS, "fast", dataclasses.replace(EFFORTS["default"], profile_seconds=0.1))
-    monkeypatch.setattr(stage, "place", lambda *a, **o: seen.append(real_place(*a, **o)) or seen[-1])
+    run = Placer.run
+    monkeypatch.setattr(Placer, "run", lambda self: seen.append(run(self)) or seen[-1])
     made(tmp_path / "a.onnx", model=ROOT / f"models/{name}/model.onnx", validate=False, cache=False)
     (placed,), one = seen, taken[-1]
     assert placed.chosen == placed.forms[-1].name
