@@ -87,8 +87,8 @@ class _Found:
         if deep and count % _SIXTEEN:
             self.makers, self.missing = deep, -count % _SIXTEEN
         if count % _FOUR:
-            whole = [n for n in (*group.makers, *group.readers) if channels.filters[id(n)].groups == 1]
-            whole = [n for n in whole if integer_conv(n, editor)]
+            both = {id(n): n for n in (*group.makers, *group.readers)}.values()  # a gate of channels is in one group
+            whole = [n for n in both if channels.filters[id(n)].groups == 1 and integer_conv(n, editor)]
             self.makers = [*self.makers, *(n for n in whole if any(n is m for m in group.makers))]
             self.readers = [n for n in whole if any(n is r for r in group.readers)]
             if whole and not self.missing:

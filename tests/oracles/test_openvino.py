@@ -148,7 +148,9 @@ def case(name: str, target: str) -> Case:
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """A DQ of an activation: where the values come from (the input of the Q; None behind an integer op)."""
+    """A DQ of an activation: where the values come from (the input of the Q, moved as its output is; None behind an
+    integer op that computes).
+    """
 
     source: str | None
     scale: float
@@ -163,7 +165,7 @@ def cut(file: bytes, sample: Arrays) -> tuple[bytes, dict[str, NDArray[Any]], di
     """
     proto = onnx.load_from_string(file)
     weights = {i.name: onnx.numpy_helper.to_array(i) for i in proto.graph.initializer}
-    quantized = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type == "QuantizeLinear"}
+    quantized = _before(proto)
     ends = {
         n.output[0]: End(quantized.get(n.input[0]), float(weights[n.input[1]]), int(weights[n.input[2]]))
         for n in proto.graph.node
@@ -177,6 +179,29 @@ def cut(file: bytes, sample: Arrays) -> tuple[bytes, dict[str, NDArray[Any]], di
     feeds = {**sample, **{f"{name}__fed": values[name] for name in ends}}
     proto.graph.input.extend(whole.info(f"{name}__fed", values[name].shape) for name in ends)
     return watching(proto, ends), feeds, ends
+
+
+MOVES = ("Gather", "MaxPool", "Pad", "Reshape", "Slice", "Transpose")
+"""Ops of bytes that let each of them through or leave it out."""
+
+
+def _before(proto: onnx.ModelProto) -> dict[str, str]:
+    """Bytes -> the float values that they were made of; those of bytes that were moved are moved by nodes that this
+    adds.
+    """
+    found: dict[str, str] = {}
+    for node in list(proto.graph.node):
+        if node.op_type == "QuantizeLinear":
+            found[node.output[0]] = node.input[0]
+        elif node.op_type in MOVES and node.input[0] in found:
+            twin = onnx.NodeProto()
+            twin.CopyFrom(node)
+            twin.name, twin.input[0], twin.output[0] = "", found[node.input[0]], f"{node.output[0]}__float"
+            if node.op_type == "Pad":
+                twin.input[2] = ""  # zeros
+            found[node.output[0]] = twin.output[0]
+            proto.graph.node.append(twin)
+    return found
 
 
 def watching(proto: onnx.ModelProto, names: Iterable[str]) -> bytes:

@@ -131,6 +131,19 @@ def test_case_4_all_channels_count(around: Callable[[Net, str], str], reason: st
     kept(g, reason)
 
 
+def test_case_3_a_gate_of_channels_that_cannot_become_more() -> None:
+    """Its Conv reads and makes tensors of one group."""
+    g = Net()
+    x = g.data(1, 6, 6, 5)
+    each = g.pair(g.conv(g.pair(g.op("GlobalAveragePool", x)), 6, 6, kernel=1))
+    g.out(g.op("Mul", x, each))
+    model, report = integer(g)
+    (pad,) = (n for n in model.graph.nodes if n.op == "Pad")
+    assert np.asarray(pad.inputs[1].values).tolist() == [0, 0, 0, 0, 0, 2, 0, 0]
+    assert shapes(model) == [(6, 8, 1, 1)] and report.rewrites == 1
+    assert [r.node for r in report.refusals] == [next(n.name for n in model.graph.nodes if n.op == "Conv")]
+
+
 @pytest.mark.parametrize("op", ["Relu", "Clip"])
 def test_case_1_activations_in_front_of_the_q(op: str) -> None:
     g = Net()
