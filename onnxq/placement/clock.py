@@ -33,7 +33,7 @@ from onnxq.runtime.profile import Profile, profile
 from onnxq.runtime.rows import run_seconds
 from onnxq.runtime.session import Session
 from onnxq.runtime.sizes import Sizes
-from onnxq.runtime.turns import IN_TURNS
+from onnxq.runtime.turns import IN_TURNS, LONG_SECONDS
 
 Sessions = tuple[Session, ...]
 """One per number of threads."""
@@ -43,9 +43,9 @@ _WON = 1.005
 _PARTS = 3
 """Of a race, with other numbers of threads between them: what disturbs one part may be over in the next."""
 
-_FEWEST_TURNS = 3  # of each part
+_FEWEST_TURNS, _FEWEST_LONG_TURNS = 3, 2  # of each part
 
-_FEWEST, _OF_A_SIZE, _MOST = 5, 2, 200
+_FEWEST, _FEWEST_LONG, _OF_A_SIZE, _MOST = 5, 3, 2, 200
 _SLOW = 1.15
 _TRIES, _MORE_PARTS = 2, 3
 _PROBES, _PROBE_SECONDS, _PAUSE_SECONDS, _LONG = 8, 0.1, 0.1, 0.02
@@ -131,14 +131,14 @@ class Clock:
         wrong = [at for at, one in enumerate(found) if off(at, one) > _AGREES]
         if not (wrong and self._waits):
             return found
-        made = model()
+        made, deadline = model(), time.monotonic() + self._effort.waiting_seconds
         with runnable(made) as source:
             for at in wrong:
                 profiled = self._profiler(source, sessions[at], at, _CHECKS * self._effort.profile_seconds)
                 for _ in range(_LOOKS):
                     more = self._seen(profiled(), made, at)
                     found[at] = min(found[at], more, key=functools.partial(off, at))
-                    if off(at, found[at]) <= _AGREES:
+                    if off(at, found[at]) <= _AGREES or time.monotonic() > deadline:
                         break
         return found
 
@@ -166,14 +166,17 @@ class Clock:
         """What profiles a form; `seconds` are those of one profile, shared by all numbers of threads."""
         threads = self.counts[at]
         once = float(laps([session], self._samples, threads=threads, budget_seconds=0.0, fewest=1)[0, 0])
-        fewest = max(_FEWEST, _OF_A_SIZE * Sizes.of(self._samples).count)
+        long = once > LONG_SECONDS
+        fewest = max(_FEWEST_LONG if long else _FEWEST, _OF_A_SIZE * Sizes.of(self._samples).count)
         beside = once if math.isnan(self._anchors[at]) else self._anchors[at]
         runs = min(max(int(seconds / len(self.counts) / run_seconds(once, beside, threads)), fewest), _MOST)
         if threads > 1 and math.isnan(self._anchors[at]) and once < _LONG:
             self._probe(at)
 
         def profiled() -> Profile:
-            found = profile(source, self._samples, threads=threads, runs=runs, beside=self._first[at])
+            found = profile(
+                source, self._samples, threads=threads, runs=runs, warmup=1 if long else 2, beside=self._first[at]
+            )
             self._least[at] = min(self._least[at], found.beside_seconds)
             return found
 
@@ -199,7 +202,8 @@ class Clock:
 
         def go_on(at: int) -> None:
             ran, budget = [form[at] for form in forms], self._effort.race_seconds / _PARTS
-            part = laps(ran, self._samples, threads=self.counts[at], budget_seconds=budget, fewest=_FEWEST_TURNS)
+            fewest = _FEWEST_LONG_TURNS if self._anchors[at] > LONG_SECONDS else _FEWEST_TURNS
+            part = laps(ran, self._samples, threads=self.counts[at], budget_seconds=budget, fewest=fewest)
             parts[at].append(part)
 
         for _ in range(_PARTS):

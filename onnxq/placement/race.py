@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from onnxq.runtime.session import Session
 from onnxq.runtime.sizes import Sizes, calm
-from onnxq.runtime.turns import order, repeats, rest, timed, wanted
+from onnxq.runtime.turns import LONG_SECONDS, order, rest, row, timed, wanted
 
 Inputs = Mapping[str, NDArray[Any]]
 
 _FEWEST, _MOST = 7, 300
-_ESTIMATES, _LONG = 10, 5e-3  # runs of each at first, the least counts; two if they take so many seconds
+_ESTIMATES, _ENOUGH = 10, 5e-3  # runs of each at first, the least counts; two if they take so many seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +72,17 @@ def laps(
             start = clock()
             session.run(samples[0])
             once.append(max(clock() - start, 1e-7))
-            if run and sum(once) > _LONG:
+            if sum(once) > (_ENOUGH if run else LONG_SECONDS):
                 break
-        estimates.append(min(once[1:]))
+        estimates.append(min(once[1:] or once))
         rest(threads)
-    inner = repeats(min(estimates), threads)
-    turns = int(np.clip(budget_seconds / wanted(estimates, inner, threads), fewest, _MOST))
+    runs = row(min(estimates), threads)
+    turns = int(np.clip(budget_seconds / wanted(estimates, runs, threads), fewest, _MOST))
     times: NDArray[np.float64] = np.empty((turns, len(sessions)), dtype=np.float64)
     for turn in range(turns):
         sample = samples[turn % len(samples)]
         for which in order(turn, len(sessions)):
-            times[turn, which] = timed(partial(sessions[which].run, sample), inner, threads, clock)
+            times[turn, which] = timed(partial(sessions[which].run, sample), runs, threads, clock)
     return np.maximum(times, 1e-9)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnxq.runtime.session import Session
-from onnxq.runtime.turns import rest, rest_seconds, row
+from onnxq.runtime.turns import LONG_SECONDS, rest, rest_seconds, row
 
 LEAST = 1e-7
 """Seconds that anything takes."""
@@ -35,6 +35,8 @@ def times_of(
         start = clock()
         sessions[0].run(samples[0])
         once = min(once, max(clock() - start, LEAST))
+        if once > LONG_SECONDS:
+            break
     block, warm = _block(once, threads)
     times: list[list[float]] = [[] for _ in sessions]
     counted: list[int] = []
@@ -68,5 +70,5 @@ def run_seconds(once: float, beside: float, threads: int) -> float:
 
 def _block(once: float, threads: int) -> tuple[int, int]:
     """How many runs of a session stand in a row, and how many go before them."""
-    inner, warm = row(once, threads)
+    warm, inner = row(once, threads)
     return math.ceil(_BLOCK_SECONDS / once) if threads == 1 else inner, warm

@@ -12,6 +12,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,35 +25,47 @@ IN_TURNS = {"session.intra_op.spin_duration_us": str(round(SPIN_SECONDS * 1e6))}
 # one timing is at least this long: the clock and the call cost about a microsecond, waking threads 50
 _LEAST_SECONDS, _LEAST_SPREAD = 1e-3, 6e-3
 
-
-def repeats(fastest: float, threads: int) -> int:
-    """How many runs make one timing, if the fastest session takes so many seconds."""
-    return max(1, math.ceil((_LEAST_SECONDS if threads == 1 else _LEAST_SPREAD) / max(fastest, 1e-7)))
+LONG_SECONDS = 0.2
+"""A run that takes so long is a mean of many things: nothing has to go before it, and few of them are enough."""
 
 
-def row(fastest: float, threads: int) -> tuple[int, int]:
-    """How many runs make one timing, as `repeats` says, and how many go before them."""
-    inner = repeats(fastest, threads)
-    return inner, _warm(inner, threads)
+class Row(NamedTuple):
+    """Runs of one timing.
 
-
-def wanted(estimates: Sequence[float], inner: int, threads: int) -> float:
-    """Seconds that one timing of each session takes, if one run takes so many."""
-    once = inner + _warm(inner, threads)
-    return sum(estimate * once + rest_seconds(threads) for estimate in estimates)
-
-
-def timed(run: Callable[[], object], inner: int, threads: int, clock: Callable[[], float]) -> float:
-    """Seconds of one run, the mean of `inner`. As many go before them, except where a run is long: caches fill, and the
-    processor recovers from the last session. Of several threads, half as many go before: threads wake, and may have to
-    find a core of their own.
+    Attributes:
+        warm: go before, and do not count.
+        inner: count.
     """
-    for _ in range(_warm(inner, threads)):
+
+    warm: int
+    inner: int
+
+
+def row(fastest: float, threads: int) -> Row:
+    """The runs of one timing, if the fastest session takes so many seconds.
+
+    As many as count go before them, except where a run is long: caches fill, and the processor recovers from the last
+    session. Of several threads, half as many go before: threads wake, and may have to find a core of their own.
+    """
+    inner = max(1, math.ceil((_LEAST_SECONDS if threads == 1 else _LEAST_SPREAD) / max(fastest, 1e-7)))
+    if threads == 1:
+        return Row(inner * (inner > 1), inner)
+    return Row(0 if fastest > LONG_SECONDS else max(1, inner // 2), inner)
+
+
+def wanted(estimates: Sequence[float], runs: Row, threads: int) -> float:
+    """Seconds that one timing of each session takes, if one run takes so many."""
+    return sum(estimate * sum(runs) + rest_seconds(threads) for estimate in estimates)
+
+
+def timed(run: Callable[[], object], runs: Row, threads: int, clock: Callable[[], float]) -> float:
+    """Seconds of one run, the mean of those that count; then its threads rest."""
+    for _ in range(runs.warm):
         run()
     start = clock()
-    for _ in range(inner):
+    for _ in range(runs.inner):
         run()
-    seconds = (clock() - start) / inner
+    seconds = (clock() - start) / runs.inner
     rest(threads)
     return seconds
 
@@ -61,11 +74,11 @@ def medians(runs: Sequence[Callable[[], object]], turns: int) -> list[float]:
     """Seconds of one run of each, of sessions with one thread: the median over turns in which all come once."""
     begin = time.perf_counter()
     runs[0]()
-    inner = repeats(time.perf_counter() - begin, 1)
+    each = row(time.perf_counter() - begin, 1)
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(turns):
         for run, found in zip(runs, seconds, strict=True):
-            found.append(timed(run, inner, 1, time.perf_counter))
+            found.append(timed(run, each, 1, time.perf_counter))
     return [statistics.median(found) for found in seconds]
 
 
@@ -80,10 +93,6 @@ def rest(threads: int) -> None:
     """Wait until the threads of the session that ran last have stopped."""
     if threads > 1:
         time.sleep(rest_seconds(threads))
-
-
-def _warm(inner: int, threads: int) -> int:
-    return max(1, inner // 2) if threads > 1 else inner * (inner > 1)
 
 
 def rest_seconds(threads: int) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxq.errors import UsageError
 from onnxq.runtime.session import Session
-from onnxq.runtime.turns import IN_TURNS, order, repeats, timed, wanted
+from onnxq.runtime.turns import IN_TURNS, order, row, timed, wanted
 from onnxq.validate.intervals import Interval, median_interval
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -94,9 +94,9 @@ def measure(
     begin = clock()
     sessions = [Session(m, threads=threads, config=IN_TURNS) for m in (reference, candidate)]
     estimates = [_warm(s, inputs[0], warmup, clock) for s in sessions]
-    inner = repeats(min(estimates), threads)
+    each = row(min(estimates), threads)
     if runs is None:
-        runs = int(np.clip(budget_seconds / max(wanted(estimates, inner, threads), 1e-7), _FEWEST_PAIRS, _MOST_PAIRS))
+        runs = int(np.clip(budget_seconds / max(wanted(estimates, each, threads), 1e-7), _FEWEST_PAIRS, _MOST_PAIRS))
         deadline = clock() + 1.5 * budget_seconds  # a machine that got busy after the estimate
     else:
         deadline = math.inf
@@ -107,8 +107,8 @@ def measure(
             break
         sample = inputs[pair % len(inputs)]
         for side in order(pair, len(sessions)):
-            times[pair, side] = timed(partial(sessions[side].run, sample), inner, threads, clock)
-    return summarize(times, threads=threads, inner=inner, seconds=clock() - begin, level=level)
+            times[pair, side] = timed(partial(sessions[side].run, sample), each, threads, clock)
+    return summarize(times, threads=threads, inner=each.inner, seconds=clock() - begin, level=level)
 
 
 def summarize(times: NDArray[np.float64], *, threads: int, inner: int, seconds: float, level: float = 0.95) -> Latency:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from onnxq.ir.load import load
 from onnxq.placement.attribute import attribute
 from onnxq.placement.clock import Clock
 from onnxq.placement.effort import EFFORTS
-from onnxq.placement.race import Timing, timings
+from onnxq.placement.race import Timing, laps, timings
 from onnxq.runtime import profile as real
 from onnxq.runtime.profile import Profile
 
 MODEL = Path(__file__).parents[2] / "models/fashion-res8/model.onnx"
 WAITING = replace(EFFORTS["fast"], waiting_seconds=1.0)
+NO_TIME_LEFT = math.nan
 IMAGE = {"image": np.zeros((1, 1, 28, 28), np.float32)}
 
 
@@ -67,6 +69,57 @@ def test_a_race_goes_in_parts_with_other_numbers_of_threads_between(monkeypatch:
     found = clock.race([clock.sessions(model), clock.sessions(model)])
     assert asked == [1, 2, 1, 2, 1, 2]
     assert [[t.ratio for t in each] for each in found] == [[1.0, 2.0], [1.0, 2.0]]
+
+
+class Slow:
+    """A session whose runs take so long on a clock of its own."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.runs, self.now = seconds, 0, 0.0
+
+    def run(self, _inputs: Any) -> None:
+        self.runs += 1
+        self.now += self.seconds
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(1.1e-3, 5 + 2 * 9), (0.1, 2 + 2 * 2), (0.3, 1 + 2)])
+def test_long_runs_are_few(seconds: float, runs: int) -> None:
+    """Those before the turns, and two turns: the fewest."""
+    session = Slow(seconds)
+    found = laps(
+        [session],  # type: ignore[list-item]
+        [{}],
+        threads=2,
+        budget_seconds=0.0,
+        fewest=2,
+        clock=lambda: session.now,
+    )
+    assert found.tolist() == [[pytest.approx(seconds)]] * 2
+    assert session.runs == runs
+
+
+@pytest.mark.parametrize(("anchor", "wanted"), [(0.1, (3, 5, 2)), (0.3, (2, 3, 1))])
+def test_a_slow_model_is_measured_less(
+    anchor: float, wanted: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewest turns of a part of a race, runs of a profile and runs before it."""
+    asked: list[int] = []
+
+    def raced(sessions: Any, samples: Any, *, fewest: int, **_: Any) -> Any:
+        asked.append(fewest)
+        return np.full((4, len(sessions)), anchor)
+
+    def profiled(*arguments: Any, runs: int, warmup: int, **options: Any) -> Profile:
+        asked.extend((runs, warmup))
+        return replace(real.profile(*arguments, runs=runs, warmup=warmup, **options), beside_seconds=anchor)
+
+    monkeypatch.setattr("onnxq.placement.clock.laps", raced)
+    monkeypatch.setattr("onnxq.placement.clock.profile", profiled)
+    clock, model = Clock((1,), [IMAGE], EFFORTS["fast"]), load(MODEL)
+    sessions = clock.sessions(model)
+    clock.profiles(model, sessions)
+    clock.race([sessions])
+    assert asked == [1, *wanted[1:], *[wanted[0]] * 3]
 
 
 def test_what_was_disturbed_does_not_count() -> None:
@@ -164,6 +217,7 @@ def test_a_race_in_a_slow_moment_goes_on(monkeypatch: pytest.MonkeyPatch) -> Non
         (1.6, [1.0, 1.59], 1.59),
         (1.6, [1.0, 2.5, 1.8, 1.0], 1.8),
         (0.5, [2.0] * 4, 1.0),
+        (1.6, [1.0, 1.8, NO_TIME_LEFT], 1.8),
     ],
 )
 def test_what_explains_a_race_is_a_profile_in_its_state(
@@ -176,8 +230,12 @@ def test_what_explains_a_race_is_a_profile_in_its_state(
     (before,) = clock.profiles(model, sessions)
     seen = iter(states)
 
+    now = [0.0]
+    monkeypatch.setattr("onnxq.placement.clock.time.monotonic", lambda: now[0])
+
     def profiled(*_: Any, **__: Any) -> Profile:
         state = next(seen)
+        now[0] += 2.0 * (states[-1] is NO_TIME_LEFT and state == states[-2])
         return replace(slower(plain, state), beside_seconds=1.0)
 
     plain = real.profile(MODEL, [IMAGE], threads=2, runs=5)
@@ -188,7 +246,7 @@ def test_what_explains_a_race_is_a_profile_in_its_state(
     tables = len(clock._tables)
     (found,) = clock.nearest(lambda: made.append(True) or model, sessions, [before], [2.0], [2.0 * raced * whole])
     assert found.attribution.total == pytest.approx(used * whole, rel=0.05)
-    assert not list(seen) and len(made) == bool(states)
+    assert list(seen) == [NO_TIME_LEFT] * (NO_TIME_LEFT in states) and len(made) == bool(states)
     assert len(clock._tables) == tables  # nothing for other models
 
     again = Clock((2,), [IMAGE], EFFORTS["fast"])

@@ -9,30 +9,41 @@ import pytest
 from onnx import parser
 
 from onnxq.runtime.session import Session
-from onnxq.runtime.turns import IN_TURNS, SPIN_SECONDS, medians, order, repeats, rest, timed, wanted
+from onnxq.runtime.turns import IN_TURNS, SPIN_SECONDS, Row, medians, order, rest, row, timed, wanted
 
 WIDE = """<ir_version: 8, opset_import: ["" : 17]>
 wide (float[512,512] x) => (float[512,512] y) { a = MatMul(x, x) y = MatMul(a, x) }"""
 
 
 @pytest.mark.parametrize(
-    ("fastest", "threads", "inner"), [(1e-4, 1, 10), (1e-4, 2, 60), (0.02, 1, 1), (0.02, 4, 1), (0.0, 1, 10_000)]
+    ("fastest", "threads", "warm", "inner"),
+    [
+        (0.0, 1, 10_000, 10_000),
+        (1e-4, 1, 10, 10),
+        (1e-4, 2, 30, 60),
+        (0.02, 1, 0, 1),
+        (0.02, 4, 1, 1),
+        (0.2, 2, 1, 1),
+        (0.21, 2, 0, 1),
+    ],
 )
-def test_short_runs_are_many_in_one_timing(fastest: float, threads: int, inner: int) -> None:
-    assert repeats(fastest, threads) == inner
+def test_short_runs_are_many_in_one_timing(fastest: float, threads: int, warm: int, inner: int) -> None:
+    assert row(fastest, threads) == Row(warm, inner)
 
 
-@pytest.mark.parametrize(("inner", "threads", "runs"), [(1, 1, 1), (5, 1, 10), (1, 2, 2), (5, 2, 7)])
-def test_what_is_not_timed(inner: int, threads: int, runs: int) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("warm", "inner"), [(0, 1), (1, 1), (5, 5), (2, 5)])
+def test_what_is_not_timed(warm: int, inner: int, threads: int) -> None:
     clock, done = [0.0], []
 
     def run() -> None:
         done.append(clock[0])
-        clock[0] += 10.0 if len(done) == 1 and runs > inner else 2.0
+        clock[0] += 10.0 if len(done) <= warm else 2.0
 
-    assert timed(run, inner, threads, lambda: clock[0]) == 2.0
-    assert len(done) == runs
-    assert wanted([2.0, 4.0], inner, threads) == pytest.approx(6.0 * runs, abs=4 * SPIN_SECONDS)
+    runs = Row(warm, inner)
+    assert timed(run, runs, threads, lambda: clock[0]) == 2.0
+    assert len(done) == warm + inner
+    assert wanted([2.0, 4.0], runs, threads) == pytest.approx(6.0 * len(done), abs=4 * SPIN_SECONDS)
 
 
 def test_each_comes_behind_each_other_alike_often() -> None:
