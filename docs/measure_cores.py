@@ -20,7 +20,7 @@ from pathlib import Path
 from onnxq.gathering import made_up_samples
 from onnxq.ir.load import load
 from onnxq.runtime.session import Session
-from onnxq.runtime.turns import IN_TURNS, repeats, timed
+from onnxq.runtime.turns import IN_TURNS, Row, row, timed
 
 _TRIPS, _PIECE_SECONDS, _PAUSE_SECONDS = 2000, 0.1, 0.3
 
@@ -38,10 +38,10 @@ def main() -> None:
     while time.monotonic() < end:
         trips.append(round_trip() * 1e6)
         run = partial(session.run, feeds)
-        inner = repeats(timed(run, 10, 2, time.perf_counter), 2)
+        runs_of_one = row(timed(run, Row(5, 10), 2, time.perf_counter), 2)
         begin, own = time.monotonic(), []
         while time.monotonic() < begin + _PIECE_SECONDS:
-            own.append(timed(run, inner, 2, time.perf_counter))
+            own.append(timed(run, runs_of_one, 2, time.perf_counter))
         runs.append(statistics.median(own) * 1e3)
         print(f"{trips[-1]:.2f} | {runs[-1]:.3f}", flush=True)
         time.sleep(_PAUSE_SECONDS)

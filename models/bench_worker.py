@@ -243,7 +243,7 @@ def interleave(
     """
     import numpy as np
 
-    from onnxq.runtime.turns import order, repeats, timed, wanted
+    from onnxq.runtime.turns import order, row, timed, wanted
 
     estimates = []
     for run in runs:
@@ -253,14 +253,14 @@ def interleave(
             run(inputs[0])
             warm.append(time.perf_counter() - start)
         estimates.append(max(min(warm), 1e-7))
-    inner = repeats(min(estimates), threads)
-    rounds = int(np.clip(budget / wanted(estimates, inner, threads), 5, 1000))
+    each = row(min(estimates), threads)
+    rounds = int(np.clip(budget / wanted(estimates, each, threads), 5, 1000))
     times = np.empty((rounds, len(runs)))
-    for row in range(rounds):
-        sample = inputs[row % len(inputs)]
-        for column in order(row, len(runs)):
-            times[row, column] = timed(partial(runs[column], sample), inner, threads, time.perf_counter)
-    return times, inner
+    for turn in range(rounds):
+        sample = inputs[turn % len(inputs)]
+        for column in order(turn, len(runs)):
+            times[turn, column] = timed(partial(runs[column], sample), each, threads, time.perf_counter)
+    return times, each.inner
 
 
 def _main(arguments: Sequence[str]) -> None:
